@@ -1,0 +1,175 @@
+"""Rules that span fields of the model; `rules.py` runs them with all others.
+
+Each rule yields its problems as text: the values, the rule, the remedy.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+from moe_jax.config.schema import Config
+
+Problems = Iterator[str]
+
+
+def _experts_divide(config: Config) -> Problems:
+    experts, axis = config.model.moe.num_experts, config.mesh.expert
+    if "moe" not in config.model.layers or experts % axis == 0:
+        return
+    yield (
+        f"model.moe.num_experts ({experts}) must be a multiple of mesh.expert ({axis}): "
+        f"set mesh.expert to {either(divisors_around(experts, axis))}, or "
+        f"model.moe.num_experts to {either(multiples_around(experts, axis))}"
+    )
+
+
+def _top_k(config: Config) -> Problems:
+    moe = config.model.moe
+    if moe.top_k > moe.num_experts:
+        yield (
+            f"model.moe.top_k ({moe.top_k}) must be at most model.moe.num_experts "
+            f"({moe.num_experts}): set model.moe.top_k to {moe.num_experts} or less"
+        )
+
+
+def _router_groups(config: Config) -> Problems:
+    moe, router = config.model.moe, config.model.moe.router
+    if moe.num_experts % router.groups:
+        groups = either(divisors_around(moe.num_experts, router.groups))
+        yield (
+            f"model.moe.router.groups ({router.groups}) must divide model.moe.num_experts "
+            f"({moe.num_experts}): set model.moe.router.groups to {groups}"
+        )
+        return
+    size = moe.num_experts // router.groups
+    if router.top_groups > router.groups:
+        yield (
+            f"model.moe.router.top_groups ({router.top_groups}) must be at most "
+            f"model.moe.router.groups ({router.groups}): set it to {router.groups} or less"
+        )
+    elif moe.num_experts >= moe.top_k > router.top_groups * size:
+        yield (
+            f"model.moe.top_k ({moe.top_k}) must be at most top_groups ({router.top_groups}) x "
+            f"experts per group ({size}): set model.moe.router.top_groups to "
+            f"{math.ceil(moe.top_k / size)} or more, or model.moe.top_k to "
+            f"{router.top_groups * size} or less"
+        )
+    if router.groups > 1 and router.group_score == "top2_sum" and size < 2:
+        yield (
+            f"model.moe.router.group_score = top2_sum needs 2 experts per group, there is {size} "
+            f"(num_experts {moe.num_experts}, groups {router.groups}): set "
+            "model.moe.router.group_score=max, or model.moe.router.groups to "
+            f"{moe.num_experts // 2 if moe.num_experts % 2 == 0 else 1}"
+        )
+
+
+def _causal_selection(config: Config) -> Problems:
+    if config.model.moe.router.selection == "expert_choice":
+        yield (
+            "model.moe.router.selection = expert_choice: experts that choose tokens compare a "
+            "token with later ones, so a causal model would be trained on its own future and "
+            "could not generate: set model.moe.router.selection=token_choice"
+        )
+
+
+def _heads(config: Config) -> Problems:
+    attention = config.model.attention
+    if attention.heads % attention.kv_heads:
+        kv_heads = either(divisors_around(attention.heads, attention.kv_heads))
+        yield (
+            f"model.attention.heads ({attention.heads}) must be a multiple of kv_heads "
+            f"({attention.kv_heads}): set model.attention.kv_heads to {kv_heads}"
+        )
+    if attention.head_dim % 2:
+        yield (
+            f"model.attention.head_dim ({attention.head_dim}) must be even, rotary positions "
+            f"turn pairs: set it to {attention.head_dim + 1}"
+        )
+
+
+def _rope(config: Config) -> Problems:
+    rope = config.model.attention.rope
+    if rope.scaling == "llama3" and rope.low_freq_factor >= rope.high_freq_factor:
+        yield (
+            f"model.attention.rope.low_freq_factor ({rope.low_freq_factor}) must be below "
+            f"high_freq_factor ({rope.high_freq_factor}) for scaling = llama3: Llama 3 has 1 and 4"
+        )
+    if rope.scaling == "yarn" and rope.beta_slow >= rope.beta_fast:
+        yield (
+            f"model.attention.rope.beta_slow ({rope.beta_slow}) must be below beta_fast "
+            f"({rope.beta_fast}) for scaling = yarn: the usual values are 1 and 32"
+        )
+
+
+def _patterns(config: Config) -> Problems:
+    layers = config.model.num_layers
+    patterns = (
+        ("model.layers", config.model.layers),
+        ("model.attention.windows", config.model.attention.windows),
+    )
+    for name, pattern in patterns:
+        if len(pattern) > layers:
+            yield (
+                f"{name} has {len(pattern)} entries for model.num_layers ({layers}): shorten it "
+                f"to {layers} or fewer, or set model.num_layers to {len(pattern)} or more"
+            )
+
+
+def _cudnn(config: Config) -> Problems:
+    attention, data = config.model.attention, config.data
+    if attention.implementation != "cudnn":
+        return
+    limits = (
+        (
+            attention.head_dim > 128 or attention.head_dim % 8 != 0,
+            f"model.attention.head_dim ({attention.head_dim}) to be a multiple of 8 up to 128",
+        ),
+        (
+            data.sequence_length % 2 != 0,
+            f"an even data.sequence_length ({data.sequence_length}): set it to "
+            f"{data.sequence_length + 1}",
+        ),
+        (
+            data.document_mask == "segments",
+            "data.document_mask=none, it is segments: it cannot mask packed documents",
+        ),
+        (
+            config.precision.compute == "float32",
+            "precision.compute=bfloat16, it is float32",
+        ),
+    )
+    for broken, need in limits:
+        if broken:
+            yield (
+                f"model.attention.implementation = cudnn needs {need}, or set "
+                "model.attention.implementation=xla"
+            )
+
+
+MODEL_RULES: tuple[Callable[[Config], Problems], ...] = (
+    _experts_divide,
+    _top_k,
+    _router_groups,
+    _causal_selection,
+    _heads,
+    _rope,
+    _patterns,
+    _cudnn,
+)
+
+
+def multiples_around(value: int, unit: int) -> list[int]:
+    """Return the positive multiples of `unit` next to `value`."""
+    below = value // unit * unit
+    return [n for n in (below, below + unit) if n > 0]
+
+
+def divisors_around(value: int, near: int) -> list[int]:
+    """Return the divisors of `value` next to `near`, which is not one."""
+    divisors = [n for n in range(1, value + 1) if value % n == 0]
+    below = [n for n in divisors if n < near][-1:]
+    return below + [n for n in divisors if n > near][:1]
+
+
+def either(numbers: list[int]) -> str:
+    """Write alternatives as text: "7 or 9"."""
+    return " or ".join(str(number) for number in numbers)
