@@ -1,7 +1,8 @@
 """Rules that span several fields, checked before anything compiles.
 
 Each rule yields its problems as text: the values, the rule, the remedy. Ranges of a single field
-belong to `schema.py`, rules of the model alone to `model_rules.py`; what only a running backend can know (memory, kernels) is not checked here.
+belong to `schema.py`, rules of the model alone to `model_rules.py`; what only a running backend
+can know (memory, kernels) is not checked here.
 """
 
 import math
