@@ -1,0 +1,58 @@
+"""The global batch of a step: its arrays, its shape, and which sequence each row holds.
+
+Row r of step n is sequence n * global_batch + r, whatever the mesh and the number of processes.
+Reading rows and placing them on devices is the loader's job.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float32, Int32
+
+from moe_jax.config.schema import Config
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """Arrays of one step, [a accumulation, n streams, b batch, s sequence].
+
+    Fields are those of `Example`, one row per sequence.
+    """
+
+    tokens: Int32[Array, "a n b s"]
+    targets: Int32[Array, "a n b s"]
+    segments: Int32[Array, "a n b s"]
+    positions: Int32[Array, "a n b s"]
+    weights: Float32[Array, "a n b s"]
+
+
+def batch_shape(config: Config) -> tuple[int, int, int, int]:
+    """(accumulation, streams, sequences per stream and microbatch, sequence length).
+
+    Raises:
+        ValueError: the global batch does not divide evenly.
+    """
+    rows, microbatches = config.train.global_batch, config.train.accumulation
+    streams = config.exchange.streams
+    if rows % (microbatches * streams):
+        below = rows // (microbatches * streams) * (microbatches * streams)
+        raise ValueError(
+            f"train.global_batch ({rows}) must be a multiple of train.accumulation x "
+            f"exchange.streams ({microbatches} x {streams}): set it to "
+            f"{below + microbatches * streams}" + (f" or {below}" if below else "")
+        )
+    return microbatches, streams, rows // (microbatches * streams), config.data.sequence_length
+
+
+def batch_indices(step: int, config: Config) -> np.ndarray:
+    """Global sequence index of every row of a step, int64 [accumulation, streams, batch].
+
+    Raises:
+        ValueError: `step` is negative.
+    """
+    if step < 0:
+        raise ValueError(f"step {step} is negative: steps count from 0")
+    rows = config.train.global_batch
+    return np.arange(step * rows, (step + 1) * rows).reshape(batch_shape(config)[:3])
