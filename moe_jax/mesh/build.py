@@ -1,0 +1,171 @@
+"""From the configured axis sizes to a JAX mesh, and the platform that provides its devices.
+
+Starting a job of several processes is `distributed.py`; what links the devices is `topology.py`.
+"""
+
+import ctypes
+import logging
+import math
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+import jax
+import numpy as np
+from jax._src import xla_bridge  # JAX has no public way to ask whether backends have started.
+
+from moe_jax.config.schema import Config, MeshConfig
+from moe_jax.mesh.axes import AXES, BATCH_AXES, PIPE, TENSOR
+from moe_jax.mesh.topology import Topology, host_keys
+
+log = logging.getLogger(__name__)
+
+
+class MeshError(ValueError):
+    """The devices do not fit the mesh."""
+
+
+def mesh_shape(config: MeshConfig) -> tuple[int, ...]:
+    """Return the sizes of all axes, outer to inner."""
+    return tuple(getattr(config, axis) for axis in AXES)
+
+
+def build_mesh(
+    config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Arrange devices by host, so that inner axes stay inside a host as long as they can.
+
+    Args:
+        config: axis sizes; their product is the number of devices.
+        devices: the devices to use, in any order; None takes all devices of the job.
+
+    Raises:
+        MeshError: the number of devices is not the product of the axes.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config)
+    if math.prod(shape) != len(devices):
+        named = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, shape, strict=True))
+        raise MeshError(
+            f"the mesh needs {math.prod(shape)} devices ({named}) and there are {len(devices)}: "
+            f"change mesh.expert or mesh.data so that the product is {len(devices)}, or start "
+            f"the job on {math.prod(shape)} devices"
+        )
+    # An object array keeps NumPy from looking inside the devices.
+    grid = np.empty(len(devices), dtype=object)
+    grid[:] = order_devices(devices)
+    # Auto: shardings inside jit are the compiler's to propagate; Explicit is JAX's default now.
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.sharding.Mesh(grid.reshape(shape), AXES, axis_types=types)
+
+
+def order_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Sort devices by host, then by their order on it."""
+    keyed = zip(host_keys(devices), devices, strict=True)
+    by_host = sorted(keyed, key=lambda pair: (pair[0], pair[1].process_index, pair[1].id))
+    return [device for _, device in by_host]
+
+
+def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
+    """Return the host of each batch shard, as int32 [data * fsdp * expert].
+
+    Shards are in `BATCH_AXES` order. A shard spread over `tensor` or `pipe` counts as being where
+    its first device is.
+
+    Raises:
+        MeshError: mesh and topology have different numbers of devices.
+    """
+    if mesh.size != topology.devices:
+        raise MeshError(
+            f"the mesh has {mesh.size} devices and the topology {topology.name} has "
+            f"{topology.devices}: set runtime.cluster to one with {mesh.size} devices, or to detect"
+        )
+    index = np.arange(mesh.size).reshape([mesh.shape[axis] for axis in AXES])
+    first = index.take(0, axis=AXES.index(TENSOR)).take(0, axis=AXES.index(PIPE))
+    assert first.shape == tuple(mesh.shape[axis] for axis in BATCH_AXES), first.shape
+    return np.array([topology.host_of(int(i)) for i in first.ravel()], dtype=np.int32)
+
+
+def prepare_devices(config: Config, num_processes: int = 1) -> str:
+    """Choose the platform and, on CPU, the number of emulated devices; call before JAX starts.
+
+    Args:
+        config: `runtime.platform` says where to run. `auto` takes the GPUs if this process sees
+            its share of the mesh, otherwise it emulates the mesh on the CPU, and logs which.
+        num_processes: processes of the job, each of which provides an equal share of the mesh.
+
+    Returns:
+        "gpu" or "cpu".
+
+    Raises:
+        MeshError: no GPU for `gpu`, a mesh that processes cannot share equally, or JAX already
+            running with other devices than the mesh needs.
+    """
+    share, rest = divmod(math.prod(mesh_shape(config.mesh)), num_processes)
+    if rest:
+        raise MeshError(
+            f"{num_processes} processes cannot share a mesh of {share * num_processes + rest} "
+            "devices equally: make the product of the mesh axes a multiple of the processes"
+        )
+    if xla_bridge.backends_are_initialized():
+        return _running_platform(config, share * num_processes)
+    platform = _choose_platform(config.runtime.platform, share)
+    if platform == "gpu":
+        # CPU stays available for data and checkpoints.
+        jax.config.update("jax_platforms", "cuda,cpu")
+        if num_processes == 1:
+            # A mesh smaller than the machine leaves the other GPUs alone.
+            jax.config.update("jax_cuda_visible_devices", ",".join(map(str, range(share))))
+        return platform
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", share)
+    return platform
+
+
+def _running_platform(config: Config, wanted: int) -> str:
+    running, platform = jax.device_count(), jax.default_backend()
+    if running != wanted or config.runtime.platform not in ("auto", platform):
+        raise MeshError(
+            f"JAX has already started with {running} {platform} devices; this run needs {wanted} "
+            f"on platform {config.runtime.platform}: call prepare_devices before anything that "
+            f"touches JAX's devices (in a notebook, restart the kernel), or pick a mesh of "
+            f"{running} devices"
+        )
+    return platform
+
+
+def _choose_platform(asked: str, share: int) -> str:
+    if asked == "cpu":
+        return "cpu"
+    gpus = count_gpus()
+    if asked == "gpu":
+        if gpus == 0:
+            raise MeshError(
+                "runtime.platform = gpu, but JAX can use 0 NVIDIA GPUs here: check nvidia-smi, "
+                "CUDA_VISIBLE_DEVICES and that moe-jax[cuda12] or [cuda13] is installed, or set "
+                "runtime.platform=cpu to emulate the devices"
+            )
+        return "gpu"
+    if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+        log.info("JAX_PLATFORMS asks for the CPU: emulating %d devices", share)
+        return "cpu"
+    if gpus >= share:
+        log.info("using %d of %d GPUs", share, gpus)
+        return "gpu"
+    level = logging.WARNING if gpus else logging.INFO
+    log.log(level, "%d usable GPUs, this process needs %d: emulating on the CPU", gpus, share)
+    return "cpu"
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that JAX could use in this process, without starting it."""
+    if not any("cuda" in plugin.name for plugin in entry_points(group="jax_plugins")):
+        return 0
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    # Both calls return 0 on success; neither creates a context on a device.
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
