@@ -54,7 +54,7 @@ class TokenCorpus:
         """Digest of every document's length and tokens, in order."""
         digest = hashlib.blake2b(self.lengths.astype("<i8").tobytes(), digest_size=16)
         for index in range(len(self)):
-            digest.update(self.document(index))
+            digest.update(self.document(index).data)
         return digest.hexdigest()
 
     def _with(self, starts: np.ndarray, lengths: np.ndarray, keys: np.ndarray) -> "TokenCorpus":

@@ -93,7 +93,8 @@ class Loader:
         return Batch(**{name: self._global_array(values) for name, values in rows.items()})
 
     def _global_array(self, values: np.ndarray) -> jax.Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None, "JAX asks only for shards of this process' devices"
             return values[self._slots[index[:3]]][..., index[3]]
 
         return jax.make_array_from_callback(self.shape, self._sharding, shard)
