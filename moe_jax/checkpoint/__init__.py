@@ -1,0 +1,11 @@
+"""Checkpoints: asynchronous, atomic, verified, independent of mesh and process count.
+
+The only part of the package that imports orbax.
+"""
+
+from moe_jax.checkpoint.checkpoints import Checkpoints, Restored
+from moe_jax.checkpoint.directory import Rejected
+from moe_jax.checkpoint.errors import CheckpointError
+from moe_jax.checkpoint.preemption import watch_preemption
+
+__all__ = ["CheckpointError", "Checkpoints", "Rejected", "Restored", "watch_preemption"]

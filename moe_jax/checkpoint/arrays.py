@@ -1,0 +1,53 @@
+"""Writing and reading the arrays of one checkpoint: the only file that imports orbax.
+
+orbax's v0 `AsyncCheckpointer`, not its `CheckpointManager`: what counts as a checkpoint, which one
+is newest and what may be deleted is our own business (an empty numeric directory is a checkpoint
+to the manager). Its v1 interface is still marked experimental and is renaming its functions.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from moe_jax.checkpoint import tree
+
+#: Seconds that processes wait for each other in one save; slow shared disks need it.
+TIMEOUT = 3600
+
+
+class ArrayStore:
+    """Arrays of all processes, by path, in a directory that all processes see."""
+
+    def __init__(self) -> None:
+        self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), timeout_secs=TIMEOUT)
+
+    def start_write(self, path: Path, arrays: Mapping[str, jax.Array]) -> None:
+        """Starts writing to `path`; returns once the device buffers are no longer needed.
+
+        On CPU the host copy may be a view, but JAX then does not donate the buffer: it copies.
+        """
+        self._orbax.save(path, args=ocp.args.PyTreeSave(tree.nest(arrays)))
+
+    def wait(self) -> None:
+        """Returns when all processes have written; raises what the writing raised."""
+        self._orbax.wait_until_finished()
+
+    def read(self, path: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """The wanted arrays in their wanted shardings; others in `path` are not read."""
+        restore_args = {
+            name: ocp.ArrayRestoreArgs(
+                sharding=spec.sharding, global_shape=spec.shape, dtype=spec.dtype
+            )
+            for name, spec in wanted.items()
+        }
+        args = ocp.args.PyTreeRestore(
+            item=tree.nest(wanted), restore_args=tree.nest(restore_args), partial_restore=True
+        )
+        nested: dict[str, Any] = self._orbax.restore(path, args=args)
+        return {name: tree.lookup(nested, name) for name in wanted}
+
+    def close(self) -> None:
+        self._orbax.close()
