@@ -15,7 +15,7 @@ from jax._src import xla_bridge  # JAX has no public way to ask whether backends
 
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.mesh.axes import AXES, BATCH_AXES, PIPE, TENSOR
-from moe_jax.mesh.topology import Topology, host_keys
+from moe_jax.mesh.topology import Device, Topology, host_keys
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,7 @@ def mesh_shape(config: MeshConfig) -> tuple[int, ...]:
     return tuple(getattr(config, axis) for axis in AXES)
 
 
-def build_mesh(
-    config: MeshConfig, devices: Sequence[jax.Device] | None = None
-) -> jax.sharding.Mesh:
+def build_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> jax.sharding.Mesh:
     """Arrange devices by host, so that inner axes stay inside a host as long as they can.
 
     Args:
@@ -58,7 +56,7 @@ def build_mesh(
     return jax.sharding.Mesh(grid.reshape(shape), AXES, axis_types=types)
 
 
-def order_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+def order_devices(devices: Sequence[Device]) -> list[Device]:
     """Sort devices by host, then by their order on it."""
     keyed = zip(host_keys(devices), devices, strict=True)
     by_host = sorted(keyed, key=lambda pair: (pair[0], pair[1].process_index, pair[1].id))
@@ -145,7 +143,7 @@ def _choose_platform(asked: str, share: int) -> str:
                 "runtime.platform=cpu to emulate the devices"
             )
         return "gpu"
-    if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+    if (jax.config.values["jax_platforms"] or "").split(",")[0] == "cpu":
         log.info("JAX_PLATFORMS asks for the CPU: emulating %d devices", share)
         return "cpu"
     if gpus >= share:

@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
-
-import jax
+from typing import Any, Protocol
 
 #: Fields whose zero means that nobody knows the number.
 MEASURES = (
@@ -27,6 +25,19 @@ MEASURES = (
 
 class TopologyError(ValueError):
     """A cluster that is unknown or does not fit the job's devices."""
+
+
+class Device(Protocol):
+    """The part of `jax.Device` that says where a device is; GPUs have a `slice_index` too."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def process_index(self) -> int: ...
+    @property
+    def device_kind(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Topology:
         return device_index // self.devices_per_host
 
 
-def find_topology(cluster: str, devices: Sequence[jax.Device]) -> Topology:
+def find_topology(cluster: str, devices: Sequence[Device]) -> Topology:
     """Return the topology that `runtime.cluster` asks for.
 
     Args:
@@ -137,7 +148,7 @@ def named_topology(chip: str, hosts: int, devices_per_host: int) -> Topology:
     )
 
 
-def detect_topology(devices: Sequence[jax.Device]) -> Topology:
+def detect_topology(devices: Sequence[Device]) -> Topology:
     """Return the topology of the running job; links of an unknown chip are 0 (unknown).
 
     Raises:
@@ -163,7 +174,7 @@ def detect_topology(devices: Sequence[jax.Device]) -> Topology:
     )
 
 
-def host_keys(devices: Sequence[jax.Device]) -> list[tuple[int, int]]:
+def host_keys(devices: Sequence[Device]) -> list[tuple[int, int]]:
     """Return for each device a sortable key of its host.
 
     A GPU's slice is its host, by boot id, whatever number of processes it runs. Where there is
