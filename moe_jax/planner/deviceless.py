@@ -38,7 +38,7 @@ def target_mesh(target_text: str, hosts: int, devices_per_host: int, config: Mes
     return build_mesh(config, topology.devices)
 
 
-def load_builder(spec: str) -> Callable[..., tuple[Any, tuple]]:
+def load_builder(spec: str) -> Callable[..., Any]:
     """The function behind "module:function".
 
     Raises:
