@@ -1,0 +1,1 @@
+"""Mixture-of-Experts layers: routing, balance, experts and the exchange between them."""

@@ -27,11 +27,15 @@ def on_batch_shards(
         out_specs: the same for the result. Every output must be split over all batch axes;
             replicated outputs are not checked.
     """
+    # An axis of size 1 has nothing to leave to the compiler, and a region that is manual over all
+    # axes keeps reductions plain: XLA's CPU backend aborts on bfloat16 all-reduces of a partially
+    # manual region (jaxlib 0.10.2, "Invalid binary instruction opcode copy").
+    manual = {axis for axis, size in mesh.shape.items() if size == 1 or axis in BATCH_AXES}
     return jax.shard_map(
         function,
         mesh=mesh,
         in_specs=in_specs,
         out_specs=out_specs,
-        axis_names=set(BATCH_AXES),
+        axis_names=manual,
         check_vma=False,
     )

@@ -1,0 +1,48 @@
+"""One transformer layer: x + attention(norm(x)), then x + mlp_or_moe(norm(x))."""
+
+from flax import nnx
+
+from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.model.parallel import Parallel
+from moe_jax.model.pattern import LayerSpec
+from moe_jax.moe.layer import MoeLayer, MoeStats
+from moe_jax.nn.attention import Attention
+from moe_jax.nn.mlp import Mlp
+from moe_jax.nn.norm import make_norm
+from moe_jax.shapes import BatchBSD, IdsBS
+
+
+class Block(nnx.Module):
+    """A pre-norm layer on one device's slice of one stream."""
+
+    def __init__(
+        self, model: ModelConfig, precision: PrecisionConfig, spec: LayerSpec, *, rngs: nnx.Rngs
+    ):
+        self.attention_norm = make_norm(model, precision)
+        self.attention = Attention(model, precision, spec.window, rngs=rngs)
+        self.mlp_norm = make_norm(model, precision)
+        if spec.kind == "moe":
+            self.moe = MoeLayer(model, precision, rngs=rngs)
+        else:
+            self.mlp = Mlp(
+                model,
+                precision,
+                d_ff=model.mlp.d_ff,
+                activation=model.mlp.activation,
+                bias=model.mlp.bias,
+                rngs=rngs,
+            )
+        self.kind = spec.kind
+
+    def __call__(
+        self, x_bsd: BatchBSD, positions_bs: IdsBS, segments_bs: IdsBS, parallel: Parallel
+    ) -> tuple[BatchBSD, MoeStats | None]:
+        documents = segments_bs if parallel.documents else None
+        x_bsd = x_bsd + self.attention(
+            self.attention_norm(x_bsd), positions_bs, documents, parallel.attention
+        )
+        hidden = self.mlp_norm(x_bsd)
+        if self.kind == "dense":
+            return x_bsd + self.mlp(hidden), None
+        y_bsd, stats = self.moe(hidden, parallel.exchange)
+        return x_bsd + y_bsd, stats

@@ -1,0 +1,68 @@
+"""Turns the layer pattern of a config into segments that are stacked and scanned."""
+
+from dataclasses import dataclass
+
+from moe_jax.config.schema import LayerKind, ModelConfig
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What distinguishes one layer from another."""
+
+    kind: LayerKind
+    #: Sliding window of its attention in tokens (0 = full).
+    window: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`unit` repeated `repeats` times; parameters of equal layers are stacked over repeats."""
+
+    unit: tuple[LayerSpec, ...]
+    repeats: int
+
+
+def layer_specs(model: ModelConfig) -> tuple[LayerSpec, ...]:
+    """Returns one spec per layer: both patterns repeat until the layers are filled."""
+    kinds, windows = model.layers, model.attention.windows
+    return tuple(
+        LayerSpec(kinds[i % len(kinds)], windows[i % len(windows)]) for i in range(model.num_layers)
+    )
+
+
+def segments(model: ModelConfig) -> tuple[Segment, ...]:
+    """Cuts the layers into a prefix of single layers and one repeated unit.
+
+    Of all cuts, takes the one that compiles the fewest distinct layers (prefix + unit).
+    """
+    specs = layer_specs(model)
+    cuts = [(lead, _period(specs[lead:])) for lead in range(len(specs))]
+    lead, period = min(cuts, key=lambda cut: (cut[0] + cut[1], cut[0]))
+    prefix = tuple(Segment((spec,), 1) for spec in specs[:lead])
+    return (*prefix, Segment(specs[lead : lead + period], (len(specs) - lead) // period))
+
+
+def _period(specs: tuple[LayerSpec, ...]) -> int:
+    """Returns the length of the shortest unit that, repeated whole, gives `specs`."""
+    fits = (
+        n
+        for n in range(1, len(specs) + 1)
+        if len(specs) % n == 0 and specs == specs[:n] * (len(specs) // n)
+    )
+    return next(fits)
+
+
+def moe_rows(model: ModelConfig) -> dict[tuple[int, int], list[int]]:
+    """Returns (segment, place in its unit) -> which MoE layers, counted over the model, are there.
+
+    The order of the rows is that of the stacked parameters.
+    """
+    rows: dict[tuple[int, int], list[int]] = {}
+    count = 0
+    for index, segment in enumerate(segments(model)):
+        for _ in range(segment.repeats):
+            for place, spec in enumerate(segment.unit):
+                if spec.kind == "moe":
+                    rows.setdefault((index, place), []).append(count)
+                    count += 1
+    return rows

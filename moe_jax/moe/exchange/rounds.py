@@ -1,0 +1,112 @@
+"""Serving all rows with buffers of one fixed size: a main round, and more only where needed.
+
+The main round moves `capacity` rows per (source, expert). If any queue is longer, one `cond` runs
+further rounds of the same size until every token has been served. When nothing overflows the
+further rounds cost one scalar reduction, and no memory beyond the main round's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from moe_jax.moe.exchange.combine import combine
+from moe_jax.moe.exchange.contract import ExpertsFn, Routing
+from moe_jax.moe.exchange.rows import Queues, make_queues, to_rows, window
+from moe_jax.moe.exchange.wire import Wire
+from moe_jax.shapes import TokensTD
+
+#: Names of what arrived from other devices, for rematerialisation policies.
+RECEIVED = "exchange_received"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Served:
+    """The combined output, and the counts that `ExchangeStats` needs (float32 scalars)."""
+
+    y_td: TokensTD
+    dropped: Float[Array, ""]
+    rounds: Float[Array, ""]
+    padded: Float[Array, ""]
+
+
+def serve(
+    x_td: TokensTD,
+    routing: Routing,
+    experts_fn: ExpertsFn,
+    wire: Wire,
+    *,
+    num_experts: int,
+    capacity: int,
+    overflow: Literal["rounds", "drop"],
+) -> Served:
+    """Sends rows through `experts_fn` and sums them per token, weighted.
+
+    Args:
+        x_td: this device's tokens.
+        routing: experts numbered 0 to num_experts - 1; others are not served and not counted.
+        experts_fn: rows [l, sources * capacity, d] to rows of the same shape.
+        wire: how rows reach the experts.
+        num_experts: queues on this device.
+        capacity: rows per queue and round.
+        overflow: what happens to rows beyond the capacity.
+    """
+    queues = make_queues(routing.experts_tk, num_experts)
+
+    def one_round(index: Int[Array, ""] | int) -> TokensTD:
+        return _round(x_td, routing, queues, index, experts_fn, wire, capacity)
+
+    y_td = one_round(0)
+    longest = jnp.max(queues.length_e)
+    most_rounds = -(-x_td.shape[0] // capacity)
+    served = jnp.minimum(queues.length_e, capacity).sum()
+    extra = jnp.zeros((), jnp.int32)
+    if overflow == "rounds":
+        served = queues.length_e.sum()
+    if overflow == "rounds" and most_rounds > 1:
+        extra = wire.agree(-(-longest // capacity) - 1)
+        y_td = y_td + _further_rounds(one_round, extra, most_rounds, y_td)
+    slots = (1 + extra) * (num_experts * capacity)
+    counts = (queues.length_e.sum() - served, extra, slots - served)
+    return Served(y_td, *(count.astype(jnp.float32) for count in counts))
+
+
+def _round(
+    x_td: TokensTD,
+    routing: Routing,
+    queues: Queues,
+    index: Int[Array, ""] | int,
+    experts_fn: ExpertsFn,
+    wire: Wire,
+    capacity: int,
+) -> TokensTD:
+    """One trip to the experts and back."""
+    at = window(queues, index, capacity)
+    rows_ecd = to_rows(x_td, at).reshape(-1, capacity, x_td.shape[-1])
+    received_lrd = checkpoint_name(wire.to_experts(rows_ecd), RECEIVED)
+    return combine(wire, capacity, experts_fn(received_lrd), routing.weights_tk, at)
+
+
+def _further_rounds(
+    one_round: Callable[[Int[Array, ""]], TokensTD],
+    extra: Int[Array, ""],
+    most_rounds: int,
+    like_td: TokensTD,
+) -> TokensTD:
+    """Sums rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again."""
+
+    @jax.checkpoint
+    def step(y_td: TokensTD, index: Int[Array, ""]) -> tuple[TokensTD, None]:
+        more = jax.lax.cond(index <= extra, one_round, lambda _: jnp.zeros_like(like_td), index)
+        return y_td + more, None
+
+    def run() -> TokensTD:
+        indices = jnp.arange(1, most_rounds, dtype=jnp.int32)
+        return jax.lax.scan(step, jnp.zeros_like(like_td), indices)[0]
+
+    return jax.lax.cond(extra > 0, jax.checkpoint(run), lambda: jnp.zeros_like(like_td))

@@ -1,0 +1,19 @@
+"""How rows reach their experts and return: the moves that a transport provides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Array, Int
+
+#: Moves [e, c, ...] to the experts as [l, sources * c, ...], or the other way.
+Move = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The two moves must be each other's transpose (and, as permutations are, inverse)."""
+
+    to_experts: Move
+    to_sources: Move
+    #: The maximum over all devices that must act together.
+    agree: Callable[[Int[Array, ""]], Int[Array, ""]]

@@ -1,0 +1,76 @@
+"""What training carries from step to step, and where each part is stored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from moe_jax.model.skeleton import Arrays, Skeleton
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """One pytree, donated to every step."""
+
+    #: Steps taken, skipped ones included: the data position.
+    step: jax.Array
+    params: Arrays
+    #: Variables that gradients do not move (the router's selection biases).
+    buffers: Arrays
+    opt_state: Any
+    #: Non-finite steps: consecutive ones up to now, and all.
+    skipped_in_a_row: jax.Array
+    skipped: jax.Array
+
+
+def init_state(
+    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns a fresh state, created in place on the mesh."""
+    params, buffers = skeleton.init(skeleton.config.seed, mesh)
+    shardings = state_shardings(skeleton, optimizer, mesh)
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    zeros = [jax.device_put(jnp.zeros((), jnp.int32), shardings.step) for _ in range(3)]
+    return TrainState(zeros[0], params, buffers, opt_state, zeros[1], zeros[2])
+
+
+def abstract_state(
+    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns the state as ShapeDtypeStructs with shardings: for restoring and for compiling."""
+    params, buffers = skeleton.abstract(mesh)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated(mesh))
+    opt_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(optimizer.init, params),
+        state_shardings(skeleton, optimizer, mesh).opt_state,
+    )
+    return TrainState(scalar, params, buffers, opt_state, scalar, scalar)
+
+
+def state_shardings(
+    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns the state as NamedShardings. Optimiser state lives with its parameter."""
+    params, buffers = skeleton.shardings(mesh)
+    shapes = jax.eval_shape(optimizer.init, skeleton.abstract(mesh)[0])
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        if names and names[-1] in params:
+            name = names[-1]
+            if leaf.shape == skeleton.variables[name].shape:
+                return params[name]
+        return _replicated(mesh)
+
+    opt_state = jax.tree_util.tree_map_with_path(place, shapes)
+    scalar = _replicated(mesh)
+    return TrainState(scalar, params, buffers, opt_state, scalar, scalar)
+
+
+def _replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
