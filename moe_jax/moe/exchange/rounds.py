@@ -69,7 +69,8 @@ def serve(
     if overflow == "rounds":
         served = queues.length_e.sum()
     if overflow == "rounds" and most_rounds > 1:
-        extra = wire.agree(-(-longest // capacity) - 1)
+        # Empty queues (a device whose experts nobody chose) still take the main round.
+        extra = wire.agree(jnp.maximum(-(-longest // capacity) - 1, 0))
         y_td = y_td + _further_rounds(one_round, extra, most_rounds, y_td)
     slots = (1 + extra) * (num_experts * capacity)
     counts = (queues.length_e.sum() - served, extra, slots - served)
