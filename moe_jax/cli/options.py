@@ -1,0 +1,56 @@
+"""Options that several verbs share, and what they mean.
+
+What a verb does with them is in the verb's own file.
+"""
+
+import argparse
+
+from moe_jax.config import Config, check, load_config
+from moe_jax.mesh.distributed import JobFlags
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add CONFIG (not `required`: optional) and the repeatable `--set KEY=VALUE`."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs=None if required else "?",
+        help="TOML file of the run, such as configs/quickstart.toml",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change a value of the config, such as model.moe.top_k=1; may be repeated",
+    )
+
+
+def load(args: argparse.Namespace) -> Config:
+    """Read and check the config that `add_config_arguments` asked for.
+
+    Raises:
+        ConfigError: the file or an override is wrong, or values do not go together.
+    """
+    config = load_config(args.config, args.overrides)
+    check(config)
+    return config
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that tell a process its place in a job."""
+    group = parser.add_argument_group(
+        "several processes",
+        "Read from Slurm, Open MPI or Kubernetes where one of them starts the processes; "
+        "otherwise give each process all three (or MOE_JAX_COORDINATOR, MOE_JAX_NUM_PROCESSES "
+        "and MOE_JAX_PROCESS_ID).",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num-processes", type=int, metavar="N", help="processes of the job")
+    group.add_argument("--process-id", type=int, metavar="I", help="this process, from 0")
+
+
+def job_flags(args: argparse.Namespace) -> JobFlags:
+    """Return what the command line says about the job."""
+    return JobFlags(args.coordinator, args.num_processes, args.process_id)

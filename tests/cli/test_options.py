@@ -1,0 +1,48 @@
+"""Shared options: overrides add up, configs are checked, job flags arrive."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
+from moe_jax.config import ConfigError
+from moe_jax.mesh.distributed import JobFlags
+
+QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.toml")
+
+
+def parse(*argv, required=True):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser, required=required)
+    add_job_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def test_overrides_are_applied_in_order():
+    argv = ("--set", "model.moe.top_k=3", "--set", "seed=5", "--set", "seed=6")
+    config = load(parse(QUICKSTART, *argv))
+    assert (config.name, config.model.moe.top_k, config.seed) == ("quickstart", 3, 6)
+
+
+def test_no_overrides_leak_into_the_next_command():
+    parse(QUICKSTART, "--set", "seed=5")
+    assert parse(QUICKSTART).overrides == []
+
+
+def test_values_that_do_not_go_together_are_refused():
+    with pytest.raises(ConfigError, match=r"num_experts \(9\) must be a multiple"):
+        load(parse(QUICKSTART, "--set", "model.moe.num_experts=9"))
+
+
+def test_config_is_required_unless_the_verb_can_do_without(capsys):
+    with pytest.raises(SystemExit):
+        parse()
+    assert "CONFIG" in capsys.readouterr().err
+    assert parse(required=False).config is None
+
+
+def test_job_flags():
+    args = parse(QUICKSTART, "--coordinator", "h:1", "--num-processes", "2", "--process-id", "1")
+    assert job_flags(args) == JobFlags("h:1", 2, 1)
+    assert job_flags(parse(QUICKSTART)) == JobFlags()
