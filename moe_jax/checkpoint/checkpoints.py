@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 
-from moe_jax.checkpoint import directory, manifest, tree
+from moe_jax.checkpoint import agree, directory, manifest, tree
 from moe_jax.checkpoint.arrays import ArrayStore
 from moe_jax.checkpoint.directory import Rejected
 from moe_jax.checkpoint.errors import CheckpointError
@@ -141,6 +141,20 @@ class Checkpoints:
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
         self.last_step = found.contents.step
         return Restored(found.contents.step, state, found.contents.info, found.rejected)
+
+    def set_aside_after(self, step: int) -> list[Path]:
+        """Moves complete checkpoints later than `step` out of the way, losing none.
+
+        A run that goes on from `step` abandons them; left in place, a resume would take them for
+        its own. They move to `set-aside/` beside the root.
+
+        Returns:
+            Where they are now, in process 0.
+        """
+        self.wait()
+        moved: list[Path] = []
+        agree.primary_does(lambda: moved.extend(directory.set_aside_after(self.root, step)))
+        return moved
 
     def wait(self) -> None:
         """Returns when the running save, if any, is a checkpoint; raises if it failed."""

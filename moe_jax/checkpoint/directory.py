@@ -107,6 +107,21 @@ def prune(directory: Path, keep: int, distrusted: Collection[int]) -> None:
         _retire(path_of(directory, step))
 
 
+def set_aside_after(directory: Path, step: int) -> list[Path]:
+    """Moves complete checkpoints later than `step` to `set-aside/` beside `directory`."""
+    aside = directory.parent / "set-aside"
+    moved = []
+    for later in (s for s in scan(directory).steps if s > step):
+        aside.mkdir(exist_ok=True)
+        source = path_of(directory, later)
+        taken = len(list(aside.glob(source.name + "*")))
+        target = aside / (f"{source.name}.{taken}" if taken else source.name)
+        source.rename(target)
+        logger.warning("set aside the checkpoint of step %d: now %s", later, target)
+        moved.append(target)
+    return moved
+
+
 def _fault(path: Path) -> str:
     if path.name.startswith(TEMPORARY):
         return "a save or a deletion that has not finished"

@@ -48,13 +48,20 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"cannot read the configuration {path}", [remedy]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML", [f"not UTF-8 text: {error}"]) from error
+    return parse_config(text, overrides, origin=str(path))
+
+
+def parse_config(
+    text: str, overrides: Iterable[str] = (), *, origin: str = "the saved configuration"
+) -> Config:
+    """Read TOML text into a `Config`, like `load_config`; `origin` names it in errors."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML", [str(error)]) from error
+        raise ConfigError(f"{origin} is not valid TOML", [str(error)]) from error
     for assignment in overrides:
         _assign(raw, assignment)
-    return _validate(raw, f"invalid configuration {path}")
+    return _validate(raw, f"invalid configuration {origin}")
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:

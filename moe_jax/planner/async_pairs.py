@@ -7,7 +7,7 @@ by XLA's own estimate is judged in `overlap.py`; the text is parsed in `hlo.py`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from moe_jax.planner.hlo import HloComputation, called, done_of, is_blocking, parse_hlo
+from moe_jax.planner.hlo import HloComputation, called, done_of, is_blocking, parse_hlo, shape_bytes
 from moe_jax.planner.overlap import OverlapLost
 
 
@@ -24,6 +24,8 @@ class AsyncPair:
     #: Between start and done, in execution order.
     matmuls: int
     is_async: bool
+    #: What it delivers to one device.
+    result_bytes: int
 
 
 def async_pairs(hlo_text: str, kind: str = "all-to-all") -> tuple[AsyncPair, ...]:
@@ -47,9 +49,10 @@ def _pairs(computation: HloComputation, kind: str, matmuls: "_Matmuls") -> Itera
     for i, start in enumerate(body):
         if start.opcode not in (kind, f"{kind}-start"):
             continue
-        done, between = "", ()
+        done, between, result = "", (), start
         if start.opcode.endswith("-start"):
             end = done_of(start, computation)
+            result = end
             done, between = end.name, body[i + 1 : body.index(end)]
         yield AsyncPair(
             kind,
@@ -59,10 +62,13 @@ def _pairs(computation: HloComputation, kind: str, matmuls: "_Matmuls") -> Itera
             computation.context,
             sum(matmuls.of(b.name, computation) for b in between),
             bool(done) and not is_blocking(start),
+            shape_bytes(result.shape),
         )
 
 
-def require_async(hlo_text: str, kind: str = "all-to-all", bare: int = 0) -> tuple[AsyncPair, ...]:
+def require_async(
+    hlo_text: str, kind: str = "all-to-all", bare: int = 0, min_bytes: int = 0
+) -> tuple[AsyncPair, ...]:
     """Demand that collectives are asynchronous and have matmuls between start and done.
 
     Branches (overflow rounds) are left out: they rarely run and have nothing to hide behind.
@@ -70,6 +76,7 @@ def require_async(hlo_text: str, kind: str = "all-to-all", bare: int = 0) -> tup
     Args:
         bare: how many per computation may block, or have no matmul beside them. The first
             dispatch and the last combine of a forward layer have nothing left to hide behind.
+        min_bytes: smaller collectives are left out; elementwise work is enough to hide them.
 
     Returns:
         The pairs looked at.
@@ -77,7 +84,11 @@ def require_async(hlo_text: str, kind: str = "all-to-all", bare: int = 0) -> tup
     Raises:
         OverlapLost: naming those that do not comply; or when there are none to look at.
     """
-    pairs = tuple(p for p in async_pairs(hlo_text, kind) if "conditional" not in p.context)
+    pairs = tuple(
+        p
+        for p in async_pairs(hlo_text, kind)
+        if "conditional" not in p.context and p.result_bytes >= min_bytes
+    )
     if not pairs:
         raise OverlapLost(f"the program has no {kind} outside branches")
     for computation in dict.fromkeys(p.computation for p in pairs):

@@ -23,14 +23,14 @@ def train_step(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tup
     """The whole training step: forward, backward, optimiser; state donated."""
     steps = _steps(mesh, config, devices_per_host)
     state = abstract_state(steps.skeleton, steps.optimizer, mesh)
-    return jax.jit(steps.train, donate_argnums=0), (state, abstract_batch(steps.config, mesh))
+    return steps.jit_train(), (state, abstract_batch(steps.config, mesh))
 
 
 def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
     """From a batch to its loss."""
     steps = _steps(mesh, config, devices_per_host)
     params, buffers = steps.skeleton.abstract(mesh)
-    return jax.jit(steps.loss), (params, buffers, abstract_batch(steps.config, mesh))
+    return steps.jit_evaluate(), (params, buffers, abstract_batch(steps.config, mesh))
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:

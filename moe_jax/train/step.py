@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from moe_jax.config.schema import Config
@@ -20,7 +21,9 @@ from moe_jax.moe.layer import MoeStats
 from moe_jax.train.loss import cross_entropy_sum
 from moe_jax.train.optimizer import apply_updates, clipped, make_optimizer
 from moe_jax.train.schedule import make_schedule
-from moe_jax.train.state import TrainState
+from moe_jax.train.state import TrainState, state_shardings
+
+CompilerOptions = dict[str, bool | int]
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +53,24 @@ class Steps:
     def config(self) -> Config:
         return self.skeleton.config
 
+    def jit_train(self, options: CompilerOptions | None = None) -> Any:
+        """Returns `train` to be compiled once: the state is donated, metrics are replicated."""
+        mesh = self.parallel.mesh
+        return jax.jit(
+            self.train,
+            donate_argnums=0,
+            out_shardings=(
+                state_shardings(self.skeleton, self.optimizer, mesh),
+                NamedSharding(mesh, PartitionSpec()),
+            ),
+            compiler_options=options,
+        )
+
+    def jit_evaluate(self, options: CompilerOptions | None = None) -> Any:
+        """Returns `evaluate` to be compiled once, with replicated results."""
+        replicated = NamedSharding(self.parallel.mesh, PartitionSpec())
+        return jax.jit(self.evaluate, out_shardings=replicated, compiler_options=options)
+
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """Averages gradients over microbatches, updates, and skips what is not finite."""
         (losses, stats), grads = self._gradients(state.params, state.buffers, batch)
@@ -72,15 +93,17 @@ class Steps:
         in_a_row = (state.skipped_in_a_row + 1) * bad
         return TrainState(state.step + 1, *kept, in_a_row, state.skipped + bad), metrics
 
-    def loss(self, params: Arrays, buffers: Arrays, batch: Batch) -> Float[Array, ""]:
-        """Returns the mean cross-entropy of a batch in nats per token: forward only."""
-        total = batch.weights.sum()
+    def evaluate(self, params: Arrays, buffers: Arrays, batch: Batch) -> tuple[Array, Array]:
+        """Returns the sum of weighted cross-entropies in nats, and of weights: forward only."""
 
         def micro(carry: Array, part: Batch) -> tuple[Array, None]:
-            nll, _, _ = self._forward(params, buffers, part, remat="none")
-            return carry + nll / total, None
+            return carry + self._forward(params, buffers, part, remat="none")[0], None
 
-        return jax.lax.scan(micro, jnp.zeros((), jnp.float32), batch)[0]
+        if batch.weights.shape[0] == 1:
+            nll = self._forward(params, buffers, _first(batch), remat="none")[0]
+        else:
+            nll = jax.lax.scan(micro, jnp.zeros((), jnp.float32), batch)[0]
+        return nll, batch.weights.sum()
 
     def _gradients(self, params: Arrays, buffers: Arrays, batch: Batch) -> Any:
         """Returns ((cross-entropy, auxiliary loss), stats) and gradients of their sum.
@@ -98,7 +121,7 @@ class Steps:
             return losses[0] + losses[1], (losses, stats)
 
         gradient = jax.grad(objective, has_aux=True)
-        first = jax.tree.map(lambda x: x[0], batch)
+        first = _first(batch)
         if parts == 1:
             grads, aux = gradient(params, first)
             return aux, grads
@@ -133,6 +156,10 @@ class Steps:
         rows = self.skeleton.buffer_rows
         load = stats.balance.load_e
         return {n: updated_bias(b, load[jnp.array(rows[n])], rate) for n, b in buffers.items()}
+
+
+def _first(batch: Batch) -> Batch:
+    return jax.tree.map(lambda x: x[0], batch)
 
 
 def make_steps(config: Config, parallel: Parallel) -> Steps:

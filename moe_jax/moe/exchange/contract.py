@@ -14,7 +14,7 @@ transport computes on this device to rows of the same shape; it must treat rows 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,7 @@ class ExchangeSpec:
         return self.num_experts // self.devices
 
 
+@runtime_checkable
 class Exchange(Protocol):
     def __call__(
         self, x_td: TokensTD, routing: Routing, experts_fn: ExpertsFn

@@ -1,0 +1,51 @@
+"""The `moe-jax` command: parses the verb, runs it, turns its outcome into an exit code."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from moe_jax.cli import doctor, exit_codes, generate, train
+
+_VERBS = (train, generate, doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `moe-jax` with `argv` (default: the command line's) and returns the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("jax", "orbax", "absl", "grain"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # XLA's C++ side logs what concerns nobody (no CUDA driver on a laptop, and so on).
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return args.run(args)
+    except ValueError as error:
+        if args.traceback:
+            raise
+        print(f"moe-jax {args.verb}: {error}", file=sys.stderr)
+        return exit_codes.USER_ERROR
+    except KeyboardInterrupt:
+        print(f"moe-jax {args.verb}: interrupted", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-jax",
+        description="Train and run Mixture-of-Experts transformers with one expert per device.",
+        epilog=exit_codes.TABLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where a user error was raised"
+    )
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in _VERBS:
+        verb.add_parser(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`moe-jax train CONFIG`: train a model, resuming where an earlier run left off."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
+
+from moe_jax.cli import exit_codes
+from moe_jax.config import Config, dump_config
+from moe_jax.mesh.build import prepare_devices
+from moe_jax.mesh.distributed import start_distributed
+from moe_jax.train.loop import NonFiniteError, Outcome, train
+from moe_jax.train.session import make_session
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model",
+        description=(
+            "Train the model of CONFIG. Everything a run leaves behind is in its working "
+            "directory: the resolved config, metrics.jsonl, checkpoints/."
+        ),
+    )
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--workdir", type=Path, help="directory of the run (default: runs/NAME of the config)"
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|none|STEP",
+        help="go on from the newest good checkpoint if there is one (auto, the default), insist "
+        "on a fresh start (none), or go on from STEP, setting later checkpoints aside",
+    )
+    add_job_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns an exit code."""
+    config = load(args)
+    job = start_distributed(job_flags(args))
+    platform = prepare_devices(config, job.num_processes)
+    workdir = args.workdir or Path("runs", config.name)
+    session = make_session(config, platform)
+    if jax.process_index() == 0:
+        _write_config(config, workdir)
+    try:
+        outcome = train(session, workdir, args.resume)
+    except NonFiniteError as error:
+        print(f"moe-jax train: {error}", file=sys.stderr)
+        return exit_codes.DIVERGED
+    if jax.process_index() == 0:
+        print(_summary(outcome, workdir))
+    return exit_codes.PREEMPTED if outcome.preempted else exit_codes.OK
+
+
+def _write_config(config: Config, workdir: Path) -> None:
+    """Prints the resolved config and keeps it beside the run, replacing a file atomically."""
+    text = dump_config(config)
+    print(f"# {workdir}/config.toml, the resolved configuration:\n{text}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = workdir / "config.toml.partial"
+    partial.write_text(text)
+    partial.replace(workdir / "config.toml")
+
+
+def _summary(outcome: Outcome, workdir: Path) -> str:
+    parts = [f"stopped after step {outcome.step}"]
+    if outcome.loss is not None:
+        parts.append(f"loss {outcome.loss:.4f}")
+    if outcome.validation_loss is not None:
+        parts.append(f"validation loss {outcome.validation_loss:.4f}")
+    if outcome.preempted:
+        parts.append("asked to end: the same command resumes")
+    return f"{', '.join(parts)}; see {workdir}"

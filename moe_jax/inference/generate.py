@@ -1,0 +1,141 @@
+"""Generates text with a full forward pass per token: no cache, any mesh, any exchange.
+
+The model sees a window of the config's sequence length; a longer text slides through it.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from moe_jax.inference.sampling import SamplingOptions, sample
+from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.model.parallel import Parallel
+from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.transformer import on_shards
+from moe_jax.sharding.rules import BATCH
+
+
+class Generator:
+    """Samples continuations of prompts; compiles once, for a fixed window and batch.
+
+    Args:
+        skeleton: the model's structure. Its exchange must not drop tokens, or a continuation
+            would depend on what else is in the batch.
+        parallel: where to run.
+        params, buffers: the model's values.
+        samples: continuations at a time; rounded up to the number of batch shards.
+        platform: "cpu" or "gpu".
+
+    Raises:
+        ValueError: for an exchange that drops tokens, or no samples.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        parallel: Parallel,
+        params: Arrays,
+        buffers: Arrays,
+        *,
+        samples: int,
+        platform: str,
+    ):
+        if parallel.exchange_spec.overflow != "rounds":
+            raise ValueError(
+                "exchange.overflow='drop' makes a continuation depend on the rest of the batch: "
+                "generate with exchange.overflow='rounds'"
+            )
+        if samples < 1:
+            raise ValueError(f"samples ({samples}) must be 1 or more")
+        self._params, self._buffers = params, buffers
+        self._skeleton, self._parallel = skeleton, parallel
+        self._samples = samples
+        self.window = skeleton.config.data.sequence_length
+        mesh = parallel.mesh
+        self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
+        replicated = NamedSharding(mesh, PartitionSpec())
+        options = compiler_options(platform)
+        self._next = jax.jit(
+            self._next_token,
+            static_argnames="options",
+            out_shardings=replicated,
+            compiler_options=options,
+        )
+
+    def stream(
+        self, prompt: np.ndarray, max_tokens: int, options: SamplingOptions
+    ) -> Iterator[np.ndarray]:
+        """Yields one token id per sample, int32 [samples], `max_tokens` times.
+
+        Args:
+            prompt: int32 [tokens], at least one; the same for all samples.
+            max_tokens: how many tokens to generate.
+            options: how to sample; the same seed gives the same text.
+
+        Raises:
+            ValueError: for an empty prompt or no tokens to generate.
+        """
+        if prompt.size == 0:
+            raise ValueError("the prompt is empty: give at least one token")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens ({max_tokens}) must be 1 or more")
+        return self._stream(prompt, max_tokens, options)
+
+    def _stream(
+        self, prompt: np.ndarray, max_tokens: int, options: SamplingOptions
+    ) -> Iterator[np.ndarray]:
+        rows = self._padded_rows()
+        text = np.tile(prompt.astype(np.int32), (rows, 1))
+        for index in range(max_tokens):
+            visible = text[:, -self.window :]
+            padding = self.window - visible.shape[1]
+            tokens = np.pad(visible, ((0, 0), (0, padding)))[None]
+            key = jax.random.fold_in(jax.random.key(options.seed), index)
+            following = np.asarray(
+                self._next(
+                    self._params,
+                    self._buffers,
+                    self._on_mesh(tokens),
+                    visible.shape[1] - 1,
+                    jax.random.key_data(key),
+                    options=options,
+                )
+            )
+            text = np.concatenate([text, following[:, None]], axis=1)
+            yield following[: self._samples]
+
+    def _padded_rows(self) -> int:
+        shards = self._parallel.batch_shards
+        return -(-self._samples // shards) * shards
+
+    def _on_mesh(self, tokens: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(tokens.shape, self._rows, lambda index: tokens[index])
+
+    def _next_token(
+        self,
+        params: Arrays,
+        buffers: Arrays,
+        tokens: Int[Array, "1 b s"],
+        last: Int[Array, ""],
+        key: Array,
+        options: SamplingOptions,
+    ) -> Int[Array, " b"]:
+        """Tokens after position `last` are padding, which causal attention does not see."""
+        model = self._skeleton.merge(params, buffers)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+        one_document = jnp.ones_like(tokens)
+        (x_bsd,), _ = model.hidden(tokens, positions, one_document, self._parallel)
+        x_b1d = jax.lax.dynamic_slice_in_dim(x_bsd, last, 1, axis=1)
+
+        logits_b1v = on_shards(
+            lambda modules, x: modules[0](x, modules[1]),
+            self._parallel,
+            (model.head, model.embedding),
+            x_b1d,
+        )
+        # Ids beyond the tokenizer's stay possible here: the caller's decoder ignores them.
+        return sample(logits_b1v[:, 0], jax.random.wrap_key_data(key), options).astype(jnp.int32)

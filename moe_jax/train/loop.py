@@ -1,0 +1,209 @@
+"""The training loop: batches in, checkpoints and metrics out, and a clean end in every case.
+
+The loop dispatches a step before it reads the metrics of the one before, so that the devices
+never wait for the host.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from moe_jax.train.progress import Progress
+from moe_jax.train.writers import MetricsWriters
+
+from moe_jax.checkpoint import Checkpoints, watch_preemption
+from moe_jax.config import Config
+from moe_jax.data import Loader, batch_indices, make_loaders
+from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.train.profiler import Profiler
+from moe_jax.train.report import Reporter
+from moe_jax.train.resume import describe, restore_run, run_info
+from moe_jax.train.session import Session
+from moe_jax.train.state import TrainState, abstract_state, init_state
+from moe_jax.train.step import StepMetrics
+from moe_jax.train.validate import Validation
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row were not finite."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    loss: float | None
+    validation_loss: float | None
+    preempted: bool
+
+
+def train(session: Session, workdir: Path, resume: str) -> Outcome:
+    """Trains until the config's last step, or until the scheduler asks the job to end.
+
+    Args:
+        session: the run, assembled.
+        workdir: receives checkpoints/, metrics.jsonl and profile/.
+        resume: "auto", "none" or a step; see `restore_run`.
+
+    Raises:
+        NonFiniteError: after `train.max_skipped` non-finite steps in a row.
+        ValueError: the data cannot be read, or the checkpoint is of another run.
+    """
+    config = session.config
+    loaders = make_loaders(config, session.batch_sharding())
+    require_same_text_everywhere(loaders.train)
+    checkpoint_options = config.checkpoint.model_dump()
+    with (
+        Checkpoints(workdir / "checkpoints", **checkpoint_options) as checkpoints,
+        Progress(config.train.steps) as progress,
+        MetricsWriters(workdir, config, is_main=jax.process_index() == 0) as writers,
+        watch_preemption() as preempted,
+    ):
+        steps = session.steps
+        abstract = abstract_state(steps.skeleton, steps.optimizer, session.mesh)
+        restored = restore_run(checkpoints, resume, abstract, config, loaders.train)
+        progress.note(describe(restored))
+        if restored is None:
+            state = init_state(steps.skeleton, steps.optimizer, session.mesh)
+        else:
+            state = restored.state
+        run = _Run(session, loaders.train, checkpoints, progress, writers, workdir)
+        if loaders.validation is not None and config.train.validation_every:
+            evaluate = steps.jit_evaluate(compiler_options(session.platform))
+            batches = config.train.validation_batches
+            run.validation = Validation(evaluate, loaders.validation, batches)
+        return run(state, preempted)
+
+
+class _Run:
+    """One pass of the loop; holds what its parts share."""
+
+    def __init__(
+        self,
+        session: Session,
+        loader: Loader,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        writers: MetricsWriters,
+        workdir: Path,
+    ):
+        self.config: Config = session.config
+        self.loader = loader
+        self.checkpoints = checkpoints
+        self.progress = progress
+        self.writers = writers
+        self.validation: Validation | None = None
+        self.reporter = Reporter(session.config, session.mesh)
+        self.profiler = Profiler(workdir / "profile", session.config.train.profile_steps)
+        self.step_function = session.steps.jit_train(compiler_options(session.platform))
+        self.info = run_info(session.config, loader)
+        self.last_loss: float | None = None
+        self.last_validation: float | None = None
+        self.skipped_in_a_row = 0
+
+    def __call__(self, state: TrainState, preempted: Any) -> Outcome:
+        step = start = int(state.step)
+        self.skipped_in_a_row = int(state.skipped_in_a_row)
+        pending: tuple[int, StepMetrics] | None = None
+        stop = False
+        batches = self.loader.iterate(start)
+        self.reporter.start(start, int(state.skipped))
+        try:
+            while step < self.config.train.steps and not stop:
+                _, batch = next(batches)
+                self.profiler.before(step)
+                state, metrics = self._dispatch(state, batch, first=step == start)
+                self.profiler.after(step, metrics)
+                self._consume(pending)
+                step, pending = step + 1, (step, metrics)
+                stop = preempted(step)
+                pending = self._at_boundary(step, state, pending, stop)
+        finally:
+            self.profiler.close()
+            batches.close()
+        self._consume(pending)
+        self._save(step, state)
+        return Outcome(
+            step, self.last_loss, self.last_validation, stop and step < self.config.train.steps
+        )
+
+    def _dispatch(self, state: TrainState, batch: Any, first: bool) -> Any:
+        if not first:
+            return self.step_function(state, batch)
+        began = time.perf_counter()
+        result = self.step_function(state, batch)
+        self.progress.note(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+        self.reporter.restart_clock()
+        return result
+
+    def _at_boundary(self, step: int, state: TrainState, pending: Any, stop: bool) -> Any:
+        """Validates and saves where they are due; metrics before them are reported first."""
+        validate = self.validation is not None and (
+            step % self.config.train.validation_every == 0 or step == self.config.train.steps
+        )
+        save = self.checkpoints.due(step) and not stop
+        if not (validate or save):
+            return pending
+        self._consume(pending)
+        if validate:
+            assert self.validation is not None, "checked above"
+            self.last_validation = self.validation(state)
+            self.progress.note(f"step {step}: validation loss {self.last_validation:.4f} nats")
+            self.writers.write(step, {"validation_loss": self.last_validation})
+        if save:
+            self._save(step, state)
+        self.reporter.restart_clock()
+        return None
+
+    def _consume(self, pending: tuple[int, StepMetrics] | None) -> None:
+        """Waits for a step's metrics, reports them, and stops a run that has diverged."""
+        if pending is None:
+            return
+        step, metrics = pending[0], jax.device_get(pending[1])
+        report = self.reporter(step + 1, metrics)
+        self.last_loss = report.loss
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if metrics.skipped else 0
+        last = step + 1 == self.config.train.steps
+        if (step + 1) % self.config.metrics.log_every == 0 or last or metrics.skipped:
+            self.progress.report(report)
+        self.writers.write(step + 1, report.to_record())
+        if self.skipped_in_a_row >= self.config.train.max_skipped:
+            raise NonFiniteError(self._diverged(step))
+
+    def _save(self, step: int, state: TrainState) -> None:
+        if self.checkpoints.last_step == step:
+            return
+        self.checkpoints.save(step, state, self.info)
+        self.progress.note(f"step {step}: saving a checkpoint to {self.checkpoints.root}")
+
+    def _diverged(self, step: int) -> str:
+        rows = batch_indices(step, self.config).ravel()
+        return (
+            f"loss or gradient norm was not finite in {self.skipped_in_a_row} steps in a row "
+            f"(train.max_skipped = {self.config.train.max_skipped}), the last of them step {step} "
+            f"with sequences {rows[0]} to {rows[-1]} of seed {self.config.seed}: lower "
+            "optimizer.learning_rate, or resume from an earlier checkpoint with other data"
+        )
+
+
+def require_same_text_everywhere(loader: Loader) -> None:
+    """Refuses processes that would train on different text (say, other Python versions)."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(repr(sorted(loader.fingerprint().items())).encode(), np.uint8)
+    length = multihost_utils.process_allgather(np.int32(digest.size))
+    same = bool((length == digest.size).all())
+    same = same and bool((multihost_utils.process_allgather(digest) == digest).all())
+    if not same:
+        raise ValueError(
+            "processes read different training text: give all hosts the same files, or for "
+            "data.source = 'stdlib' the same Python"
+        )

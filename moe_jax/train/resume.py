@@ -1,0 +1,89 @@
+"""What a checkpoint says about its run, and whether another run may go on from it."""
+
+import importlib.metadata
+import logging
+from typing import Any
+
+from moe_jax.checkpoint import CheckpointError, Checkpoints, Restored
+from moe_jax.config import Config, dump_config, parse_config
+from moe_jax.data import Loader, require_same_data
+from moe_jax.train.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("moe-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+
+
+def run_info(config: Config, loader: Loader) -> dict[str, Any]:
+    """Returns what is stored beside the arrays: nothing that depends on processes or devices."""
+    return {
+        "config": dump_config(config),
+        "data": loader.fingerprint(),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def restore_run(
+    checkpoints: Checkpoints,
+    resume: str,
+    abstract: TrainState,
+    config: Config,
+    loader: Loader,
+) -> Restored | None:
+    """Restores what `--resume` asks for, or returns None for a fresh start.
+
+    Args:
+        checkpoints: of the run's working directory.
+        resume: "auto" (newest good checkpoint, if any), "none", or a step.
+        abstract: the state to restore, on the mesh at hand.
+        config: the run that wants to go on.
+        loader: its training data.
+
+    Raises:
+        CheckpointError: nothing at that step, or checkpoints that "none" would orphan.
+        ValueError: the run would read other data, or other rows of it.
+    """
+    if resume == "none":
+        if steps := checkpoints.steps():
+            raise CheckpointError(
+                f"{checkpoints.root} holds checkpoints of steps {steps}, and --resume none would "
+                "start over beside them: choose another --workdir, or --resume auto to go on"
+            )
+        return None
+    if resume == "auto":
+        restored = checkpoints.restore(abstract)
+    else:
+        restored = checkpoints.restore(abstract, step=_step(resume))
+        checkpoints.set_aside_after(restored.step)
+    if restored is None:
+        return None
+    for rejected in restored.rejected:
+        logger.warning("not a usable checkpoint: %s: %s", rejected.path, rejected.reason)
+    _require_same_run(restored.info, config, loader)
+    return restored
+
+
+def _step(resume: str) -> int:
+    if not resume.isdigit():
+        raise ValueError(f"--resume {resume}: give auto, none, or the step of a checkpoint")
+    return int(resume)
+
+
+def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> None:
+    """The data position is (seed, step): it means the same rows only for the same batch size."""
+    require_same_data(info["data"], loader.fingerprint())
+    saved = parse_config(info["config"])
+    if saved.train.global_batch != config.train.global_batch:
+        raise ValueError(
+            f"the checkpoint was trained with train.global_batch={saved.train.global_batch} and "
+            f"this run has {config.train.global_batch}: its data position would mean other rows. "
+            "Keep the batch size, or start a new run"
+        )
+
+
+def describe(restored: Restored | None) -> str:
+    """Returns the line that says where training starts."""
+    if restored is None:
+        return "starting from scratch"
+    skipped = f", passing over {len(restored.rejected)} unusable" if restored.rejected else ""
+    return f"resuming from the checkpoint of step {restored.step}{skipped}"

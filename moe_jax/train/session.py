@@ -1,0 +1,68 @@
+"""Assembles a run from its config: mesh, topology, model functions, data. The loop is elsewhere.
+
+Also used by evaluation and generation, which need the same parts without the loop.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from moe_jax.config import Config, check
+from moe_jax.data.batch import batch_shape
+from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.mesh.build import build_mesh, host_table
+from moe_jax.mesh.topology import Topology, find_topology
+from moe_jax.model.parallel import resolve_parallel
+from moe_jax.train.batch_sharding import BATCH_SPEC
+from moe_jax.train.step import Steps, make_steps
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every use of a model on a mesh needs."""
+
+    config: Config
+    platform: str
+    mesh: Mesh
+    topology: Topology
+    steps: Steps
+
+    def batch_sharding(self) -> NamedSharding:
+        """Returns where [accumulation, streams, batch, seq] arrays live."""
+        return NamedSharding(self.mesh, BATCH_SPEC)
+
+
+def make_session(config: Config, platform: str, *, batch_tokens: int | None = None) -> Session:
+    """Builds the mesh over all devices of the job and resolves what the config leaves open.
+
+    Args:
+        config: the run; `mesh.build.prepare_devices` has been called for it.
+        platform: "cpu" or "gpu", what `prepare_devices` returned.
+        batch_tokens: tokens of one stream on one device, for `exchange.transport = "auto"`; by
+            default those of a training step.
+
+    Raises:
+        ValueError: config and devices do not fit.
+    """
+    check(config, jax.device_count())
+    mesh = build_mesh(config.mesh)
+    topology = find_topology(config.runtime.cluster, list(mesh.devices.flat))
+    parallel = resolve_parallel(
+        config,
+        mesh,
+        platform=platform,
+        hosts=tuple(int(host) for host in host_table(mesh, topology)),
+        batch_tokens=batch_tokens or training_tokens(config, mesh),
+    )
+    return Session(config, platform, mesh, topology, make_steps(config, parallel))
+
+
+def training_tokens(config: Config, mesh: Mesh) -> int:
+    """Returns the tokens of one stream on one device in a training step."""
+    _, _, batch, length = batch_shape(config)
+    return batch * length // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
