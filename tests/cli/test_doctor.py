@@ -1,0 +1,114 @@
+"""What `doctor` prints and returns: without a config, with a good one, with one for elsewhere."""
+
+import argparse
+import io
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from moe_jax.cli import doctor
+from moe_jax.config import ConfigError
+from moe_jax.mesh.distributed import Job
+from moe_jax.mesh.topology import named_topology
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "configs" / "quickstart.toml")
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `doctor ARGV`; returns its exit code and output."""
+    for name in ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"MOE_JAX_{name}", raising=False)
+
+    def call(*argv):
+        parser = argparse.ArgumentParser()
+        doctor.add_parser(parser.add_subparsers())
+        args = parser.parse_args(["doctor", *argv])
+        return args.run(args), capsys.readouterr().out
+
+    return call
+
+
+def text_of(table):
+    console = Console(file=io.StringIO(), width=140, markup=False)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_without_a_config_it_reports_what_is_here(run):
+    code, text = run()
+    assert code == 0
+    for part in ("jaxlib", "orbax-checkpoint", "8 x cpu", "no job found", "unknown"):
+        assert part in text
+    assert "Runs here" not in text
+
+
+def test_good_config_is_sized_and_runs_here(run):
+    code, text = run(QUICKSTART, "--set", "exchange.transport=auto")
+    assert code == 0
+    for part in ("expert 8: 8 devices", "4,096 tokens per step", "4,529,280", "w_up_edf"):
+        assert part in text
+    assert "experts / 8 (expert)" in text
+    assert "Runs here: yes, on 8 cpu devices, emulated (exchange " in text
+
+
+def test_config_for_another_machine_says_why_not_and_is_sized_all_the_same(run):
+    code, text = run(str(ROOT / "configs" / "paper_ep16_x8.toml"))
+    assert code == 2
+    assert "data 8 x expert 16: 128 devices" in text
+    assert "Runs here: no. JAX has already started with 8 cpu devices; this run needs 128" in text
+
+
+def test_broken_config_is_refused_like_train_does(run):
+    with pytest.raises(ConfigError, match="num_experts"):
+        run(QUICKSTART, "--set", "model.moe.num_experts=9")
+
+
+def test_overrides_without_a_config_are_refused(run):
+    with pytest.raises(ValueError, match="give the CONFIG"):
+        run("--set", "seed=1")
+
+
+def test_devices_are_grouped_by_host():
+    devices = [
+        SimpleNamespace(id=i, process_index=i // 2, device_kind="cpu", platform="cpu")
+        for i in (3, 0, 2, 1)
+    ]
+    # SimpleNamespace compares by value; devices are keys there, by identity.
+    devices = [type("Device", (), vars(device))() for device in devices]
+    rows = [line.split() for line in text_of(doctor.devices_table(devices)).splitlines()]
+    assert ["0", "2", "x", "cpu", "0,", "1", "0"] in rows
+    assert ["1", "2", "x", "cpu", "2,", "3", "1"] in rows
+
+
+def test_links_of_a_known_cluster_are_in_gigabytes_per_second():
+    text = text_of(doctor.links_table(named_topology("h100", 2, 8)))
+    assert "2 x 8 h100" in text
+    assert "450 GB/s" in text
+    assert "50 GB/s" in text
+    assert "unknown" not in text
+
+
+def test_unequal_devices_are_reported_instead_of_links():
+    devices = [
+        SimpleNamespace(id=i, process_index=0, device_kind=kind, platform="cpu")
+        for i, kind in enumerate(("cpu", "tpu"))
+    ]
+    assert "kinds ['cpu', 'tpu']" in text_of(doctor.links_table(devices))
+
+
+def test_job_and_missing_extras_are_named(monkeypatch):
+    monkeypatch.setitem(doctor.EXTRAS, "track", ("no_such_module",))
+    text = text_of(doctor.works_table(Job("slurm", "h:1", 16, 3)))
+    assert "process 3 of 16 (slurm)" in text
+    assert "missing no_such_module: pip install 'moe-jax[track]'" in text
+
+
+def test_extras_are_those_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra, modules in doctor.EXTRAS.items():
+        assert tuple(project["optional-dependencies"][extra]) == modules
