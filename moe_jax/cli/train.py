@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import jax
-from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
 
 from moe_jax.cli import exit_codes
+from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
 from moe_jax.config import Config, dump_config
 from moe_jax.mesh.build import prepare_devices
 from moe_jax.mesh.distributed import start_distributed

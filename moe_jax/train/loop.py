@@ -13,20 +13,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from moe_jax.train.progress import Progress
-from moe_jax.train.writers import MetricsWriters
 
 from moe_jax.checkpoint import Checkpoints, watch_preemption
 from moe_jax.config import Config
 from moe_jax.data import Loader, batch_indices, make_loaders
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.train.profiler import Profiler
+from moe_jax.train.progress import Progress
 from moe_jax.train.report import Reporter
 from moe_jax.train.resume import describe, restore_run, run_info
 from moe_jax.train.session import Session
 from moe_jax.train.state import TrainState, abstract_state, init_state
 from moe_jax.train.step import StepMetrics
 from moe_jax.train.validate import Validation
+from moe_jax.train.writers import MetricsWriters
 
 logger = logging.getLogger(__name__)
 
