@@ -1,0 +1,9 @@
+"""The `all_gather` transport honours the exchange contract."""
+
+from exchange_contract import ExchangeContract
+
+
+class TestAllGather(ExchangeContract):
+    transport = "all_gather"
+    queues_are = "per group"
+    rounds_agree = False

@@ -1,0 +1,42 @@
+"""Capacity, specs and load counts."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moe_jax.config.schema import ExchangeConfig
+from moe_jax.moe.exchange.contract import capacity, load_per_expert, make_spec
+
+
+@pytest.mark.parametrize(
+    ("tokens", "top_k", "experts", "factor", "sources", "rows"),
+    [
+        (64, 2, 8, 1.0, 1, 16),
+        (64, 2, 8, 1.25, 1, 24),  # 20 rows, up to a multiple of 8
+        (64, 2, 8, 1.25, 8, 20),  # 8 sources: 160 rows together are a multiple of 8 already
+        (64, 2, 8, 1.3, 4, 22),  # 20.8 -> 21 -> even, for 88 together
+        (64, 2, 8, 1.3, 6, 24),  # 6 sources: multiples of 4
+        (5, 8, 8, 4.0, 1, 5),  # a token visits an expert once
+        (1, 1, 64, 0.1, 64, 1),
+    ],
+)
+def test_capacity_is_factor_times_mean_load_rounded_for_tensor_cores(
+    tokens, top_k, experts, factor, sources, rows
+):
+    assert capacity(tokens, top_k, experts, factor, sources) == rows
+
+
+def test_experts_that_do_not_divide_are_refused_with_both_values():
+    with pytest.raises(ValueError, match=r"num_experts \(6\).*expert axis \(4\)"):
+        make_spec(ExchangeConfig(), "all_to_all", 6, 4, (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("transport", ["local", "all_gather", "all_to_all"])
+def test_one_device_has_nobody_to_exchange_with(transport):
+    assert make_spec(ExchangeConfig(), transport, 4, 1, (0,)).transport == "local"
+    assert make_spec(ExchangeConfig(), transport, 4, 2, (0, 0)).transport == transport
+
+
+def test_load_counts_choices_and_ignores_experts_out_of_range():
+    experts_tk = jnp.array([[0, 2], [2, 1], [2, 3], [7, 2]], jnp.int32)
+    np.testing.assert_array_equal(load_per_expert(experts_tk, 3), [1, 1, 4])

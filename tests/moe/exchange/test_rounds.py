@@ -1,0 +1,81 @@
+"""Further rounds run when a queue overflows, as many as counted, and not otherwise."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exchange_reference import make_problem
+
+from moe_jax.moe.exchange.contract import Routing
+from moe_jax.moe.exchange.local import STAY
+from moe_jax.moe.exchange.rounds import serve
+
+TOKENS, EXPERTS, TOP_K, SIZE = 16, 4, 1, 3
+
+
+def serve_and_count_calls(routing: str, capacity: int, overflow: str):
+    problem = make_problem(routing, TOKENS, EXPERTS, TOP_K, SIZE)
+    calls = []
+
+    def experts_fn(rows_lrd):
+        jax.debug.callback(lambda: calls.append(1))
+        return 2 * rows_lrd
+
+    @jax.jit
+    def run(x_td, experts_tk, weights_tk):
+        return serve(
+            x_td,
+            Routing(experts_tk, weights_tk),
+            experts_fn,
+            STAY,
+            num_experts=EXPERTS,
+            capacity=capacity,
+            overflow=overflow,
+        )
+
+    served = jax.block_until_ready(run(problem.x_td, problem.experts_tk, problem.weights_tk))
+    jax.effects_barrier()
+    return problem, served, len(calls)
+
+
+@pytest.mark.parametrize(
+    ("routing", "capacity", "overflow", "rounds"),
+    [
+        ("balanced", 4, "rounds", 0),
+        ("balanced", 3, "rounds", 1),
+        ("hot", 4, "rounds", 3),
+        ("hot", 5, "rounds", 3),
+        ("hot", 16, "rounds", 0),
+        ("hot", 4, "drop", 0),
+    ],
+)
+def test_experts_run_once_per_round(routing, capacity, overflow, rounds):
+    _, served, calls = serve_and_count_calls(routing, capacity, overflow)
+    assert calls == 1 + rounds
+    assert float(served.rounds) == rounds
+
+
+def test_single_hot_expert_loses_no_token():
+    problem, served, _ = serve_and_count_calls("hot", 1, "rounds")
+    np.testing.assert_allclose(served.y_td, 2 * problem.x_td * problem.weights_tk, rtol=1e-6)
+    assert float(served.dropped) == 0
+    assert float(served.padded) == TOKENS * EXPERTS - TOKENS
+
+
+def test_empty_queues_still_pay_for_the_main_round():
+    nobody = jnp.full((TOKENS, TOP_K), EXPERTS, jnp.int32)
+    weights = jnp.ones((TOKENS, TOP_K))
+    run = functools.partial(
+        serve,
+        experts_fn=lambda rows: rows,
+        wire=STAY,
+        num_experts=EXPERTS,
+        capacity=2,
+        overflow="rounds",
+    )
+    served = jax.jit(run)(jnp.ones((TOKENS, SIZE)), Routing(nobody, weights))
+    assert float(served.rounds) == 0
+    assert float(served.padded) == EXPERTS * 2
+    np.testing.assert_array_equal(served.y_td, 0)
