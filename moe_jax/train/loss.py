@@ -65,7 +65,7 @@ def _chunked(
         logits = head(x, embedding)
         picked = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         losses = jax.nn.logsumexp(logits, axis=-1) - picked
-        return total + (losses * scale * fresh).sum(), None
+        return total + (losses * scale * fresh.astype(jnp.float32)).sum(), None
 
     return jax.lax.scan(step, jnp.zeros((), jnp.float32), jnp.arange(chunks))[0]
 
