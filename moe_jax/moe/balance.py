@@ -38,10 +38,10 @@ def balance_sums(routed: Routed, sequences: int, config: MoeConfig) -> BalanceSu
     load_e = load_per_expert(experts_tk, experts).astype(jnp.float32)
     per_sequence = jnp.zeros((), jnp.float32)
     if config.router.balance_loss == "sequence":
-        by_sequence = experts_tk.reshape(sequences, -1)
-        load_be = jax.vmap(lambda ids: load_per_expert(ids, experts))(by_sequence)
+        experts_bsk = experts_tk.reshape(sequences, -1, experts_tk.shape[1])
+        load_be = jax.vmap(lambda ids: load_per_expert(ids, experts))(experts_bsk)
         probs_be = routed.probs_te.reshape(sequences, -1, experts).mean(axis=1)
-        share_be = load_be.astype(jnp.float32) / by_sequence.shape[1]
+        share_be = load_be.astype(jnp.float32) / (experts_tk.size // sequences)
         per_sequence = experts * (share_be * probs_be).sum()
     return BalanceSums(
         load_e=load_e,

@@ -6,7 +6,7 @@ Knows nothing of routing: rows come in per expert and go out per expert.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
@@ -44,8 +44,8 @@ class Experts(nnx.Module):
             out = out + self.b_down_ed[...].astype(self.dtype)[:, None]
         return out
 
-    def _matmul(self, rows_lrd: RowsLRD, w: nnx.Param) -> RowsLRD:
-        return _batched_matmul(rows_lrd, w[...].astype(self.dtype))
+    def _matmul(self, rows_lri: Float[Array, "l r i"], w: nnx.Param) -> Float[Array, "l r o"]:
+        return _batched_matmul(rows_lri, w[...].astype(self.dtype))
 
 
 @jax.custom_vjp
