@@ -1,0 +1,34 @@
+"""Embedding lookup and the output projection, in their dtypes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from moe_jax.config import Config, override
+from moe_jax.nn.embedding import Embedding, Unembedding
+
+CONFIG = override(
+    Config(), ["model.vocab_size=11", "model.d_model=4", "precision.compute=bfloat16"]
+)
+
+
+def test_lookup_takes_rows_in_the_compute_dtype():
+    embedding = Embedding(CONFIG.model, CONFIG.precision, rngs=nnx.Rngs(0))
+    ids = jnp.array([[3, 3, 10]], jnp.int32)
+    x_bsd = embedding(ids)
+    assert x_bsd.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(
+        x_bsd[0], embedding.w_vd[...][jnp.array([3, 3, 10])].astype(x_bsd.dtype)
+    )
+
+
+@pytest.mark.parametrize("kind", [Embedding, Unembedding])
+def test_logits_are_float32_products_with_every_row(kind):
+    module = kind(CONFIG.model, CONFIG.precision, rngs=nnx.Rngs(0))
+    x_bsd = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 4)), jnp.bfloat16)
+    logits = module.logits(x_bsd)
+    table = np.asarray(module.w_vd[...].astype(jnp.bfloat16), np.float64)
+    assert logits.dtype == jnp.float32
+    wanted = np.asarray(x_bsd, np.float64) @ table.T
+    np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-5)
