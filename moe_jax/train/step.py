@@ -74,7 +74,7 @@ class Steps:
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """Averages gradients over microbatches, updates, and skips what is not finite."""
         (losses, stats), grads = self._gradients(state.params, state.buffers, batch)
-        grad_norm = optax.global_norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
+        grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
         finite = jnp.isfinite(losses[0]) & jnp.isfinite(losses[1]) & jnp.isfinite(grad_norm)
         grads = clipped(grads, grad_norm, self.config.optimizer.clip_norm)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
