@@ -2,7 +2,7 @@
 # Sourced by quickstart.sh and test.sh: makes the virtual environment inside the clone. Not for
 # clusters, where the environment is a module or an image.
 #
-# PYTHON=/path/to/python3.12 chooses the interpreter; otherwise the newest suitable one is taken.
+# PYTHON=/path/to/python3.12 chooses the interpreter; otherwise python3 is taken if it is new enough.
 
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -16,7 +16,7 @@ find_python() {
     return
   fi
   local candidate
-  for candidate in python3.14 python3.13 python3.12 python3.11 python3 python; do
+  for candidate in python3 python3.12 python3.11 python3.13 python3.14 python; do
     if is_suitable "$candidate"; then
       printf '%s\n' "$candidate"
       return

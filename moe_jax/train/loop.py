@@ -1,7 +1,8 @@
 """The training loop: batches in, checkpoints and metrics out, and a clean end in every case.
 
-The loop dispatches a step before it reads the metrics of the one before, so that the devices
-never wait for the host.
+While a step runs, the next batch is read and placed. The loop then waits for the step's metrics
+before it dispatches the next one: on GPUs dispatching waits anyway (the host decides whether
+overflow rounds run), and a step's time is its own.
 """
 
 import logging
@@ -112,28 +113,26 @@ class _Run:
     def __call__(self, state: TrainState, preempted: Any) -> Outcome:
         step = start = int(state.step)
         self.skipped_in_a_row = int(state.skipped_in_a_row)
-        pending: tuple[int, StepMetrics] | None = None
         stop = False
         batches = self.loader.iterate(start)
         self.reporter.start(start, int(state.skipped))
         try:
+            _, batch = next(batches)
             while step < self.config.train.steps and not stop:
-                _, batch = next(batches)
                 self.profiler.before(step)
                 state, metrics = self._dispatch(state, batch, first=step == start)
+                _, batch = next(batches)
                 self.profiler.after(step, metrics)
-                self._consume(pending)
-                step, pending = step + 1, (step, metrics)
+                self._consume(step, metrics)
+                step += 1
                 stop = preempted(step)
-                pending = self._at_boundary(step, state, pending, stop)
+                self._at_boundary(step, state, stop)
         finally:
             self.profiler.close()
             batches.close()
-        self._consume(pending)
         self._save(step, state)
-        return Outcome(
-            step, self.last_loss, self.last_validation, stop and step < self.config.train.steps
-        )
+        unfinished = stop and step < self.config.train.steps
+        return Outcome(step, self.last_loss, self.last_validation, unfinished)
 
     def _dispatch(self, state: TrainState, batch: Any, first: bool) -> Any:
         if not first:
@@ -144,30 +143,21 @@ class _Run:
         self.reporter.restart_clock()
         return result
 
-    def _at_boundary(self, step: int, state: TrainState, pending: Any, stop: bool) -> Any:
-        """Validates and saves where they are due; metrics before them are reported first."""
-        validate = self.validation is not None and (
-            step % self.config.train.validation_every == 0 or step == self.config.train.steps
-        )
-        save = self.checkpoints.due(step) and not stop
-        if not (validate or save):
-            return pending
-        self._consume(pending)
-        if validate:
-            assert self.validation is not None, "checked above"
+    def _at_boundary(self, step: int, state: TrainState, stop: bool) -> None:
+        """Validates and saves where they are due; neither is charged to a step."""
+        every, last = self.config.train.validation_every, self.config.train.steps
+        if self.validation is not None and (step % every == 0 or step == last):
             self.last_validation = self.validation(state)
             self.progress.note(f"step {step}: validation loss {self.last_validation:.4f} nats")
             self.writers.write(step, {"validation_loss": self.last_validation})
-        if save:
+            self.reporter.restart_clock()
+        if self.checkpoints.due(step) and not stop:
             self._save(step, state)
-        self.reporter.restart_clock()
-        return None
+            self.reporter.restart_clock()
 
-    def _consume(self, pending: tuple[int, StepMetrics] | None) -> None:
+    def _consume(self, step: int, on_device: StepMetrics) -> None:
         """Waits for a step's metrics, reports them, and stops a run that has diverged."""
-        if pending is None:
-            return
-        step, metrics = pending[0], jax.device_get(pending[1])
+        metrics = jax.device_get(on_device)
         report = self.reporter(step + 1, metrics)
         self.last_loss = report.loss
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if metrics.skipped else 0
