@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from moe_jax.config.schema import Config, ModelConfig, PrecisionConfig
@@ -102,7 +101,7 @@ def make_transformer(config: Config, seed: int) -> Transformer:
     return Transformer(config.model, config.precision, rngs=nnx.Rngs(params=seed))
 
 
-def _batch_specs(tree: Any) -> PartitionSpec:
+def _batch_specs(tree: Any) -> Any:
     return jax.tree.map(lambda _: BATCH, tree)
 
 
