@@ -15,6 +15,7 @@ from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.build import prepare_devices
 from moe_jax.train.session import make_session
+from moe_jax.train.workdir import CONFIG
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _inference_config(workdir: Path, overrides: list[str]) -> Config:
     """Returns the run's config with `overrides`, and a batch that one sample per shard fills."""
-    path = workdir / "config.toml"
+    path = workdir / CONFIG
     if not path.is_file():
         raise ValueError(f"{path} is missing: give the --workdir of a training run")
     config = parse_config(path.read_text(), overrides, origin=str(path))

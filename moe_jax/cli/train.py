@@ -8,11 +8,12 @@ import jax
 
 from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
-from moe_jax.config import Config, dump_config
+from moe_jax.config import dump_config
 from moe_jax.mesh.build import prepare_devices
 from moe_jax.mesh.distributed import start_distributed
 from moe_jax.train.loop import NonFiniteError, Outcome, train
 from moe_jax.train.session import make_session
+from moe_jax.train.workdir import CONFIG
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     workdir = args.workdir or Path("runs", config.name)
     session = make_session(config, platform)
     if jax.process_index() == 0:
-        _write_config(config, workdir)
+        print(f"# {workdir / CONFIG}, the resolved configuration:\n{dump_config(config)}")
     try:
         outcome = train(session, workdir, args.resume)
     except NonFiniteError as error:
@@ -56,16 +57,6 @@ def run(args: argparse.Namespace) -> int:
     if jax.process_index() == 0:
         print(_summary(outcome, workdir))
     return exit_codes.PREEMPTED if outcome.preempted else exit_codes.OK
-
-
-def _write_config(config: Config, workdir: Path) -> None:
-    """Prints the resolved config and keeps it beside the run, replacing a file atomically."""
-    text = dump_config(config)
-    print(f"# {workdir}/config.toml, the resolved configuration:\n{text}")
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / "config.toml.partial"
-    partial.write_text(text)
-    partial.replace(workdir / "config.toml")
 
 
 def _summary(outcome: Outcome, workdir: Path) -> str:

@@ -27,6 +27,7 @@ from moe_jax.train.session import Session
 from moe_jax.train.state import TrainState, abstract_state, init_state
 from moe_jax.train.step import StepMetrics
 from moe_jax.train.validate import Validation
+from moe_jax.train.workdir import write_config
 from moe_jax.train.writers import MetricsWriters
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def train(session: Session, workdir: Path, resume: str) -> Outcome:
         abstract = abstract_state(steps.skeleton, steps.optimizer, session.mesh)
         restored = restore_run(checkpoints, resume, abstract, config, loaders.train)
         progress.note(describe(restored))
+        if jax.process_index() == 0:
+            write_config(config, workdir)
         if restored is None:
             state = init_state(steps.skeleton, steps.optimizer, session.mesh)
         else:
