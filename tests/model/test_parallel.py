@@ -1,0 +1,50 @@
+"""What the config leaves to "auto" is decided once, from the mesh and the platform."""
+
+import pytest
+from model_cases import configured, parallel_of
+
+from moe_jax.model.parallel import resolve_parallel
+
+
+def resolve(platform: str, *overrides: str):
+    config = configured("mesh.expert=2", *overrides)
+    mesh = parallel_of(configured("mesh.expert=2")).mesh
+    return resolve_parallel(config, mesh, platform=platform, hosts=(0, 0), batch_tokens=64)
+
+
+CUDNN_FITS = (
+    "data.document_mask=none",
+    "precision.compute=bfloat16",
+    "model.attention.head_dim=64",
+)
+
+
+@pytest.mark.parametrize(
+    ("platform", "overrides", "wanted"),
+    [
+        ("gpu", CUDNN_FITS, "cudnn"),
+        ("cpu", CUDNN_FITS, "xla"),
+        ("gpu", (), "xla"),  # packed documents need a mask
+        ("gpu", (*CUDNN_FITS, "precision.compute=float32"), "xla"),
+        ("gpu", (*CUDNN_FITS, "data.sequence_length=7"), "xla"),
+        ("gpu", (*CUDNN_FITS, "model.attention.head_dim=256"), "xla"),
+        ("gpu", (*CUDNN_FITS, "model.attention.implementation=xla"), "xla"),
+    ],
+)
+def test_auto_attention_takes_cudnn_where_it_works(platform, overrides, wanted):
+    assert resolve(platform, *overrides).attention == wanted
+
+
+def test_cudnn_without_gpus_is_refused():
+    with pytest.raises(ValueError, match=r"needs NVIDIA GPUs.*cpu.*'auto' or 'xla'"):
+        resolve("cpu", *CUDNN_FITS, "model.attention.implementation=cudnn")
+
+
+def test_spec_follows_config_and_mesh():
+    parallel = resolve("cpu", "exchange.overflow=drop", "exchange.transport=all_gather")
+    spec = parallel.exchange_spec
+    assert (spec.transport, spec.overflow, spec.devices) == ("all_gather", "drop", 2)
+    assert spec.experts_per_device == 4
+    assert parallel.batch_shards == 2
+    assert parallel.documents
+    assert not resolve("cpu", "data.document_mask=none").documents
