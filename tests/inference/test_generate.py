@@ -1,0 +1,105 @@
+"""Generation on one device, against a forward pass of exactly the text so far.
+
+The command, other meshes and trained models are tested in tests/cli/test_main.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_cases import ONE_DEVICE, session_on_first_devices, small_config
+
+from moe_jax.inference.generate import Generator
+from moe_jax.inference.sampling import SamplingOptions
+
+GREEDY = SamplingOptions(temperature=0)
+WINDOW = 8
+#: Large enough that an untrained model's greedy text does not repeat one token.
+SIZES = (f"data.sequence_length={WINDOW}", "model.init_std=0.3", "model.num_layers=1")
+
+
+@pytest.fixture(scope="module")
+def session():
+    return session_on_first_devices(small_config(*ONE_DEVICE, *SIZES))
+
+
+@pytest.fixture(scope="module")
+def arrays(session):
+    return session.steps.skeleton.init(0, session.mesh)
+
+
+@pytest.fixture(scope="module")
+def generator(session, arrays):
+    return make_generator(session, arrays, samples=2)
+
+
+def make_generator(session, arrays, samples):
+    steps = session.steps
+    return Generator(steps.skeleton, steps.parallel, *arrays, samples=samples, platform="cpu")
+
+
+def generated(generator, prompt, count, options=GREEDY):
+    """Returns [samples, count] token ids."""
+    return np.stack(list(generator.stream(np.array(prompt), count, options)), axis=1)
+
+
+def greedy_without_padding(session, arrays, prompt, count):
+    """Returns `count` tokens, each from a forward pass over the last WINDOW tokens alone."""
+    model = session.steps.skeleton.merge(*arrays)
+
+    @jax.jit
+    def following(tokens):
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+        (x_bsd,), _ = model.hidden(tokens, positions, jnp.ones_like(tokens), session.steps.parallel)
+        return jnp.argmax(model.head(x_bsd[:, -1:], model.embedding))
+
+    text = list(prompt)
+    for _ in range(count):
+        text.append(int(following(jnp.array(text[-WINDOW:], jnp.int32)[None, None])))
+    return text[len(prompt) :]
+
+
+def test_greedy_is_the_likeliest_at_every_position_also_beyond_the_window(
+    session, arrays, generator
+):
+    prompt, count = [72, 101, 108, 108, 111, 32], 8
+    want = greedy_without_padding(session, arrays, prompt, count)
+    assert len(set(want)) > 3
+    got = generated(generator, prompt, count)
+    assert got.tolist() == [want, want]
+    assert got.dtype == np.int32
+
+
+def test_prompt_longer_than_the_window_is_seen_by_its_end(generator):
+    end = list(range(40, 40 + WINDOW))
+    np.testing.assert_array_equal(
+        generated(generator, [1, 2, 3, *end], 3), generated(generator, end, 3)
+    )
+
+
+def test_seed_decides_the_text_and_samples_differ(generator):
+    first = generated(generator, [65], 12, SamplingOptions(temperature=1.0, seed=3))
+    again = generated(generator, [65], 12, SamplingOptions(temperature=1.0, seed=3))
+    other = generated(generator, [65], 12, SamplingOptions(temperature=1.0, seed=4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first[0] != first[1]).any()
+
+
+def test_any_number_of_samples(session, arrays):
+    assert generated(make_generator(session, arrays, samples=3), [65], 1).shape == (3, 1)
+
+
+def test_dropping_exchange_is_refused(arrays):
+    session = session_on_first_devices(small_config(*ONE_DEVICE, *SIZES, "exchange.overflow=drop"))
+    with pytest.raises(ValueError, match=r"exchange\.overflow='rounds'"):
+        make_generator(session, arrays, samples=1)
+
+
+def test_nothing_to_do_is_refused_before_the_first_token(session, arrays, generator):
+    with pytest.raises(ValueError, match=r"samples \(0\)"):
+        make_generator(session, arrays, samples=0)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        generator.stream(np.array([], np.int32), 1, GREEDY)
+    with pytest.raises(ValueError, match=r"max_tokens \(0\)"):
+        generator.stream(np.array([65]), 0, GREEDY)
