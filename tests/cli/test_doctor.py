@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from moe_jax.cli import doctor
-from moe_jax.config import ConfigError
+from moe_jax.config import ConfigError, load_config
 from moe_jax.mesh.distributed import Job
 from moe_jax.mesh.topology import named_topology
+from moe_jax.model.flops import total_parameters
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "configs" / "quickstart.toml")
@@ -50,7 +51,8 @@ def test_without_a_config_it_reports_what_is_here(run):
 def test_good_config_is_sized_and_runs_here(run):
     code, text = run(QUICKSTART, "--set", "exchange.transport=auto")
     assert code == 0
-    for part in ("expert 8: 8 devices", "4,096 tokens per step", "4,529,280", "w_up_edf"):
+    parameters = f"{total_parameters(load_config(QUICKSTART)):,}"
+    for part in ("expert 8: 8 devices", "4,096 tokens per step", parameters, "w_up_edf"):
         assert part in text
     assert "experts / 8 (expert)" in text
     assert "Runs here: yes, on 8 cpu devices, emulated (exchange " in text
