@@ -79,17 +79,19 @@ def _muon(
     `consistent_rms` makes its updates as large as AdamW's, so both share one learning rate
     (Liu et al., 2025, eq. 4).
     """
-    return muon(
+    matrices = {name: _matrix(name, info) for name, info in _trained(variables)}
+    for_matrices = muon(
         schedule,
         beta=0.95,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        weight_decay_mask=_decayed(variables),
-        adam_b1=config.beta1,
-        adam_b2=config.beta2,
-        adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers={n: _matrix(n, v) for n, v in _trained(variables)},
+        muon_weight_dimension_numbers=matrices,
         consistent_rms=0.2,
+    )
+    # optax's own Adam inside `muon` is another one (Nesterov) and decays biases and norm scales.
+    return optax.partition(
+        {"muon": for_matrices, "adamw": _adamw(config, schedule, variables)},
+        {name: "adamw" if dims is None else "muon" for name, dims in matrices.items()},
     )
 
 
