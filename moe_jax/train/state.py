@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+
+#: A jax.Array, or what stands for one: a ShapeDtypeStruct, a NamedSharding.
+Leaf = Any
 
 
 @jax.tree_util.register_dataclass
@@ -17,14 +20,14 @@ class TrainState:
     """One pytree, donated to every step."""
 
     #: Steps taken, skipped ones included: the data position.
-    step: jax.Array
-    params: Arrays
+    step: Leaf
+    params: dict[str, Leaf]
     #: Variables that gradients do not move (the router's selection biases).
-    buffers: Arrays
+    buffers: dict[str, Leaf]
     opt_state: Any
     #: Non-finite steps: consecutive ones up to now, and all.
-    skipped_in_a_row: jax.Array
-    skipped: jax.Array
+    skipped_in_a_row: Leaf
+    skipped: Leaf
 
 
 def init_state(
