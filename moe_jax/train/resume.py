@@ -54,12 +54,14 @@ def restore_run(
         restored = checkpoints.restore(abstract)
     else:
         restored = checkpoints.restore(abstract, step=_step(resume))
-        checkpoints.set_aside_after(restored.step)
     if restored is None:
         return None
     for rejected in restored.rejected:
         logger.warning("not a usable checkpoint: %s: %s", rejected.path, rejected.reason)
     _require_same_run(restored.info, config, loader)
+    if resume != "auto":
+        # Last: a refused start must not move anything.
+        checkpoints.set_aside_after(restored.step)
     return restored
 
 
