@@ -1,0 +1,53 @@
+"""Where each part of the training state is stored, and that its description is exact."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from model_cases import configured, parallel_of
+
+from moe_jax.train.state import abstract_state, init_state, state_shardings
+from moe_jax.train.step import make_steps
+
+UP = "stacks.0.unit.blocks.0.moe.experts.w_up_edf"
+
+
+def steps_on_8(*overrides: str):
+    config = configured("mesh.expert=8", "model.num_layers=1", *overrides)
+    parallel = parallel_of(config)
+    return make_steps(config, parallel), parallel.mesh
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("optimizer.name=muon",),
+        ("precision.params=bfloat16", "precision.master=float32"),
+    ],
+    ids=["adamw", "muon", "master"],
+)
+def test_optimizer_state_lives_with_its_parameter(overrides):
+    steps, mesh = steps_on_8(*overrides)
+    placed = state_shardings(steps.skeleton, steps.optimizer, mesh)
+    leaves = jax.tree_util.tree_leaves_with_path(placed.opt_state)
+    experts = [s.spec for path, s in leaves if getattr(path[-1], "key", None) == UP]
+    assert experts
+    assert set(experts) == {placed.params[UP].spec}
+    assert "expert" in placed.params[UP].spec
+    counts = [s.spec for path, s in leaves if not hasattr(path[-1], "key")]
+    assert set(counts) == {PartitionSpec()}
+
+
+@pytest.mark.slow
+def test_abstract_state_describes_a_fresh_one():
+    steps, mesh = steps_on_8("model.moe.router.bias_update_rate=0.1")
+    fresh = init_state(steps.skeleton, steps.optimizer, mesh)
+    described = abstract_state(steps.skeleton, steps.optimizer, mesh)
+
+    def facts(a):
+        return a.shape, a.dtype, a.sharding
+
+    assert jax.tree.map(facts, fresh) == jax.tree.map(facts, described)
+    for counter in (fresh.step, fresh.skipped, fresh.skipped_in_a_row):
+        np.testing.assert_array_equal(counter, 0)
