@@ -104,9 +104,11 @@ def _print_stream(
     texts = [args.prompt] * args.num_samples
     ended = [False] * args.num_samples
     single = args.num_samples == 1
+    # Before the first print: it refuses what cannot be generated.
+    stream = generator.stream(prompt, args.max_tokens, options)
     if single:
         print(args.prompt, end="", flush=True)
-    for tokens in generator.stream(prompt, args.max_tokens, options):
+    for tokens in stream:
         for i, token in enumerate(tokens.tolist()):
             ended[i] = ended[i] or token == tokenizer.end_id
             if not ended[i]:
