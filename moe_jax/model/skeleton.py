@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from moe_jax.config.schema import Config
 from moe_jax.model.pattern import moe_rows
@@ -19,6 +19,8 @@ from moe_jax.moe.router import SelectionBias
 from moe_jax.sharding.rules import partition_spec
 
 Arrays = dict[str, jax.Array]
+#: Shapes and shardings need the mesh's axes, not its devices.
+AnyMesh = Mesh | AbstractMesh
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Skeleton:
         flat = [(path, v.replace(values[_name(path)])) for path, v in _flat(self._state)]
         return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
 
-    def abstract(self, mesh: Mesh) -> tuple[dict[str, Any], dict[str, Any]]:
+    def abstract(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns (params, buffers) as ShapeDtypeStructs with their shardings."""
         return self._map(
             lambda info: jax.ShapeDtypeStruct(
@@ -78,7 +80,7 @@ class Skeleton:
             )
         )
 
-    def shardings(self, mesh: Mesh) -> tuple[dict[str, Any], dict[str, Any]]:
+    def shardings(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns (params, buffers) as NamedShardings."""
         return self._map(lambda info: _sharding(info, mesh))
 
@@ -97,7 +99,7 @@ class Skeleton:
         return params, {n: v for n, v in values.items() if self.variables[n].is_buffer}
 
 
-def _sharding(info: VariableInfo, mesh: Mesh) -> NamedSharding:
+def _sharding(info: VariableInfo, mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(info.axes))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.skeleton import AnyMesh, Skeleton
 
 #: A jax.Array, or what stands for one: a ShapeDtypeStruct, a NamedSharding.
 Leaf = Any
@@ -42,7 +42,7 @@ def init_state(
 
 
 def abstract_state(
-    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: AnyMesh
 ) -> TrainState:
     """Returns the state as ShapeDtypeStructs with shardings: for restoring and for compiling."""
     params, buffers = skeleton.abstract(mesh)
@@ -56,7 +56,7 @@ def abstract_state(
 
 
 def state_shardings(
-    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: AnyMesh
 ) -> TrainState:
     """Returns the state as NamedShardings. Optimiser state lives with its parameter."""
     params, buffers = skeleton.shardings(mesh)
@@ -75,5 +75,5 @@ def state_shardings(
     return TrainState(scalar, params, buffers, opt_state, scalar, scalar)
 
 
-def _replicated(mesh: Mesh) -> NamedSharding:
+def _replicated(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
