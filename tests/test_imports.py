@@ -1,102 +1,159 @@
-"""Imports go one way, and a few powers are confined to one place. Read from the source, with
-function-local imports counted like any other."""
+"""Imports go one way, and what few files may do stays in those files.
+
+Reads every import of `moe_jax` from its source, those inside functions too.
+"""
 
 import ast
+import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "moe_jax"
+ROOT = Path(__file__).parents[1]
 
-#: A module may import from its own level and from those above it in this list.
-LEVELS = (
+#: Lowest first. A module belongs to the longest name that covers it, and may import modules of
+#: its own layer and of those before it.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("shapes", "dtypes", "config", "mesh.axes"),
     ("mesh", "placement", "planner.hardware"),
     ("sharding", "moe.exchange"),
     ("nn",),
     ("moe",),
     ("model",),
-    ("checkpoint", "data", "inference", "interop", "train"),
+    ("train", "data", "inference", "checkpoint", "interop"),
     ("planner", "bench"),
     ("cli",),
 )
-COLLECTIVES = {"all_to_all", "all_gather", "psum", "psum_scatter", "pmax", "pmean", "ppermute"}
+COLLECTIVES = {
+    "all_gather",
+    "all_to_all",
+    "pmax",
+    "pmean",
+    "pmin",
+    "ppermute",
+    "psum",
+    "psum_scatter",
+    "ragged_all_to_all",
+}
 
 
-def modules() -> dict[str, ast.Module]:
-    paths = [p for p in SOURCE.rglob("*.py") if p.parent != SOURCE or p.stem != "__init__"]
-    names = {p: ".".join(p.relative_to(SOURCE).with_suffix("").parts) for p in paths}
-    return {n.removesuffix(".__init__"): ast.parse(p.read_text()) for p, n in names.items()}
+def read_modules() -> dict[str, ast.Module]:
+    """Returns the syntax tree of every module by dotted name; packages by their own name."""
+    trees = {}
+    for path in sorted((ROOT / "moe_jax").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return trees
 
 
-MODULES = modules()
+MODULES = read_modules()
 
 
-def imported(tree: ast.Module) -> set[str]:
-    found = set()
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yields dotted names: `import a.b` is a.b, `from a import b` is a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write imports absolutely"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def ours(tree: ast.Module) -> set[str]:
-    names = {n.removeprefix("moe_jax.") for n in imported(tree) if n.startswith("moe_jax.")}
-    return names & MODULES.keys()
+def own_imports(tree: ast.AST) -> set[str]:
+    """Returns the modules of this project that a tree imports."""
+    names = {name for name in imported(tree) if name.split(".")[0] == "moe_jax"}
+    # `from moe_jax.a import b` names a module b, or something inside module a.
+    return {name if name in MODULES else name.rsplit(".", 1)[0] for name in names}
 
 
-def level(module: str) -> int:
-    """The level of the longest listed name that the module belongs to."""
-    fits = [
-        (len(name), i)
-        for i, names in enumerate(LEVELS)
-        for name in names
-        if module == name or module.startswith(name + ".")
-    ]
-    assert fits, f"{module} belongs to no level: add it to LEVELS"
-    return max(fits)[1]
+def layer(module: str) -> int:
+    """Returns the number of a module's layer; the package itself is above all."""
+    path = module.split(".")[1:]
+    for size in range(len(path), 0, -1):
+        covering = ".".join(path[:size])
+        for number, names in enumerate(LAYERS):
+            if covering in names:
+                return number
+    assert not path, f"{module} is in no layer: add it to LAYERS"
+    return len(LAYERS)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_nothing_from_a_later_level(module):
-    later = {n for n in ours(MODULES[module]) if level(n) > level(module)}
-    assert not later, f"{module} imports {sorted(later)}"
+def upward(module: str, tree: ast.AST) -> list[str]:
+    """Returns the imports of a module that point to a higher layer."""
+    return sorted(name for name in own_imports(tree) if layer(name) > layer(module))
 
 
-def test_modules_import_each_other_in_no_cycle():
-    edges = {name: ours(tree) - {name} for name, tree in MODULES.items()}
-    # A package's __init__ re-exports its modules; what they import of it is not a cycle of code.
-    edges = {n: {m for m in to if not m.startswith(n + ".")} for n, to in edges.items()}
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join((*path[path.index(name) :], name))
-        if name not in done:
-            for following in sorted(edges[name]):
-                visit(following, (*path, name))
-            done.add(name)
-
-    for name in sorted(edges):
-        visit(name, ())
+def uses(tree: ast.AST, names: set[str], parent: str) -> set[str]:
+    """Returns which `names` are taken from `parent` (such as `jax.lax`), however it is imported."""
+    found = {name.rsplit(".", 1)[1] for name in imported(tree) if name.startswith(f"{parent}.")}
+    last = parent.rsplit(".", 1)[-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == last:
+            found.add(node.attr)
+    return found & names
 
 
-def attributes(tree: ast.Module) -> set[str]:
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    assert not upward(module, MODULES[module])
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_powers_are_confined(module):
-    tree = MODULES[module]
-    used = attributes(tree) | {name.rsplit(".", 1)[-1] for name in imported(tree)}
-    if module != "sharding.spmd":
-        assert "shard_map" not in used
-    if not module.startswith("moe.exchange"):
-        assert not used & (COLLECTIVES - {"all_gather", "all_to_all"})
-        lax = {f"jax.lax.{name}" for name in COLLECTIVES}
-        assert not {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)} & lax
-    if not module.startswith("checkpoint"):
-        assert not any(name.split(".")[0] == "orbax" for name in imported(tree))
+def test_no_two_modules_import_each_other():
+    graph = {name: own_imports(tree) - {name} for name, tree in MODULES.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
+
+
+def where(predicate) -> set[str]:
+    return {name for name, tree in MODULES.items() if predicate(tree)}
+
+
+def test_only_spmd_calls_shard_map():
+    def calls(tree: ast.AST) -> bool:
+        named = {name for name in imported(tree) if "shard_map" in name.split(".")}
+        return bool(named or uses(tree, {"shard_map"}, "jax"))
+
+    assert where(calls) == {"moe_jax.sharding.spmd"}
+
+
+def test_only_the_exchange_uses_collectives():
+    users = where(lambda tree: uses(tree, COLLECTIVES, "jax.lax"))
+    assert users
+    assert all(name.startswith("moe_jax.moe.exchange.") for name in users), users
+
+
+def test_only_checkpoint_imports_orbax():
+    users = where(lambda tree: any(name.split(".")[0] == "orbax" for name in imported(tree)))
+    assert users
+    assert all(name.startswith("moe_jax.checkpoint") for name in users), users
+
+
+def test_function_local_and_nested_imports_are_seen():
+    tree = ast.parse("def f():\n    from moe_jax.train import step\n    import moe_jax.cli.main\n")
+    assert upward("moe_jax.nn.mlp", tree) == ["moe_jax.cli.main", "moe_jax.train.step"]
+    assert upward("moe_jax.cli.main", tree) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\njax.lax.psum(x, 'a')",
+        "from jax import lax\nlax.psum(x, 'a')",
+        "from jax.lax import psum",
+        "def f():\n    from jax.lax import psum as p",
+    ],
+)
+def test_collectives_are_seen_however_they_are_imported(source):
+    assert uses(ast.parse(source), COLLECTIVES, "jax.lax") == {"psum"}
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("mesh.axes", 0), ("mesh.build", 1), ("planner.hardware", 1), ("planner.hlo", 7)],
+)
+def test_the_longest_name_decides_the_layer(module, number):
+    assert layer(f"moe_jax.{module}") == number
