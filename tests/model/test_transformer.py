@@ -69,7 +69,7 @@ def test_counts_are_sums_over_devices():
 
 MIXED = (
     'model.layers=["dense", "moe", "moe"]',
-    "model.attention.windows=[2, 0]",
+    "model.attention.windows=[2, 0, 0]",
     "model.num_layers=6",
     "model.tie_embeddings=tied",
 )
