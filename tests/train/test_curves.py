@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
-from moe_jax.config import Config
 from moe_jax.data import make_loaders
 from moe_jax.train.state import init_state, state_shardings
 
@@ -36,19 +35,11 @@ class Curve:
 
 
 @functools.cache
-def initial_state(mesh_text: str):
-    """Fresh arrays as the mesh of a config creates them, on the host: a step donates its state."""
-    session = session_on_first_devices(Config.model_validate_json(mesh_text))
+def initial_state():
+    """Fresh arrays on the host; tests/model/test_skeleton.py has them the same on every mesh."""
+    session = session_on_first_devices(small_config(*COMMON, *ONE_DEVICE))
     steps = session.steps
     return jax.device_get(init_state(steps.skeleton, steps.optimizer, session.mesh))
-
-
-def fresh_state(config, session):
-    # Only what decides the initial values, and the mesh, tells two cache entries apart.
-    plain = small_config(*COMMON).model_copy(update={"mesh": config.mesh})
-    host = initial_state(plain.model_dump_json())
-    steps = session.steps
-    return jax.device_put(host, state_shardings(steps.skeleton, steps.optimizer, session.mesh))
 
 
 @functools.cache
@@ -56,8 +47,11 @@ def curve(*overrides: str) -> Curve:
     config = small_config(*COMMON, *overrides)
     session = session_on_first_devices(config)
     loader = make_loaders(config, session.batch_sharding()).train
-    state = fresh_state(config, session)
-    step = session.steps.jit_train(QUICK_COMPILE)
+    steps = session.steps
+    shardings = state_shardings(steps.skeleton, steps.optimizer, session.mesh)
+    # A copy: a step donates its state.
+    state = jax.device_put(initial_state(), shardings)
+    step = steps.jit_train(QUICK_COMPILE)
     found = []
     for index in range(config.train.steps):
         state, metrics = step(state, loader(index))
