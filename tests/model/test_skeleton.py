@@ -31,6 +31,7 @@ def values(experts: int, seed: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in (params | buffers).items()}
 
 
+@pytest.mark.slow
 def test_initial_values_do_not_depend_on_the_mesh():
     one, eight = values(1, 0), values(8, 0)
     assert one.keys() == eight.keys()
@@ -44,6 +45,7 @@ def test_another_seed_changes_every_weight_and_nothing_else():
     assert changed == [name for name in one if name.rsplit(".", 1)[-1].startswith("w_")]
 
 
+@pytest.mark.slow
 def test_layers_and_experts_start_different_with_the_configured_spread():
     up = values(1, 0)[UP]
     assert up.shape == (2, 8, 16, 12)
@@ -62,6 +64,7 @@ def test_merge_and_split_give_the_same_arrays(overrides):
     assert all(found[name] is value for name, value in (params | buffers).items())
 
 
+@pytest.mark.slow
 def test_abstract_values_describe_the_real_ones():
     config = configured("mesh.expert=8", *ALL_KINDS)
     skeleton = Skeleton(config)
@@ -71,6 +74,7 @@ def test_abstract_values_describe_the_real_ones():
     assert skeleton.parameter_count() == sum(value.size for value in real[0].values())
 
 
+@pytest.mark.slow
 def test_each_device_stores_its_own_expert_only():
     shards = initial(8, 0)[0][UP].addressable_shards
     assert {shard.data.shape[1] for shard in shards} == {1}

@@ -7,9 +7,7 @@ are formed. One compiled function serves all routings of a case, since routing i
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Literal
 
 import jax
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from exchange_reference import ROUTINGS, Problem, make_problem, served_in_order, solve
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxprs import equations_of, inside_shard_map
 
 from moe_jax.mesh.axes import AXES, BATCH_AXES, EXPERT
 from moe_jax.moe.exchange import TRANSPORTS, ExchangeSpec, ExchangeStats, Routing
@@ -141,28 +140,6 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, tolerance: float, what:
     error = np.linalg.norm(actual - wanted)
     scale = np.linalg.norm(wanted)
     assert error <= tolerance * max(scale, 1e-6), f"{what}: relative error {error / scale:.2e}"
-
-
-def equations_of(jaxpr) -> Iterator:
-    """Yields the equations of a jaxpr and of all jaxprs inside it."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                yield from equations_of(getattr(inner, "jaxpr", inner))
-
-
-def inside_shard_map(jaxpr):
-    """Returns the bodies of all shard_maps as one list of equations: what one device does."""
-    bodies = [
-        eqn.params["jaxpr"] for eqn in equations_of(jaxpr) if "shard_map" in str(eqn.primitive)
-    ]
-    assert bodies, "the exchange must run inside shard_map"
-    return SimpleNamespace(eqns=[eqn for body in bodies for eqn in body.eqns])
-
-
-def _is_jaxpr(value) -> bool:
-    return hasattr(value, "eqns")
 
 
 @dataclass(frozen=True)
