@@ -43,9 +43,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains; returns an exit code."""
     config = load(args)
+    workdir = args.workdir or Path("runs", config.name)
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir {workdir} is a file: give a directory, new or of this run")
     job = start_distributed(job_flags(args))
     platform = prepare_devices(config, job.num_processes)
-    workdir = args.workdir or Path("runs", config.name)
     session = make_session(config, platform)
     if jax.process_index() == 0:
         print(f"# {workdir / CONFIG}, the resolved configuration:\n{dump_config(config)}")

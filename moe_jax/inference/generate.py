@@ -4,6 +4,7 @@ The model sees a window of the config's sequence length; a longer text slides th
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,8 @@ class Generator:
                     self._on_mesh(tokens),
                     visible.shape[1] - 1,
                     jax.random.key_data(key),
-                    options=options,
+                    # The seed is in the key: another one must not compile again.
+                    options=replace(options, seed=0),
                 )
             )
             text = np.concatenate([text, following[:, None]], axis=1)

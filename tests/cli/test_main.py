@@ -131,6 +131,15 @@ def test_generate_wants_the_directory_of_a_run(moe_jax, tmp_path):
     assert f"{tmp_path / 'config.toml'} is missing" in errors
 
 
+def test_train_refuses_a_file_for_its_directory_and_keeps_it(moe_jax, tmp_path):
+    precious = tmp_path / "notes"
+    precious.write_text("mine")
+    code, _, errors = moe_jax(*train_arguments(precious))
+    assert code == exit_codes.USER_ERROR
+    assert f"--workdir {precious} is a file" in errors
+    assert precious.read_text() == "mine"
+
+
 def test_traceback_is_there_for_those_who_ask(moe_jax):
     with pytest.raises(ValueError, match=r"missing\.toml"):
         moe_jax("--traceback", "train", "missing.toml")

@@ -24,11 +24,6 @@ RUN = (*ONE_DEVICE, f"train.steps={STEPS}", "checkpoint.every=2")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, cache):
     workdir = tmp_path_factory.mktemp("uninterrupted")
     done = run(train_arguments(workdir, *RUN), cache)

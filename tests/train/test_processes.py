@@ -44,11 +44,6 @@ def losses(workdir):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
 def alone(tmp_path_factory, cache):
     """Workdir of one process with 8 devices."""
     workdir = tmp_path_factory.mktemp("alone")

@@ -35,11 +35,6 @@ RUN = (*MODEL, f"train.steps={STEPS}", "checkpoint.every=4", "checkpoint.keep=3"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache):
     """Workdir of an uninterrupted run, with checkpoints of steps 12, 16 and 20."""
     workdir = tmp_path_factory.mktemp("finished")
