@@ -6,10 +6,10 @@ is in `async_pairs.py`; timelines come from `timeline.py`, what-if changes of th
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_jax.planner.timeline import Instruction, Timeline, starts
+from moe_jax.planner.timeline import COLLECTIVES, Instruction, Timeline, starts
 
 
 class OverlapLost(ValueError):
@@ -88,6 +88,18 @@ def windows(timeline: Timeline, kind: str = "all-to-all") -> tuple[Window, ...]:
     )
 
 
+def exposed_spans(
+    timeline: Timeline, kinds: Collection[str] = COLLECTIVES
+) -> tuple[tuple[float, float], ...]:
+    """When communication of these kinds is under way and nothing computes: (from, to) in µs.
+
+    Spans are disjoint and in order; several collectives that wait together count once.
+    """
+    lane = _Lane(timeline.instructions)
+    under_way = _union([(w.start_us, w.end_us) for kind in kinds for w in windows(timeline, kind)])
+    return tuple(gap for a, b in under_way for gap in lane.gaps(a, b))
+
+
 def own_times(timelines: Iterable[Timeline]) -> dict[str, float]:
     """What each collective takes by itself, in µs, by signature.
 
@@ -121,15 +133,13 @@ def overlap(
             f"{timeline.computation} has no {kind}: choose its computation with layer_timelines"
         )
     own = own_times([timeline]) if own is None else own
-    lane = _Lane(timeline.instructions)
-    spans = _union([(w.start_us, w.end_us) for w in found])
     return Overlap(
         computation=timeline.computation,
         kind=kind,
         count=len(found),
         own_us=sum(own[w.signature] for w in found),
-        exposed_us=sum(b - a - lane.busy(a, b) for a, b in spans),
-        compute_us=lane.busy(0.0, timeline.total_us),
+        exposed_us=sum(b - a for a, b in exposed_spans(timeline, [kind])),
+        compute_us=_Lane(timeline.instructions).busy(0.0, timeline.total_us),
         total_us=timeline.total_us,
     )
 
@@ -183,7 +193,8 @@ class _Lane:
     """The compute lane: busy time between two moments."""
 
     def __init__(self, instructions: Sequence[Instruction]):
-        spans = _union([(i.start_us, i.end_us) for i in instructions if not i.collective])
+        computing = (i for i in instructions if not i.collective and i.end_us > i.start_us)
+        spans = _union([(i.start_us, i.end_us) for i in computing])
         self._starts = [a for a, _ in spans]
         self._spans = spans
         self._before = [0.0]
@@ -192,6 +203,18 @@ class _Lane:
 
     def busy(self, start: float, end: float) -> float:
         return self._until(end) - self._until(start)
+
+    def gaps(self, start: float, end: float) -> Iterator[tuple[float, float]]:
+        """The idle moments between two, in order."""
+        first = max(0, bisect_right(self._starts, start) - 1)
+        for a, b in self._spans[first:]:
+            if a >= end:
+                break
+            if a > start:
+                yield start, a
+            start = max(start, b)
+        if start < end:
+            yield start, end
 
     def _until(self, moment: float) -> float:
         n = bisect_right(self._starts, moment)

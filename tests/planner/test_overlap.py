@@ -6,6 +6,7 @@ from hand_schedules import dump, one_collective
 from moe_jax.planner.overlap import (
     OverlapLost,
     exposed_share,
+    exposed_spans,
     layer_timelines,
     overlap,
     own_times,
@@ -64,6 +65,23 @@ def test_windows_that_overlap_count_a_wait_once():
     figures = overlap(timeline)
     assert figures.exposed_us == pytest.approx(101)
     assert figures.own_us == pytest.approx(200)
+
+
+def test_exposed_spans_are_the_gaps_of_compute_inside_windows():
+    timeline = parse_one(
+        dump(
+            ("before", 0, 10),
+            ("a2a-start.4", 10, 11),
+            ("x", 20, 30),
+            ("y", 30, 40),
+            ("a2a-done.4", 49, 50),
+            ("after", 60, 70),
+            ("sync", 70, 75),
+        )
+    )
+    assert exposed_spans(timeline) == ((10, 20), (40, 50), (70, 75))
+    assert exposed_spans(timeline, ["all-gather"]) == ()
+    assert sum(b - a for a, b in exposed_spans(timeline)) == overlap(timeline).exposed_us
 
 
 def test_blocking_collective_is_all_exposed():
