@@ -17,6 +17,8 @@ TokensTD = Float[Array, "t d"]
 BatchBSD = Float[Array, "b s d"]
 RowsLRD = Float[Array, "l r d"]
 IdsBS = Int[Array, "b s"]
+#: Of whole sequences, where activations [b, s, d] may hold a device's part of each.
+WholeBS = Int[Array, "b whole"]
 ScoresTE = Float[Array, "t e"]
 ChoicesTK = Int[Array, "t k"]
 WeightsTK = Float[Array, "t k"]
@@ -31,4 +33,5 @@ __all__ = [
     "ScoresTE",
     "TokensTD",
     "WeightsTK",
+    "WholeBS",
 ]

@@ -1,14 +1,17 @@
 """A tiny transformer on any mesh: its logits, losses and gradients. No tests here."""
 
 import functools
+import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from moe_jax.config import Config, check, override
-from moe_jax.mesh.build import build_mesh
+from moe_jax.mesh.axes import BATCH_AXES, TENSOR
+from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.parallel import Parallel, resolve_parallel
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.model.transformer import on_shards
@@ -61,13 +64,14 @@ def configured(*overrides: str) -> Config:
 
 def parallel_of(config: Config) -> Parallel:
     """Runs on the first devices of this process, which pretend to be two hosts."""
-    size = config.mesh.data * config.mesh.expert
+    size = math.prod(mesh_shape(config.mesh))
+    shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     return resolve_parallel(
         config,
         build_mesh(config.mesh, jax.devices()[:size]),
         platform="cpu",
-        hosts=tuple(int(i >= size / 2) for i in range(size)),
-        batch_tokens=ROWS * LENGTH // (size * config.exchange.streams),
+        hosts=tuple(int(i >= shards / 2) for i in range(shards)),
+        batch_tokens=ROWS * LENGTH // (shards * config.exchange.streams),
     )
 
 
@@ -110,9 +114,16 @@ def jitted(config: Config):
 def logits_of(model, streams, parallel: Parallel):
     def heads(modules, xs):
         head, embedding = modules
-        return tuple(head(x, embedding) for x in xs)
+        return tuple(head(x, embedding, parallel.tensor) for x in xs)
 
-    return on_shards(heads, parallel, (model.head, model.embedding), streams)
+    return on_shards(
+        heads,
+        parallel,
+        (model.head, model.embedding),
+        streams,
+        in_specs=(parallel.activations,),
+        out_specs=PartitionSpec(BATCH_AXES, None, TENSOR),
+    )
 
 
 def arrays(skeleton: Skeleton) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

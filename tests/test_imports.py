@@ -120,10 +120,11 @@ def test_only_spmd_calls_shard_map():
     assert where(calls) == {"moe_jax.sharding.spmd"}
 
 
-def test_only_the_exchange_uses_collectives():
+def test_only_the_exchange_and_sharding_use_collectives():
     users = where(lambda tree: uses(tree, COLLECTIVES, "jax.lax"))
     assert users
-    assert all(name.startswith("moe_jax.moe.exchange.") for name in users), users
+    allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.")
+    assert all(name.startswith(allowed) for name in users), users
 
 
 def test_only_checkpoint_imports_orbax():

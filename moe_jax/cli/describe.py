@@ -18,7 +18,6 @@ from moe_jax.mesh.axes import AXES, BATCH_AXES
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.model.flops import Flops, active_parameters, flops_per_token, total_parameters
 from moe_jax.model.skeleton import Skeleton, VariableInfo
-from moe_jax.sharding.rules import partition_spec
 from moe_jax.train.optimizer import make_optimizer
 from moe_jax.train.state import TrainState, abstract_state
 
@@ -79,7 +78,7 @@ def parameter_table(config: Config) -> Table:
         table.add_row(
             name + (" (buffer)" if info.is_buffer else ""),
             " x ".join(f"{n} {axis}" for n, axis in zip(info.shape, info.axes, strict=True)),
-            ", ".join(_splits(config, info)) or "whole everywhere",
+            ", ".join(_splits(info, leaf)) or "whole everywhere",
             str(leaf.dtype),
             binary(device_bytes(leaf)),
         )
@@ -155,11 +154,15 @@ def _summary(config: Config, facts: ConfigFacts) -> Iterator[tuple[str, str]]:
     )
 
 
-def _splits(config: Config, info: VariableInfo) -> Iterator[str]:
+def _splits(info: VariableInfo, leaf: jax.ShapeDtypeStruct) -> Iterator[str]:
     """Yield "experts / 8 (expert)" for each dimension that the mesh does split."""
-    for axis, mesh_axis in zip(info.axes, partition_spec(info.axes), strict=True):
-        if mesh_axis is not None and (parts := getattr(config.mesh, mesh_axis)) > 1:
-            yield f"{axis} / {parts} ({mesh_axis})"
+    sharding: Any = leaf.sharding
+    for axis, entry in zip(info.axes, sharding.spec, strict=True):
+        names = (entry,) if isinstance(entry, str) else entry or ()
+        used = [name for name in names if sharding.mesh.shape[name] > 1]
+        if used:
+            parts = math.prod(sharding.mesh.shape[name] for name in used)
+            yield f"{axis} / {parts} ({' x '.join(used)})"
 
 
 def _abstract_state(config: Config) -> TrainState:

@@ -1,7 +1,8 @@
 """Rules that span several fields, checked before anything compiles.
 
 Each rule yields its problems as text: the values, the rule, the remedy. Ranges of a single field
-belong to `schema.py`, rules of the model alone to `model_rules.py`; what only a running backend
+belong to `schema.py`, rules of the model alone to `model_rules.py`, of model and mesh to
+`mesh_rules.py`; what only a running backend
 can know (memory, kernels) is not checked here.
 """
 
@@ -9,12 +10,13 @@ import math
 from collections.abc import Callable
 
 from moe_jax.config.load import ConfigError
+from moe_jax.config.mesh_rules import MESH_RULES
 from moe_jax.config.model_rules import MODEL_RULES, Problems, either, multiples_around
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.mesh.axes import AXES
 
 #: Axes that the model cannot be split over yet.
-UNSUPPORTED_AXES = ("pipe", "fsdp", "tensor")
+UNSUPPORTED_AXES = ("pipe",)
 
 
 def check(config: Config, device_count: int | None = None) -> None:
@@ -143,5 +145,6 @@ RULES: tuple[Callable[[Config], Problems], ...] = (
     _data_paths,
     _validation_data,
     _master_copy,
+    *MESH_RULES,
     *MODEL_RULES,
 )

@@ -37,6 +37,19 @@ class MeshConfig(Section):
     tensor: Positive = 1
 
 
+class ShardingConfig(Section):
+    """What is split beyond the mesh axes that compute with it."""
+
+    #: Where optimiser state lives: with its parameter, or also over the batch axes that hold
+    #: copies of the parameter (ZeRO).
+    optimizer: Literal["parameter", "zero"] = "zero"
+    #: What splits dense parameters: the fsdp axis, or the expert axis as well.
+    dense: Literal["fsdp", "fsdp_expert"] = "fsdp"
+    #: Activations between the matmuls of a layer are split along the sequence over the tensor
+    #: axis, or whole on each of its devices.
+    sequence: Literal["split", "whole"] = "split"
+
+
 class RuntimeConfig(Section):
     """Which devices to run on. `cpu` emulates as many devices as the mesh needs."""
 
@@ -239,6 +252,7 @@ class Config(Section):
     name: str = "run"
     seed: Natural = 0
     mesh: MeshConfig = MeshConfig()
+    sharding: ShardingConfig = ShardingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     model: ModelConfig = ModelConfig()
     exchange: ExchangeConfig = ExchangeConfig()

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from moe_jax.inference.sampling import SamplingOptions, sample
+from moe_jax.mesh.axes import TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Arrays, Skeleton
@@ -133,11 +134,15 @@ class Generator:
         (x_bsd,), _ = model.hidden(tokens, positions, one_document, self._parallel)
         x_b1d = jax.lax.dynamic_slice_in_dim(x_bsd, last, 1, axis=1)
 
+        # One position cannot be split along the sequence.
+        whole = replace(self._parallel.tensor, sequence="whole")
         logits_b1v = on_shards(
-            lambda modules, x: modules[0](x, modules[1]),
+            lambda modules, x: modules[0](x, modules[1], whole),
             self._parallel,
             (model.head, model.embedding),
             x_b1d,
+            in_specs=(BATCH,),
+            out_specs=PartitionSpec(*BATCH, None, TENSOR),
         )
         # Ids beyond the tokenizer's stay possible here: the caller's decoder ignores them.
         return sample(logits_b1v[:, 0], jax.random.wrap_key_data(key), options).astype(jnp.int32)

@@ -9,7 +9,7 @@ from moe_jax.moe.layer import MoeLayer, MoeStats
 from moe_jax.nn.attention import Attention
 from moe_jax.nn.mlp import Mlp
 from moe_jax.nn.norm import make_norm
-from moe_jax.shapes import BatchBSD, IdsBS
+from moe_jax.shapes import BatchBSD, WholeBS
 
 
 class Block(nnx.Module):
@@ -35,14 +35,14 @@ class Block(nnx.Module):
         self.kind = spec.kind
 
     def __call__(
-        self, x_bsd: BatchBSD, positions_bs: IdsBS, segments_bs: IdsBS, parallel: Parallel
+        self, x_bsd: BatchBSD, positions_bs: WholeBS, segments_bs: WholeBS, parallel: Parallel
     ) -> tuple[BatchBSD, MoeStats | None]:
         documents = segments_bs if parallel.documents else None
         x_bsd = x_bsd + self.attention(
-            self.attention_norm(x_bsd), positions_bs, documents, parallel.attention
+            self.attention_norm(x_bsd), positions_bs, documents, parallel.attention, parallel.tensor
         )
         hidden = self.mlp_norm(x_bsd)
         if self.kind == "dense":
-            return x_bsd + self.mlp(hidden), None
-        y_bsd, stats = self.moe(hidden, parallel.exchange)
+            return x_bsd + self.mlp(hidden, parallel.tensor), None
+        y_bsd, stats = self.moe(hidden, parallel.exchange, parallel.tensor)
         return x_bsd + y_bsd, stats

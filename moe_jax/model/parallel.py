@@ -3,14 +3,16 @@
 import logging
 from dataclasses import dataclass, field
 
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import BATCH_AXES, EXPERT
+from moe_jax.mesh.axes import BATCH_AXES, EXPERT, TENSOR
 from moe_jax.moe.exchange import Exchange, make_exchange
 from moe_jax.moe.exchange.choose import choose_transport
 from moe_jax.moe.exchange.contract import ExchangeSpec, make_spec
 from moe_jax.nn.dot_attention import Implementation
+from moe_jax.sharding.rules import Placement
+from moe_jax.sharding.tensor import TensorAxis
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ class Parallel:
     attention: Implementation
     #: Whether tokens attend to their own document only.
     documents: bool
+    placement: Placement
+    tensor: TensorAxis
     exchange: Exchange = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +42,16 @@ class Parallel:
             size *= shape[axis]
         return size
 
+    @property
+    def activations(self) -> PartitionSpec:
+        """Returns where activations [batch, seq, d_model] between matmuls live."""
+        return PartitionSpec(BATCH_AXES, TENSOR if self.tensor.splits_tokens else None)
+
+    @property
+    def per_device(self) -> PartitionSpec:
+        """Returns the spec of counts with a leading dimension over devices with own tokens."""
+        return PartitionSpec((*BATCH_AXES, TENSOR) if self.tensor.splits_tokens else BATCH_AXES)
+
 
 def resolve_parallel(
     config: Config, mesh: Mesh, *, platform: str, hosts: tuple[int, ...], batch_tokens: int
@@ -49,17 +63,20 @@ def resolve_parallel(
         mesh: the mesh to run on.
         platform: "cpu" or "gpu": what the mesh's devices are, present or not.
         hosts: host of each device along the flattened batch axes.
-        batch_tokens: tokens of one stream on one device.
+        batch_tokens: tokens of one stream on one batch shard.
     """
-    devices = dict(mesh.shape)[EXPERT]
-    transport = choose_transport(config, devices, batch_tokens)
+    sizes = dict(mesh.shape)
+    devices, tensor = sizes[EXPERT], TensorAxis(sizes[TENSOR], config.sharding.sequence)
+    transport = choose_transport(config, devices, batch_tokens // tensor.token_shards)
     return Parallel(
         mesh=mesh,
         exchange_spec=make_spec(
-            config.exchange, transport, config.model.moe.num_experts, devices, hosts
+            config.exchange, transport, config.model.moe.num_experts, devices, hosts, tensor.size
         ),
         attention=_attention(config, platform),
         documents=config.data.document_mask == "segments",
+        placement=Placement(sizes, config.sharding),
+        tensor=tensor,
     )
 
 

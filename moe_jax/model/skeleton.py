@@ -16,7 +16,7 @@ from moe_jax.config.schema import Config
 from moe_jax.model.pattern import moe_rows
 from moe_jax.model.transformer import Transformer, make_transformer
 from moe_jax.moe.router import SelectionBias
-from moe_jax.sharding.rules import partition_spec
+from moe_jax.sharding.rules import Placement
 
 Arrays = dict[str, jax.Array]
 #: Shapes and shardings need the mesh's axes, not its devices.
@@ -76,17 +76,32 @@ class Skeleton:
         """Returns (params, buffers) as ShapeDtypeStructs with their shardings."""
         return self._map(
             lambda info: jax.ShapeDtypeStruct(
-                info.shape, info.dtype, sharding=_sharding(info, mesh)
+                info.shape, info.dtype, sharding=self._sharding(info, mesh)
             )
         )
 
     def shardings(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns (params, buffers) as NamedShardings."""
-        return self._map(lambda info: _sharding(info, mesh))
+        return self._map(lambda info: self._sharding(info, mesh))
+
+    def optimizer_shardings(self, mesh: AnyMesh) -> dict[str, NamedSharding]:
+        """Returns where optimiser state of a parameter's shape lives, by the parameter's name."""
+        placement = self._placement(mesh)
+        return {
+            name: NamedSharding(mesh, placement.optimizer(info.axes, info.shape))
+            for name, info in self.variables.items()
+            if not info.is_buffer
+        }
 
     def parameter_count(self) -> int:
         """Returns the number of parameters, all experts included."""
         return sum(_size(info.shape) for info in self.variables.values() if not info.is_buffer)
+
+    def _placement(self, mesh: AnyMesh) -> Placement:
+        return Placement(dict(mesh.shape), self.config.sharding)
+
+    def _sharding(self, info: VariableInfo, mesh: AnyMesh) -> NamedSharding:
+        return NamedSharding(mesh, self._placement(mesh).stored(info.axes, info.shape))
 
     def _map(self, function: Callable[[VariableInfo], Any]) -> tuple[dict, dict]:
         params = {n: function(i) for n, i in self.variables.items() if not i.is_buffer}
@@ -97,10 +112,6 @@ class Skeleton:
         values = {name: variable[...] for name, variable in _named(state)}
         params = {n: v for n, v in values.items() if not self.variables[n].is_buffer}
         return params, {n: v for n, v in values.items() if self.variables[n].is_buffer}
-
-
-def _sharding(info: VariableInfo, mesh: AnyMesh) -> NamedSharding:
-    return NamedSharding(mesh, partition_spec(info.axes))
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, nnx.Variable]]:

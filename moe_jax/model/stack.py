@@ -2,7 +2,7 @@
 
 The scan carries the tuple of streams. Within a layer the streams are independent, so that XLA's
 latency-hiding scheduler can put one's communication behind another's compute, in forward and in
-backward. Each layer is one `on_batch_shards` region.
+backward. Each layer is one `on_device_shards` region.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,16 @@ from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import Segment
 from moe_jax.moe.exchange.rounds import RECEIVED
 from moe_jax.moe.layer import MoeStats
-from moe_jax.shapes import BatchBSD, IdsBS
-from moe_jax.sharding.params import specs, with_layers_axis
-from moe_jax.sharding.rules import BATCH, shard_spec
-from moe_jax.sharding.spmd import on_batch_shards
+from moe_jax.shapes import BatchBSD, WholeBS
+from moe_jax.sharding.params import (
+    GATHERED,
+    gather,
+    gathers_anything,
+    layer_specs,
+    with_layers_axis,
+)
+from moe_jax.sharding.rules import BATCH
+from moe_jax.sharding.spmd import on_device_shards
 
 Streams = tuple[BatchBSD, ...]
 Remat = Literal["none", "full", "dispatch"]
@@ -55,8 +61,8 @@ class Stack(nnx.Module):
     def __call__(
         self,
         streams: Streams,
-        positions: tuple[IdsBS, ...],
-        segments: tuple[IdsBS, ...],
+        positions: tuple[WholeBS, ...],
+        segments: tuple[WholeBS, ...],
         parallel: Parallel,
         remat: Remat,
     ) -> tuple[Streams, list[MoeStats]]:
@@ -77,26 +83,22 @@ class Stack(nnx.Module):
 def _layer_on_shards(
     graphdef: Any, state: nnx.State, parallel: Parallel, streams: int, remat: Remat
 ) -> Callable[..., Any]:
-    gather = parallel.exchange_spec.transport == "local"
-
     def layer(layer_state: nnx.State, xs: Streams, positions: Any, segments: Any) -> Any:
         unit = nnx.merge(graphdef, layer_state)
         totals = []
         for block in unit.blocks:
-            run = _rematerialised(block, parallel, remat)
-            results = [run(*args) for args in zip(xs, positions, segments, strict=True)]
-            xs = tuple(x for x, _ in results)
+            run = _on_streams(block, parallel, remat)
+            xs, stats = run(xs, positions, segments)
             if block.kind == "moe":
-                totals.append(_total([stats for _, stats in results]))
+                totals.append(_total(stats))
         return xs, totals
 
-    per_stream = (BATCH,) * streams
-    layer_specs = specs(state, lambda axes: shard_spec(axes[1:], gather_experts=gather))
-    return on_batch_shards(
+    activations = (parallel.activations,) * streams
+    return on_device_shards(
         layer,
         parallel.mesh,
-        in_specs=(layer_specs, per_stream, per_stream, per_stream),
-        out_specs=(per_stream, BATCH),
+        in_specs=(layer_specs(state, parallel.placement), activations, BATCH, BATCH),
+        out_specs=(activations, parallel.per_device),
     )
 
 
@@ -105,21 +107,43 @@ def _total(stats: list[MoeStats]) -> MoeStats:
     return jax.tree.map(lambda *leaves: sum(leaves)[None], *stats)
 
 
-def _rematerialised(block: Block, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Returns the block such that backward recomputes it: all, or all but what was received.
+def _on_streams(block: Block, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
+    """Returns (streams, positions, segments) -> (streams, counts): the block on every stream.
+
+    Parameters are gathered once for all streams, and once more for backward: nobody keeps them.
+    """
+    graphdef, state = nnx.split(block)
+    experts = parallel.exchange_spec.transport == "local"
+
+    def run(state: nnx.State, xs: Streams, positions: Any, segments: Any) -> Any:
+        whole = gather(state, parallel.placement, experts=experts)
+        one = _rematerialised(graphdef, parallel, remat)
+        results = [one(whole, *args) for args in zip(xs, positions, segments, strict=True)]
+        return tuple(x for x, _ in results), [stats for _, stats in results]
+
+    if gathers_anything(state, parallel.placement, experts=experts):
+        run = jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
+    return partial(run, state)
+
+
+def _rematerialised(graphdef: Any, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
+    """Returns (state, x, positions, segments) -> (x, counts), such that backward recomputes it.
 
     Each stream is recomputed by itself: a layer's backward then needs the intermediate values of
     the few streams that are under way, not of all.
     """
 
-    graphdef, state = nnx.split(block)
-
-    def run(state: nnx.State, x: BatchBSD, positions: IdsBS, segments: IdsBS) -> Any:
+    def run(state: nnx.State, x: BatchBSD, positions: WholeBS, segments: WholeBS) -> Any:
         return nnx.merge(graphdef, state)(x, positions, segments, parallel)
 
-    if remat != "none":
-        policy = None
-        if remat == "dispatch":
-            policy = jax.checkpoint_policies.save_only_these_names(RECEIVED)
-        run = jax.checkpoint(run, policy=policy, prevent_cse=False)
-    return partial(run, state)
+    if remat == "none":
+        return run
+    return jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
+
+
+#: What backward finds instead of computing it again, by `train.remat`.
+_KEPT: dict[Remat, Any] = {
+    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+    "full": None,
+    "dispatch": jax.checkpoint_policies.save_only_these_names(RECEIVED),
+}

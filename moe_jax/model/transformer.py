@@ -15,24 +15,30 @@ from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
 from moe_jax.shapes import BatchBSD, IdsBS
-from moe_jax.sharding.params import specs
-from moe_jax.sharding.rules import BATCH, shard_spec
-from moe_jax.sharding.spmd import on_batch_shards
+from moe_jax.sharding.params import gather, layer_specs
+from moe_jax.sharding.rules import BATCH
+from moe_jax.sharding.spmd import on_device_shards
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 IdsNBS = Int[Array, "n b s"]
 
 
 class Head(nnx.Module):
-    """Final norm and output projection: hidden states to logits."""
+    """Final norm and output projection: hidden states to logits.
+
+    A device computes the logits of its part of the vocabulary, for the tokens of its tensor axis.
+    """
 
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         self.norm = make_norm(model, precision)
         if model.tie_embeddings == "untied":
             self.output = Unembedding(model, precision, rngs=rngs)
 
-    def __call__(self, x_bsd: BatchBSD, embedding: Embedding) -> Float[Array, "b s v"]:
+    def __call__(
+        self, x_bsd: BatchBSD, embedding: Embedding, tensor: TensorAxis = ONE
+    ) -> Float[Array, "b whole v"]:
         output = self.output if hasattr(self, "output") else embedding
-        return output.logits(self.norm(x_bsd))
+        return output.logits(tensor.enter(self.norm(x_bsd)))
 
 
 class Transformer(nnx.Module):
@@ -75,34 +81,41 @@ class Transformer(nnx.Module):
     def _embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
         def embed(embedding: Embedding, ids: tuple[IdsBS, ...]) -> Streams:
             # One lookup for all streams: its gradient is one scatter into the table.
-            return tuple(jnp.split(embedding(jnp.concatenate(ids)), len(ids)))
+            return tuple(jnp.split(embedding(jnp.concatenate(ids), parallel.tensor), len(ids)))
 
-        return on_shards(embed, parallel, self.embedding, tuple(tokens))
+        return on_shards(
+            embed,
+            parallel,
+            self.embedding,
+            tuple(tokens),
+            in_specs=(BATCH,),
+            out_specs=parallel.activations,
+        )
 
 
-def on_shards(function: Any, parallel: Parallel, module: Any, *args: Any) -> Any:
-    """Runs `function(module, *args)` on each device's slice of the batch.
+def on_shards(
+    function: Any, parallel: Parallel, module: Any, *args: Any, in_specs: Any, out_specs: Any
+) -> Any:
+    """Runs `function(module, *args)` on each device's shards.
 
-    The module (or tuple of them) enters whole; every array of `args` and of the result is split
-    on dimension 0.
+    The module (or tuple of them) arrives gathered: whole but for what the tensor axis splits.
+
+    Args:
+        in_specs: one PartitionSpec, or tree of them, per argument after the module.
+        out_specs: the same for the result.
     """
     graphdef, state = nnx.split(module)
-    mapped = on_batch_shards(
-        lambda state, *args: function(nnx.merge(graphdef, state), *args),
-        parallel.mesh,
-        in_specs=(specs(state, shard_spec), *(_batch_specs(arg) for arg in args)),
-        out_specs=BATCH,
-    )
-    return mapped(state, *args)
+
+    def local(state: nnx.State, *args: Any) -> Any:
+        return function(nnx.merge(graphdef, gather(state, parallel.placement)), *args)
+
+    specs = (layer_specs(state, parallel.placement), *in_specs)
+    return on_device_shards(local, parallel.mesh, in_specs=specs, out_specs=out_specs)(state, *args)
 
 
 def make_transformer(config: Config, seed: int) -> Transformer:
     """Returns freshly initialised parameters on the default device."""
     return Transformer(config.model, config.precision, rngs=nnx.Rngs(params=seed))
-
-
-def _batch_specs(tree: Any) -> Any:
-    return jax.tree.map(lambda _: BATCH, tree)
 
 
 def _in_layer_order(stats: list[MoeStats]) -> MoeStats | None:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from moe_jax.config.schema import MoeConfig, RouterConfig
 from moe_jax.moe.exchange.contract import load_per_expert
 from moe_jax.moe.router import Routed
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 @jax.tree_util.register_dataclass
@@ -31,26 +32,36 @@ class BalanceSums:
     sequences: Float[Array, "*batch"]
 
 
-def balance_sums(routed: Routed, sequences: int, config: MoeConfig) -> BalanceSums:
-    """Returns the sums of this device's tokens, which are `sequences` whole sequences."""
+def balance_sums(
+    routed: Routed, sequences: int, config: MoeConfig, tensor: TensorAxis = ONE
+) -> BalanceSums:
+    """Returns the sums of this device's tokens: `sequences` sequences, or its part of each."""
     tokens, experts = routed.probs_te.shape
-    experts_tk = routed.routing.experts_tk
-    load_e = load_per_expert(experts_tk, experts).astype(jnp.float32)
+    shards = tensor.token_shards
     per_sequence = jnp.zeros((), jnp.float32)
     if config.router.balance_loss == "sequence":
-        experts_bsk = experts_tk.reshape(sequences, -1, experts_tk.shape[1])
-        load_be = jax.vmap(lambda ids: load_per_expert(ids, experts))(experts_bsk)
-        probs_be = routed.probs_te.reshape(sequences, -1, experts).mean(axis=1)
-        share_be = load_be.astype(jnp.float32) / (experts_tk.size // sequences)
-        per_sequence = experts * (share_be * probs_be).sum()
+        per_sequence = _sequence_loss(routed, sequences, tensor) / shards
     return BalanceSums(
-        load_e=load_e,
+        load_e=load_per_expert(routed.routing.experts_tk, experts).astype(jnp.float32),
         probs_e=routed.probs_te.sum(axis=0),
         tokens=jnp.float32(tokens),
         z=jnp.square(jax.nn.logsumexp(routed.logits_te, axis=-1)).sum(),
         sequence_loss=per_sequence,
-        sequences=jnp.float32(sequences),
+        sequences=jnp.float32(sequences / shards),
     )
+
+
+def _sequence_loss(routed: Routed, sequences: int, tensor: TensorAxis) -> Float[Array, ""]:
+    """Returns the sum of the sequences' balance losses, over whole sequences."""
+    experts, top_k = routed.probs_te.shape[1], routed.routing.experts_tk.shape[1]
+    experts_bsk = routed.routing.experts_tk.reshape(sequences, -1, top_k)
+    load_be = jax.vmap(lambda ids: load_per_expert(ids, experts))(experts_bsk)
+    load_be = load_be.astype(jnp.float32)
+    probs_be = routed.probs_te.reshape(sequences, -1, experts).sum(axis=1)
+    if tensor.splits_tokens:
+        load_be, probs_be = tensor.sum(load_be), tensor.sum(probs_be)
+    length = experts_bsk.shape[1] * tensor.token_shards
+    return experts * (load_be / (length * top_k) * probs_be / length).sum()
 
 
 def auxiliary_loss(sums: BalanceSums, router: RouterConfig) -> Float[Array, ""]:

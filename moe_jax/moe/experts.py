@@ -1,6 +1,7 @@
 """The experts' MLPs as one batched matmul per matrix; a plain matmul for one expert per device.
 
-Knows nothing of routing: rows come in per expert and go out per expert.
+Knows nothing of routing: rows come in per expert and go out per expert. Each expert's hidden size is
+split over the tensor axis, whose devices bring rows of their own.
 """
 
 import jax
@@ -12,6 +13,7 @@ from moe_jax.config.schema import ModelConfig, PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import RowsLRD
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 class Experts(nnx.Module):
@@ -32,7 +34,8 @@ class Experts(nnx.Module):
         self.config = moe
         self.dtype = jnp.dtype(precision.compute)
 
-    def __call__(self, rows_lrd: RowsLRD) -> RowsLRD:
+    def __call__(self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE) -> RowsLRD:
+        rows_lrd = tensor.enter(rows_lrd)
         up = self._matmul(rows_lrd, self.w_up_edf)
         if self.config.bias == "all":
             up = up + self.b_up_ef[...].astype(self.dtype)[:, None]
@@ -40,6 +43,7 @@ class Experts(nnx.Module):
         if is_gated(self.config.activation):
             gate = self._matmul(rows_lrd, self.w_gate_edf)
         out = self._matmul(activate(self.config.activation, up, gate), self.w_down_efd)
+        out = tensor.leave(out)
         if self.config.bias == "all":
             out = out + self.b_down_ed[...].astype(self.dtype)[:, None]
         return out

@@ -1,9 +1,10 @@
 """A Mixture-of-Experts layer: router -> exchange (experts inside) -> combine, + shared experts.
 
-Runs inside `on_batch_shards`: its tokens are one device's, for one stream.
+Runs inside `on_device_shards`: its tokens are one device's, for one stream.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 from flax import nnx
@@ -15,6 +16,7 @@ from moe_jax.moe.experts import Experts
 from moe_jax.moe.router import Router
 from moe_jax.nn.mlp import Mlp
 from moe_jax.shapes import BatchBSD
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 @jax.tree_util.register_dataclass
@@ -43,12 +45,16 @@ class MoeLayer(nnx.Module):
             )
         self.config = model.moe
 
-    def __call__(self, x_bsd: BatchBSD, exchange: Exchange) -> tuple[BatchBSD, MoeStats]:
+    def __call__(
+        self, x_bsd: BatchBSD, exchange: Exchange, tensor: TensorAxis = ONE
+    ) -> tuple[BatchBSD, MoeStats]:
         batch, length, d_model = x_bsd.shape
         x_td = x_bsd.reshape(batch * length, d_model)
         routed = self.router(x_td)
-        y_td, exchange_stats = exchange(x_td, routed.routing, self.experts)
+        experts = partial(self.experts, tensor=tensor)
+        y_td, exchange_stats = exchange(x_td, routed.routing, experts)
         y_bsd = y_td.reshape(batch, length, d_model)
         if self.config.shared_experts:
-            y_bsd = y_bsd + self.shared(x_bsd)
-        return y_bsd, MoeStats(balance_sums(routed, batch, self.config), exchange_stats)
+            y_bsd = y_bsd + self.shared(x_bsd, tensor)
+        balance = balance_sums(routed, batch, self.config, tensor)
+        return y_bsd, MoeStats(balance, exchange_stats)

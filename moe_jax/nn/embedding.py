@@ -1,4 +1,7 @@
-"""Token embedding, and the output projection to the vocabulary (tied or its own)."""
+"""Token embedding, and the output projection to the vocabulary (tied or its own).
+
+The vocabulary is split over the tensor axis: a device holds consecutive rows of the table.
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -6,7 +9,8 @@ from jaxtyping import Array, Float
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
 from moe_jax.nn.param import weight
-from moe_jax.shapes import BatchBSD, IdsBS
+from moe_jax.shapes import BatchBSD, WholeBS
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 class Embedding(nnx.Module):
@@ -17,11 +21,16 @@ class Embedding(nnx.Module):
         self.w_vd = weight(rngs, shape, ("vocab", "embed"), precision, model.init_std)
         self.dtype = jnp.dtype(precision.compute)
 
-    def __call__(self, ids_bs: IdsBS) -> BatchBSD:
-        return jnp.take(self.w_vd[...], ids_bs, axis=0).astype(self.dtype)
+    def __call__(self, ids_bs: WholeBS, tensor: TensorAxis = ONE) -> BatchBSD:
+        w_vd = self.w_vd[...]
+        row_bs = ids_bs - tensor.index() * w_vd.shape[0]
+        here_bs = (row_bs >= 0) & (row_bs < w_vd.shape[0])
+        # Rows that other devices hold are zeros here; exactly one device adds something.
+        x_bsd = jnp.take(w_vd, jnp.where(here_bs, row_bs, 0), axis=0).astype(self.dtype)
+        return tensor.leave(x_bsd * here_bs[..., None].astype(self.dtype))
 
     def logits(self, x_bsd: BatchBSD) -> Float[Array, "b s v"]:
-        """The tied output projection, in float32."""
+        """The tied output projection to the rows held here, in float32."""
         return _logits(x_bsd, self.w_vd[...].astype(self.dtype))
 
 

@@ -1,6 +1,6 @@
 """The dense MLP: act(x w_up) w_down, or (act(x w_gate) * x w_up) w_down when gated.
 
-Also computes shared experts: n experts that every token visits are one MLP of n times the width.
+The hidden size is split over the tensor axis. Also computes shared experts: n experts that every token visits are one MLP of n times the width.
 """
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from moe_jax.config.schema import Activation, ModelConfig, PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import BatchBSD
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 class Mlp(nnx.Module):
@@ -36,7 +37,8 @@ class Mlp(nnx.Module):
         self.bias = bias
         self.dtype = jnp.dtype(precision.compute)
 
-    def __call__(self, x_bsd: BatchBSD) -> BatchBSD:
+    def __call__(self, x_bsd: BatchBSD, tensor: TensorAxis = ONE) -> BatchBSD:
+        x_bsd = tensor.enter(x_bsd)
         up = x_bsd @ self.w_up_df[...].astype(self.dtype)
         if self.bias == "all":
             up = up + self.b_up_f[...].astype(self.dtype)
@@ -44,4 +46,5 @@ class Mlp(nnx.Module):
         if is_gated(self.activation):
             gate = x_bsd @ self.w_gate_df[...].astype(self.dtype)
         y = activate(self.activation, up, gate) @ self.w_down_fd[...].astype(self.dtype)
+        y = tensor.leave(y)
         return y + self.b_down_d[...].astype(self.dtype) if self.bias == "all" else y

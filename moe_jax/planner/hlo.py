@@ -198,10 +198,14 @@ def _array_bytes(dtype: str, dims: str) -> int:
     return -(-count * int(bits[1]) // 8)
 
 
+#: mesh['axis_0'=4,'axis_1'=2] {'axis_1'}: devices along the named axes talk to each other.
+_MESH_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
 def _groups(collective: HloInstruction) -> tuple[tuple[int, ...], ...]:
+    if along := _MESH_AXES.search(collective.attributes):
+        return _mesh_groups(along[1], along[2])
     found = re.search(
         r"\b(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\}|\[[^ ]*)",
         collective.attributes,
@@ -216,3 +220,16 @@ def _groups(collective: HloInstruction) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(map(int, row)) for row in ids.reshape(shape))
     rows = re.findall(r"\{([\d,]+)\}", found[1])
     return tuple(tuple(map(int, row.split(","))) for row in rows)
+
+
+def _mesh_groups(mesh: str, axes: str) -> tuple[tuple[int, ...], ...]:
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    along = re.findall(r"'([^']+)'", axes)
+    if re.search(r":\(\d+\)", axes) or "device_ids" in mesh:
+        raise ValueError(f"replica groups of a part of an axis are not known here: {axes}")
+    names = list(sizes)
+    others = [names.index(name) for name in names if name not in along]
+    ids = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
+    rows = ids.transpose(others + [names.index(name) for name in along])
+    width = int(np.prod([sizes[name] for name in along]))
+    return tuple(tuple(map(int, row)) for row in rows.reshape(-1, width))

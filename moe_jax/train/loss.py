@@ -12,7 +12,9 @@ from moe_jax.model.parallel import Parallel
 from moe_jax.model.stack import Streams
 from moe_jax.model.transformer import Head, Transformer, on_shards
 from moe_jax.nn.embedding import Embedding
-from moe_jax.shapes import IdsBS
+from moe_jax.shapes import IdsBS, WholeBS
+from moe_jax.sharding.rules import BATCH
+from moe_jax.sharding.tensor import TensorAxis
 
 
 def cross_entropy_sum(
@@ -35,40 +37,72 @@ def cross_entropy_sum(
     """
 
     def local(modules: tuple[Head, Embedding], xs: Streams, ids: tuple, scales: tuple) -> Array:
-        return _chunked(*modules, xs, ids, scales, chunk)[None]
+        return _chunked(*modules, xs, ids, scales, chunk, parallel.tensor)[None]
 
-    modules = (model.head, model.embedding)
-    return on_shards(local, parallel, modules, streams, tuple(targets), tuple(weights)).sum()
+    return on_shards(
+        local,
+        parallel,
+        (model.head, model.embedding),
+        streams,
+        tuple(targets),
+        tuple(weights),
+        in_specs=(parallel.activations, BATCH, BATCH),
+        out_specs=BATCH,
+    ).sum()
 
 
 def _chunked(
     head: Head,
     embedding: Embedding,
     xs: Streams,
-    targets: tuple[IdsBS, ...],
-    weights: tuple[Float[Array, "b s"], ...],
+    targets: tuple[WholeBS, ...],
+    weights: tuple[Float[Array, "b whole"], ...],
     chunk: int,
+    tensor: TensorAxis,
 ) -> Float[Array, ""]:
-    """One scan over chunks for all streams: the head's gradient is accumulated once."""
+    """One scan over chunks for all streams: the head's gradient is accumulated once.
+
+    A chunk is a range of the positions that each device of the tensor axis holds.
+    """
     length = xs[0].shape[1]
-    chunks = -(-length // chunk)
+    chunks = -(-length * tensor.token_shards // chunk)
     size = -(-length // chunks)
 
     @jax.checkpoint
     def step(total: Array, index: Array) -> tuple[Array, None]:
-        x, ids, scale = (
-            jnp.concatenate([_slice(part, index * size, size, length) for part in parts])
-            for parts in (xs, targets, weights)
+        start = jnp.minimum(index * size, length - size)
+        x = jnp.concatenate([_slice(part, start, size) for part in xs])
+        ids, scale = (
+            jnp.concatenate([_slice_of_each(part, start, size, tensor) for part in parts])
+            for parts in (targets, weights)
         )
         # The last chunk starts early where it would pass the end; what it repeats counts once.
-        fresh = jnp.arange(size) + jnp.minimum(index * size, length - size) >= index * size
-        logits = head(x, embedding)
-        picked = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
-        losses = jax.nn.logsumexp(logits, axis=-1) - picked
+        fresh = jnp.tile(start + jnp.arange(size) >= index * size, tensor.token_shards)
+        losses = _cross_entropy(head(x, embedding, tensor), ids, tensor)
         return total + (losses * scale * fresh.astype(jnp.float32)).sum(), None
 
     return jax.lax.scan(step, jnp.zeros((), jnp.float32), jnp.arange(chunks))[0]
 
 
-def _slice(x: Array, start: Array, size: int, length: int) -> Array:
-    return jax.lax.dynamic_slice_in_dim(x, jnp.minimum(start, length - size), size, axis=1)
+def _cross_entropy(
+    logits_bsv: Float[Array, "b s v"], ids_bs: IdsBS, tensor: TensorAxis
+) -> Float[Array, "b s"]:
+    """logsumexp(logits) - logits[id], over a vocabulary split over the tensor axis."""
+    highest = tensor.max(logits_bsv.max(axis=-1))
+    total = tensor.sum(jnp.exp(logits_bsv - highest[..., None]).sum(axis=-1))
+    row_bs = ids_bs - tensor.index() * logits_bsv.shape[-1]
+    here_bs = (row_bs >= 0) & (row_bs < logits_bsv.shape[-1])
+    own = jnp.where(here_bs, row_bs, 0)[..., None]
+    picked = jnp.take_along_axis(logits_bsv, own, axis=-1)[..., 0]
+    return jnp.log(total) + highest - tensor.sum(jnp.where(here_bs, picked, 0))
+
+
+def _slice(x: Array, start: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+
+
+def _slice_of_each(x: Array, start: Array, size: int, tensor: TensorAxis) -> Array:
+    """Returns the same range of every device's part of [batch, whole], joined."""
+    batch = x.shape[0]
+    parts = x.reshape(batch, tensor.token_shards, -1)
+    return jax.lax.dynamic_slice_in_dim(parts, start, size, axis=2).reshape(batch, -1)

@@ -58,8 +58,9 @@ def abstract_state(
 def state_shardings(
     skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: AnyMesh
 ) -> TrainState:
-    """Returns the state as NamedShardings. Optimiser state lives with its parameter."""
+    """Returns the state as NamedShardings: optimiser state as `sharding.optimizer` says."""
     params, buffers = skeleton.shardings(mesh)
+    beside = skeleton.optimizer_shardings(mesh)
     shapes = jax.eval_shape(optimizer.init, skeleton.abstract(mesh)[0])
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
@@ -67,7 +68,7 @@ def state_shardings(
         if names and names[-1] in params:
             name = names[-1]
             if leaf.shape == skeleton.variables[name].shape:
-                return params[name]
+                return beside[name]
         return _replicated(mesh)
 
     opt_state = jax.tree_util.tree_map_with_path(place, shapes)

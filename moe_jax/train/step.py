@@ -74,11 +74,16 @@ class Steps:
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """Averages gradients over microbatches, updates, and skips what is not finite."""
         (losses, stats), grads = self._gradients(state.params, state.buffers, batch)
+        # From here to the new parameters, every device works on its part of the optimiser state.
+        beside = self.skeleton.optimizer_shardings(self.parallel.mesh)
+        grads = jax.lax.with_sharding_constraint(grads, beside)
         grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.float32), grads))
         finite = jnp.isfinite(losses[0]) & jnp.isfinite(losses[1]) & jnp.isfinite(grad_norm)
         grads = clipped(grads, grad_norm, self.config.optimizer.clip_norm)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        new = (apply_updates(state.params, updates), self._moved(state.buffers, stats), opt_state)
+        params = apply_updates(state.params, updates)
+        params = jax.lax.with_sharding_constraint(params, beside)
+        new = (params, self._moved(state.buffers, stats), opt_state)
         old = (state.params, state.buffers, state.opt_state)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         bad = 1 - finite.astype(jnp.int32)

@@ -20,8 +20,34 @@ BROKEN = {
         ["(16)", "48", "accumulation (3)", "streams (2)", "expert (8)", "to 48"],
     ),
     "pipe": (["mesh.pipe=2"], ["mesh.pipe = 2", "not supported yet", "mesh.pipe=1"]),
-    "fsdp": (["mesh.fsdp=2"], ["mesh.fsdp = 2", "not supported yet", "mesh.fsdp=1"]),
-    "tensor": (["mesh.tensor=2"], ["mesh.tensor = 2", "not supported yet", "mesh.tensor=1"]),
+    "fsdp": (
+        ["mesh.fsdp=3", "train.global_batch=24"],
+        ["d_model (256)", "mesh.fsdp (3)", "sharding.dense = fsdp", "255 or 258"],
+    ),
+    "fsdp_expert": (
+        ["mesh.fsdp=64", "train.global_batch=512", "sharding.dense=fsdp_expert"],
+        ["d_model (256)", "mesh.fsdp (64) x mesh.expert (8)", "to 512"],
+    ),
+    "tensor_heads": (
+        ["mesh.tensor=3", "model.moe.d_ff=513", "data.sequence_length=255"],
+        ["model.attention.heads (8)", "mesh.tensor (3)", "6 or 9", "2 or 4"],
+    ),
+    "tensor_vocab": (
+        ["mesh.tensor=8", "model.vocab_size=260"],
+        ["model.vocab_size (260)", "256 or 264"],
+    ),
+    "tensor_kv_heads": (
+        ["model.attention.heads=24", "model.attention.kv_heads=6", "mesh.tensor=4"],
+        ["kv_heads (6)", "mesh.tensor (4)", "whole heads", "3 or 6"],
+    ),
+    "tensor_sequence": (
+        ["mesh.tensor=4", "data.sequence_length=250"],
+        ["data.sequence_length (250)", "248 or 252"],
+    ),
+    "sequence_whole": (
+        ["mesh.tensor=2", "sharding.sequence=whole"],
+        ["mesh.tensor = 2", "mesh.expert = 8", "sharding.sequence=split"],
+    ),
     "top_k": (["model.moe.top_k=9"], ["top_k (9)", "num_experts (8)", "8 or less"]),
     "groups": (["model.moe.router.groups=3"], ["groups (3)", "(8)", "2 or 4"]),
     "top_groups": (

@@ -20,7 +20,7 @@ from model_cases import (
 
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.sharding.rules import BATCH
-from moe_jax.sharding.spmd import on_batch_shards
+from moe_jax.sharding.spmd import on_device_shards
 
 EIGHT = ("mesh.expert=8",)
 
@@ -95,7 +95,7 @@ def unrolled(config) -> tuple[np.ndarray, np.ndarray]:
                     return y, jax.tree.map(lambda leaf: leaf[None], stats)
 
                 x, stats = jax.jit(
-                    on_batch_shards(
+                    on_device_shards(
                         apply, parallel.mesh, in_specs=(BATCH,) * 3, out_specs=(BATCH, BATCH)
                     )
                 )(x, positions, documents)

@@ -13,7 +13,7 @@ from moe_jax.moe.exchange import make_exchange
 from moe_jax.moe.exchange.contract import make_spec
 from moe_jax.moe.layer import MoeLayer
 from moe_jax.sharding.rules import BATCH
-from moe_jax.sharding.spmd import on_batch_shards
+from moe_jax.sharding.spmd import on_device_shards
 
 BATCH_SIZE, LENGTH, SIZE, EXPERTS = 2, 5, 8, 4
 
@@ -42,7 +42,7 @@ def apply(layer: MoeLayer, x_bsd: jax.Array):
         y, stats = layer(x, exchange)
         return y, jax.tree.map(lambda leaf: leaf[None], stats)
 
-    return jax.jit(on_batch_shards(local, mesh, in_specs=BATCH, out_specs=(BATCH, BATCH)))(x_bsd)
+    return jax.jit(on_device_shards(local, mesh, in_specs=BATCH, out_specs=(BATCH, BATCH)))(x_bsd)
 
 
 def tokens() -> jax.Array:

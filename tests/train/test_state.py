@@ -10,6 +10,7 @@ from moe_jax.train.state import abstract_state, init_state, state_shardings
 from moe_jax.train.step import make_steps
 
 UP = "stacks.0.unit.blocks.0.moe.experts.w_up_edf"
+QUERY = "stacks.0.unit.blocks.0.attention.w_q_dhm"
 
 
 def steps_on_8(*overrides: str):
@@ -27,16 +28,31 @@ def steps_on_8(*overrides: str):
     ],
     ids=["adamw", "muon", "master"],
 )
-def test_optimizer_state_lives_with_its_parameter(overrides):
+def test_optimizer_state_is_split_wherever_copies_of_its_parameter_are(overrides):
     steps, mesh = steps_on_8(*overrides)
     placed = state_shardings(steps.skeleton, steps.optimizer, mesh)
+    assert placed.params[UP].spec == PartitionSpec("pipe", "expert", "fsdp", "tensor")
+    assert spec_of(placed, UP) == {PartitionSpec("pipe", "expert", ("fsdp", "data"), "tensor")}
+    assert placed.params[QUERY].spec == PartitionSpec("pipe", "fsdp", "tensor", None)
+    ((_, embed, *_),) = spec_of(placed, QUERY)
+    assert embed == ("fsdp", "expert", "data")
     leaves = jax.tree_util.tree_leaves_with_path(placed.opt_state)
-    experts = [s.spec for path, s in leaves if getattr(path[-1], "key", None) == UP]
-    assert experts
-    assert set(experts) == {placed.params[UP].spec}
-    assert "expert" in placed.params[UP].spec
     counts = [s.spec for path, s in leaves if not hasattr(path[-1], "key")]
     assert set(counts) == {PartitionSpec()}
+
+
+def test_optimizer_state_may_live_with_its_parameter():
+    steps, mesh = steps_on_8("sharding.optimizer=parameter")
+    placed = state_shardings(steps.skeleton, steps.optimizer, mesh)
+    for name in (UP, QUERY):
+        assert spec_of(placed, name) == {placed.params[name].spec}
+
+
+def spec_of(placed, name: str) -> set[PartitionSpec]:
+    leaves = jax.tree_util.tree_leaves_with_path(placed.opt_state)
+    specs = {s.spec for path, s in leaves if getattr(path[-1], "key", None) == name}
+    assert specs
+    return specs
 
 
 @pytest.mark.slow

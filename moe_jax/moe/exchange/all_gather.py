@@ -1,7 +1,8 @@
 """Every device of the expert group sees all tokens, computes its experts, and the sums return.
 
 Sends each token to every device once instead of to k experts: fewer, larger messages, which wins
-for decoding and tiny batches. Rounds are decided per device, since no message depends on them.
+for decoding and tiny batches. Rounds are decided per device (and its tensor axis), since no
+message of the exchange depends on them.
 """
 
 import jax
@@ -14,7 +15,7 @@ from moe_jax.moe.exchange.contract import (
     Routing,
     capacity,
 )
-from moe_jax.moe.exchange.local import STAY
+from moe_jax.moe.exchange.local import stay
 from moe_jax.moe.exchange.rounds import serve
 from moe_jax.moe.exchange.stats import exchange_stats
 from moe_jax.shapes import ChoicesTK, TokensTD
@@ -30,7 +31,7 @@ def all_gather(
         _gather(x_td),
         everyone,
         experts_fn,
-        STAY,
+        stay(spec),
         num_experts=spec.experts_per_device,
         capacity=capacity(tokens, top_k, spec.num_experts, spec.capacity_factor),
         overflow=spec.overflow,

@@ -12,15 +12,17 @@ from moe_jax.moe.exchange.contract import (
 )
 from moe_jax.moe.exchange.rounds import serve
 from moe_jax.moe.exchange.stats import exchange_stats
-from moe_jax.moe.exchange.wire import Wire
+from moe_jax.moe.exchange.wire import Wire, agreement
 from moe_jax.shapes import TokensTD
 
-#: [e, c, ...] is [devices * l, c, ...]: device-major, so tiles split on 0 and join on 1.
-_TILES = Wire(
-    to_experts=lambda rows: jax.lax.all_to_all(rows, EXPERT, 0, 1, tiled=True),
-    to_sources=lambda rows: jax.lax.all_to_all(rows, EXPERT, 1, 0, tiled=True),
-    agree=lambda rounds: jax.lax.pmax(rounds, EXPERT),
-)
+
+def _tiles(spec: ExchangeSpec) -> Wire:
+    """[e, c, ...] is [devices * l, c, ...]: device-major, so tiles split on 0 and join on 1."""
+    return Wire(
+        to_experts=lambda rows: jax.lax.all_to_all(rows, EXPERT, 0, 1, tiled=True),
+        to_sources=lambda rows: jax.lax.all_to_all(rows, EXPERT, 1, 0, tiled=True),
+        agree=agreement((EXPERT,), spec.tensor),
+    )
 
 
 def all_to_all(
@@ -32,7 +34,7 @@ def all_to_all(
         x_td,
         routing,
         experts_fn,
-        _TILES,
+        _tiles(spec),
         num_experts=spec.num_experts,
         capacity=capacity(tokens, top_k, spec.num_experts, spec.capacity_factor, spec.devices),
         overflow=spec.overflow,

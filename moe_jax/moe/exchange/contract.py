@@ -2,13 +2,14 @@
 
     exchange(x_td, routing, experts_fn) -> (y_td, ExchangeStats)
 
-runs inside `sharding.spmd.on_batch_shards`, once per stream, on one device's tokens:
+runs inside `sharding.spmd.on_device_shards`, once per stream, on one device's tokens:
 
     y_t = sum_k weights_tk * expert[experts_tk](x_t)
 
 for all tokens (`overflow="rounds"`) or for those within capacity (`"drop"`). Transports differ in
 what they send, never in this value. `experts_fn` maps rows [l, r, d] of the l experts that the
-transport computes on this device to rows of the same shape; it must treat rows independently.
+transport computes on this device to rows of the same shape; it must treat rows independently. It
+may use collectives over the tensor axis, whose devices therefore run the same rounds.
 """
 
 import math
@@ -67,6 +68,8 @@ class ExchangeSpec:
     overflow: Literal["rounds", "drop"]
     #: Host of each device along the flattened (data, fsdp, expert) axes.
     hosts: tuple[int, ...]
+    #: Size of the mesh's tensor axis, over which `experts_fn` splits each expert.
+    tensor: int = 1
 
     @property
     def experts_per_device(self) -> int:
@@ -97,6 +100,7 @@ def make_spec(
     num_experts: int,
     devices: int,
     hosts: tuple[int, ...],
+    tensor: int = 1,
 ) -> ExchangeSpec:
     """Returns the spec of a validated config on an expert axis of `devices`."""
     if num_experts % devices:
@@ -107,7 +111,7 @@ def make_spec(
         # One device has nobody to exchange with: the collectives would be copies.
         transport = "local"
     return ExchangeSpec(
-        transport, num_experts, devices, config.capacity_factor, config.overflow, hosts
+        transport, num_experts, devices, config.capacity_factor, config.overflow, hosts, tensor
     )
 
 

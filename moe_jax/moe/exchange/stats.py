@@ -10,7 +10,7 @@ from moe_jax.moe.exchange.rounds import Served
 
 
 def exchange_stats(routing: Routing, served: Served, spec: ExchangeSpec) -> ExchangeStats:
-    """Returns the statistics of this device's rows. Runs inside `on_batch_shards`."""
+    """Returns the statistics of this device's rows. Runs inside `on_device_shards`."""
     load_e = load_per_expert(routing.experts_tk, spec.num_experts).astype(jnp.float32)
     total = load_e.sum()
     position = jax.lax.axis_index(BATCH_AXES)

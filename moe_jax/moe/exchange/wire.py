@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 from jaxtyping import Array, Int
+
+from moe_jax.mesh.axes import TENSOR
 
 #: Moves [e, c, ...] to the experts as [l, sources * c, ...], or the other way.
 Move = Callable[[Array], Array]
@@ -17,3 +20,9 @@ class Wire:
     to_sources: Move
     #: The maximum over all devices that must act together.
     agree: Callable[[Int[Array, ""]], Int[Array, ""]]
+
+
+def agreement(axes: tuple[str, ...], tensor: int) -> Callable[[Int[Array, ""]], Int[Array, ""]]:
+    """Returns the maximum over `axes` and, where experts are split, the tensor axis."""
+    together = (*axes, TENSOR) if tensor > 1 else axes
+    return lambda rounds: jax.lax.pmax(rounds, together) if together else rounds

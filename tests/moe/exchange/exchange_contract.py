@@ -21,7 +21,7 @@ from jaxprs import equations_of, inside_shard_map
 from moe_jax.mesh.axes import AXES, BATCH_AXES, EXPERT
 from moe_jax.moe.exchange import TRANSPORTS, ExchangeSpec, ExchangeStats, Routing
 from moe_jax.moe.exchange.contract import capacity
-from moe_jax.sharding.spmd import on_batch_shards
+from moe_jax.sharding.spmd import on_device_shards
 
 TOKENS = 24  # per device
 SIZE = 8
@@ -110,7 +110,7 @@ def compiled(transport: str, case: Case):
         y_td, stats = exchange(x_td, Routing(experts_tk, weights_tk), experts_fn)
         return y_td, jax.tree.map(lambda leaf: leaf[None], stats)
 
-    mapped = on_batch_shards(
+    mapped = on_device_shards(
         local,
         make_mesh(case.data, case.expert),
         in_specs=(BATCH, BATCH, BATCH, weights, weights),
