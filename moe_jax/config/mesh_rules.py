@@ -66,9 +66,43 @@ def _exchange_needs_split_tokens(config: Config) -> Problems:
         )
 
 
+def _pipeline(config: Config) -> Problems:
+    pipe, pipeline, train = config.mesh.pipe, config.pipeline, config.train
+    parts, groups = pipeline.microbatches, pipeline.virtual_stages
+    if pipe == 1:
+        if (parts, groups) != (1, 1):
+            yield (
+                f"pipeline.microbatches = {parts} and pipeline.virtual_stages = {groups} are read "
+                "with mesh.pipe > 1 only: set both to 1, and train.accumulation for microbatches "
+                "without a pipeline"
+            )
+        return
+    shards = config.mesh.data * config.mesh.fsdp * config.mesh.expert
+    rows = train.global_batch // (train.accumulation * config.exchange.streams * shards)
+    if rows % parts:
+        yield (
+            f"pipeline.microbatches ({parts}) must divide the {rows} sequences of a stream on "
+            f"data x fsdp x expert = {shards} shards: set pipeline.microbatches to "
+            f"{either(divisors_around(rows, parts))}, or train.global_batch to "
+            f"{either(multiples_around(train.global_batch, train.global_batch // rows * parts))}"
+        )
+    if groups > 1 and parts < pipe:
+        yield (
+            f"pipeline.virtual_stages = {groups} needs at least mesh.pipe ({pipe}) microbatches, "
+            f"pipeline.microbatches is {parts}: set it to {pipe} or more, or "
+            "pipeline.virtual_stages=1"
+        )
+    if groups > 1 and train.remat == "none":
+        yield (
+            f"pipeline.virtual_stages = {groups} with train.remat = none would keep a copy of "
+            "parameters per microbatch: set train.remat=full or dispatch"
+        )
+
+
 MESH_RULES: tuple[Callable[[Config], Problems], ...] = (
     _tensor_divides,
     _kv_heads_and_tensor,
     _fsdp_divides,
     _exchange_needs_split_tokens,
+    _pipeline,
 )

@@ -13,10 +13,7 @@ from moe_jax.config.load import ConfigError
 from moe_jax.config.mesh_rules import MESH_RULES
 from moe_jax.config.model_rules import MODEL_RULES, Problems, either, multiples_around
 from moe_jax.config.schema import Config, MeshConfig
-from moe_jax.mesh.axes import AXES
-
-#: Axes that the model cannot be split over yet.
-UNSUPPORTED_AXES = ("pipe",)
+from moe_jax.mesh.axes import AXES, BATCH_AXES
 
 
 def check(config: Config, device_count: int | None = None) -> None:
@@ -55,25 +52,17 @@ def mesh_matches_devices(mesh: MeshConfig, device_count: int) -> Problems:
     )
 
 
-def _supported_axes(config: Config) -> Problems:
-    for axis in UNSUPPORTED_AXES:
-        if (size := getattr(config.mesh, axis)) > 1:
-            yield (
-                f"mesh.{axis} = {size} is not supported yet: "
-                f"set mesh.{axis}=1 and use mesh.expert or mesh.data"
-            )
-
-
 def _batch_divides(config: Config) -> Problems:
     mesh, train = config.mesh, config.train
-    shards = mesh.data * mesh.fsdp * mesh.expert
+    shards = math.prod(getattr(mesh, axis) for axis in BATCH_AXES)
     unit = train.accumulation * config.exchange.streams * shards
     if train.global_batch % unit == 0:
         return
+    used = [f"{axis} {getattr(mesh, axis)}" for axis in BATCH_AXES if getattr(mesh, axis) > 1]
     yield (
         f"train.global_batch ({train.global_batch}) must be a multiple of {unit} = "
         f"train.accumulation ({train.accumulation}) x exchange.streams "
-        f"({config.exchange.streams}) x mesh data x fsdp x expert ({shards}): set "
+        f"({config.exchange.streams}) x the mesh's batch axes ({' x '.join(used) or 1}): set "
         f"train.global_batch to {either(multiples_around(train.global_batch, unit))}"
     )
 
@@ -138,7 +127,6 @@ def _master_copy(config: Config) -> Problems:
 
 
 RULES: tuple[Callable[[Config], Problems], ...] = (
-    _supported_axes,
     _batch_divides,
     _schedule,
     _profile_steps,

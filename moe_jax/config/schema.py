@@ -50,6 +50,16 @@ class ShardingConfig(Section):
     sequence: Literal["split", "whole"] = "split"
 
 
+class PipelineConfig(Section):
+    """How the stages of `mesh.pipe` take turns. One virtual stage per device is GPipe; more are the
+    interleaved (circular) schedule."""
+
+    #: Parts of a microbatch of `train.accumulation` that follow each other through the stages.
+    microbatches: Positive = 1
+    #: Groups of consecutive layers on each device; device p has groups p, p + pipe, ...
+    virtual_stages: Positive = 1
+
+
 class RuntimeConfig(Section):
     """Which devices to run on. `cpu` emulates as many devices as the mesh needs."""
 
@@ -253,6 +263,7 @@ class Config(Section):
     seed: Natural = 0
     mesh: MeshConfig = MeshConfig()
     sharding: ShardingConfig = ShardingConfig()
+    pipeline: PipelineConfig = PipelineConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     model: ModelConfig = ModelConfig()
     exchange: ExchangeConfig = ExchangeConfig()

@@ -8,5 +8,6 @@ TENSOR = "tensor"
 
 AXES = (PIPE, DATA, FSDP, EXPERT, TENSOR)
 
-#: Axes that split the batch. Dense layers use the expert axis as data parallelism.
-BATCH_AXES = (DATA, FSDP, EXPERT)
+#: Axes that split the batch. Dense layers use the expert axis as data parallelism; what runs
+#: outside the pipeline (embedding, loss) does so with the pipe axis too.
+BATCH_AXES = (PIPE, DATA, FSDP, EXPERT)

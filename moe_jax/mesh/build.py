@@ -14,7 +14,7 @@ import numpy as np
 from jax._src import xla_bridge  # JAX has no public way to ask whether backends have started.
 
 from moe_jax.config.schema import Config, MeshConfig
-from moe_jax.mesh.axes import AXES, BATCH_AXES, PIPE, TENSOR
+from moe_jax.mesh.axes import AXES, BATCH_AXES, TENSOR
 from moe_jax.mesh.topology import Device, Topology, host_keys
 
 log = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ def order_devices(devices: Sequence[Device]) -> list[Device]:
 
 
 def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
-    """Return the host of each batch shard, as int32 [data * fsdp * expert].
+    """Return the host of each batch shard, as int32 [pipe * data * fsdp * expert].
 
-    Shards are in `BATCH_AXES` order. A shard spread over `tensor` or `pipe` counts as being where
-    its first device is.
+    Shards are in `BATCH_AXES` order. A shard spread over `tensor` counts as being where its first
+    device is.
 
     Raises:
         MeshError: mesh and topology have different numbers of devices.
@@ -78,7 +78,7 @@ def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
             f"{topology.devices}: set runtime.cluster to one with {mesh.size} devices, or to detect"
         )
     index = np.arange(mesh.size).reshape([mesh.shape[axis] for axis in AXES])
-    first = index.take(0, axis=AXES.index(TENSOR)).take(0, axis=AXES.index(PIPE))
+    first = index.take(0, axis=AXES.index(TENSOR))
     assert first.shape == tuple(mesh.shape[axis] for axis in BATCH_AXES), first.shape
     return np.array([topology.host_of(int(i)) for i in first.ravel()], dtype=np.int32)
 

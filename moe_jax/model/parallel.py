@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from jax.sharding import Mesh, PartitionSpec
 
-from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import BATCH_AXES, EXPERT, TENSOR
-from moe_jax.moe.exchange import Exchange, make_exchange
+from moe_jax.config.schema import Config, ModelConfig
+from moe_jax.mesh.axes import BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
+from moe_jax.model.pattern import segments
+from moe_jax.model.pipeline import Schedule
+from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import choose_transport
 from moe_jax.moe.exchange.contract import ExchangeSpec, make_spec
 from moe_jax.nn.dot_attention import Implementation
@@ -28,10 +30,12 @@ class Parallel:
     documents: bool
     placement: Placement
     tensor: TensorAxis
+    #: Parts of a stream that follow each other through the stages of the pipe axis.
+    microbatches: int
     exchange: Exchange = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "exchange", make_exchange(self.exchange_spec))
+        object.__setattr__(self, "exchange", Exchange(self.exchange_spec))
 
     @property
     def batch_shards(self) -> int:
@@ -47,10 +51,25 @@ class Parallel:
         """Returns where activations [batch, seq, d_model] between matmuls live."""
         return PartitionSpec(BATCH_AXES, TENSOR if self.tensor.splits_tokens else None)
 
-    @property
-    def per_device(self) -> PartitionSpec:
-        """Returns the spec of counts with a leading dimension over devices with own tokens."""
-        return PartitionSpec((*BATCH_AXES, TENSOR) if self.tensor.splits_tokens else BATCH_AXES)
+    def per_device(self, *, of_a_stage: bool = False) -> PartitionSpec:
+        """Returns the spec of counts with a leading dimension over devices with own tokens.
+
+        Args:
+            of_a_stage: without the pipe axis.
+        """
+        axes = BATCH_AXES[1:] if of_a_stage else BATCH_AXES
+        assert BATCH_AXES[0] == PIPE
+        return PartitionSpec((*axes, TENSOR) if self.tensor.splits_tokens else axes)
+
+    def schedule(self, repeats: int) -> Schedule | None:
+        """Returns how a stack of so many repetitions is pipelined; None where it is scanned.
+
+        Leading layers that are not repeated are no part of a pipeline.
+        """
+        stages = self.placement.sizes[PIPE]
+        if stages == 1 or repeats == 1:
+            return None
+        return Schedule(stages, self.placement.virtual_stages, self.microbatches, repeats)
 
 
 def resolve_parallel(
@@ -67,7 +86,11 @@ def resolve_parallel(
     """
     sizes = dict(mesh.shape)
     devices, tensor = sizes[EXPERT], TensorAxis(sizes[TENSOR], config.sharding.sequence)
-    transport = choose_transport(config, devices, batch_tokens // tensor.token_shards)
+    placement = Placement(sizes, config.sharding, config.pipeline.virtual_stages)
+    check_stages(config.model, placement)
+    microbatches = config.pipeline.microbatches
+    tokens = batch_tokens * sizes[PIPE] // (microbatches * tensor.token_shards)
+    transport = choose_transport(config, devices, tokens)
     return Parallel(
         mesh=mesh,
         exchange_spec=make_spec(
@@ -75,9 +98,35 @@ def resolve_parallel(
         ),
         attention=_attention(config, platform),
         documents=config.data.document_mask == "segments",
-        placement=Placement(sizes, config.sharding),
+        placement=placement,
         tensor=tensor,
+        microbatches=microbatches,
     )
+
+
+def check_stages(model: ModelConfig, placement: Placement) -> None:
+    """Raises ValueError unless the pipe axis can be filled with the model's repeated layers."""
+    *_, repeated = segments(model)
+    groups = placement.sizes[PIPE] * placement.virtual_stages
+    if placement.sizes[PIPE] == 1:
+        return
+    if repeated.repeats < groups:
+        raise ValueError(
+            f"mesh.pipe ({placement.sizes[PIPE]}) x pipeline.virtual_stages "
+            f"({placement.virtual_stages}) = {groups} groups need as many repetitions of the "
+            f"model's layer pattern, it has {repeated.repeats} of {len(repeated.unit)} layers: use "
+            "fewer groups or more layers"
+        )
+    parts = placement.sizes[PIPE] * placement.sizes[FSDP]
+    if placement.config.dense == "fsdp_expert":
+        parts *= placement.sizes[EXPERT]
+    if not placement.in_order(repeated.repeats) and model.d_model % parts:
+        raise ValueError(
+            f"{repeated.repeats} layers in {groups} groups on mesh.pipe = {placement.sizes[PIPE]} "
+            f"are stored by parts of d_model ({model.d_model}), which must be a multiple of "
+            f"{parts}: change mesh.fsdp or mesh.pipe, or use one virtual stage and a multiple of "
+            "mesh.pipe layers"
+        )
 
 
 def _attention(config: Config, platform: str) -> Implementation:

@@ -98,7 +98,9 @@ class Skeleton:
         return sum(_size(info.shape) for info in self.variables.values() if not info.is_buffer)
 
     def _placement(self, mesh: AnyMesh) -> Placement:
-        return Placement(dict(mesh.shape), self.config.sharding)
+        return Placement(
+            dict(mesh.shape), self.config.sharding, self.config.pipeline.virtual_stages
+        )
 
     def _sharding(self, info: VariableInfo, mesh: AnyMesh) -> NamedSharding:
         return NamedSharding(mesh, self._placement(mesh).stored(info.axes, info.shape))

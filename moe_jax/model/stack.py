@@ -1,36 +1,32 @@
-"""Equal layers stacked on a leading dimension and scanned, all streams side by side.
+"""Equal layers stacked on a leading dimension: scanned, or on the stages of a pipeline.
 
-The scan carries the tuple of streams. Within a layer the streams are independent, so that XLA's
-latency-hiding scheduler can put one's communication behind another's compute, in forward and in
-backward. Each layer is one `on_device_shards` region.
+The scan carries the tuple of streams; each layer is one `on_device_shards` region, so that its
+parameters' gradients are summed over the devices while the next layer's backward runs. A pipeline
+is one region around all layers.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.mesh.axes import PIPE
 from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import Segment
-from moe_jax.moe.exchange.rounds import RECEIVED
+from moe_jax.model.pipeline import Schedule, run_pipeline
+from moe_jax.model.streams import KEPT_OF_GROUP, Ids, Remat, Streams, apply_unit
 from moe_jax.moe.layer import MoeStats
-from moe_jax.shapes import BatchBSD, WholeBS
-from moe_jax.sharding.params import (
-    GATHERED,
-    gather,
-    gathers_anything,
-    layer_specs,
-    with_layers_axis,
-)
+from moe_jax.sharding.params import layer_specs, stored_specs, with_gathers, with_layers_axis
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
-Streams = tuple[BatchBSD, ...]
-Remat = Literal["none", "full", "dispatch"]
+#: Name of the layers in compiled programs and profiles.
+LAYERS = "layers"
 
 
 class Unit(nnx.Module):
@@ -59,91 +55,75 @@ class Stack(nnx.Module):
         self.segment = segment
 
     def __call__(
-        self,
-        streams: Streams,
-        positions: tuple[WholeBS, ...],
-        segments: tuple[WholeBS, ...],
-        parallel: Parallel,
-        remat: Remat,
+        self, streams: Streams, positions: Ids, segments: Ids, parallel: Parallel, remat: Remat
     ) -> tuple[Streams, list[MoeStats]]:
         """Returns the streams after all layers, and each MoE layer's counts per device.
 
         Every leaf of the counts has leading dimensions [repeats, devices]; the list has one entry
         per MoE layer of the unit.
         """
-        graphdef, state = nnx.split(self.unit)
-        layer = _layer_on_shards(graphdef, state, parallel, len(streams), remat)
+        schedule = parallel.schedule(self.segment.repeats)
+        state = with_gathers(
+            nnx.state(self.unit),
+            parallel.placement,
+            experts=parallel.exchange_spec.transport == "local",
+            pipe=schedule is None,
+        )
+        unit = partial(apply_unit, nnx.graphdef(self.unit), parallel, remat)
+        ids = (positions, segments)
+        if schedule is None:
+            return _scanned(unit, state, streams, ids, parallel)
+        return _pipelined(unit, state, streams, ids, parallel, schedule, KEPT_OF_GROUP[remat])
 
-        def step(carry: Streams, layer_state: nnx.State) -> tuple[Streams, list[MoeStats]]:
-            return layer(layer_state, carry, positions, segments)
 
+def _scanned(
+    unit: Any, state: nnx.State, streams: Streams, ids: tuple[Ids, Ids], parallel: Parallel
+) -> tuple[Streams, list[MoeStats]]:
+    mapped = on_device_shards(
+        unit,
+        parallel.mesh,
+        in_specs=(layer_specs(state, parallel.placement), parallel.activations, BATCH, BATCH),
+        out_specs=(parallel.activations, parallel.per_device()),
+    )
+
+    def step(carry: Streams, layer_state: nnx.State) -> tuple[Streams, list[MoeStats]]:
+        return mapped(layer_state, carry, *ids)
+
+    with jax.named_scope(LAYERS):
         return jax.lax.scan(step, streams, state)
 
 
-def _layer_on_shards(
-    graphdef: Any, state: nnx.State, parallel: Parallel, streams: int, remat: Remat
-) -> Callable[..., Any]:
-    def layer(layer_state: nnx.State, xs: Streams, positions: Any, segments: Any) -> Any:
-        unit = nnx.merge(graphdef, layer_state)
-        totals = []
-        for block in unit.blocks:
-            run = _on_streams(block, parallel, remat)
-            xs, stats = run(xs, positions, segments)
-            if block.kind == "moe":
-                totals.append(_total(stats))
-        return xs, totals
+def _pipelined(
+    unit: Any,
+    state: nnx.State,
+    streams: Streams,
+    ids: tuple[Ids, Ids],
+    parallel: Parallel,
+    schedule: Schedule,
+    policy: Any,
+) -> tuple[Streams, list[MoeStats]]:
+    in_order = parallel.placement.in_order(schedule.layers)
 
-    activations = (parallel.activations,) * streams
-    return on_device_shards(
-        layer,
+    def local(state: nnx.State, streams: Streams, *ids: Ids) -> Any:
+        rows = (streams, *ids)
+        streams, counts = run_pipeline(unit, policy, state, rows, schedule, in_order)
+        return streams, jax.tree.map(lambda x: x[None], counts)
+
+    mapped = on_device_shards(
+        local,
         parallel.mesh,
-        in_specs=(layer_specs(state, parallel.placement), activations, BATCH, BATCH),
-        out_specs=(activations, parallel.per_device),
+        in_specs=(stored_specs(state, parallel.placement), parallel.activations, BATCH, BATCH),
+        out_specs=(
+            parallel.activations,
+            PartitionSpec(PIPE, None, None, *parallel.per_device(of_a_stage=True)),
+        ),
     )
+    with jax.named_scope(LAYERS):
+        streams, counts = mapped(state, streams, *ids)
+    return streams, jax.tree.map(partial(_by_layer, schedule), counts)
 
 
-def _total(stats: list[MoeStats]) -> MoeStats:
-    """Sums over streams and adds a leading dimension of 1, which becomes [devices]."""
-    return jax.tree.map(lambda *leaves: sum(leaves)[None], *stats)
-
-
-def _on_streams(block: Block, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Returns (streams, positions, segments) -> (streams, counts): the block on every stream.
-
-    Parameters are gathered once for all streams, and once more for backward: nobody keeps them.
-    """
-    graphdef, state = nnx.split(block)
-    experts = parallel.exchange_spec.transport == "local"
-
-    def run(state: nnx.State, xs: Streams, positions: Any, segments: Any) -> Any:
-        whole = gather(state, parallel.placement, experts=experts)
-        one = _rematerialised(graphdef, parallel, remat)
-        results = [one(whole, *args) for args in zip(xs, positions, segments, strict=True)]
-        return tuple(x for x, _ in results), [stats for _, stats in results]
-
-    if gathers_anything(state, parallel.placement, experts=experts):
-        run = jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
-    return partial(run, state)
-
-
-def _rematerialised(graphdef: Any, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Returns (state, x, positions, segments) -> (x, counts), such that backward recomputes it.
-
-    Each stream is recomputed by itself: a layer's backward then needs the intermediate values of
-    the few streams that are under way, not of all.
-    """
-
-    def run(state: nnx.State, x: BatchBSD, positions: WholeBS, segments: WholeBS) -> Any:
-        return nnx.merge(graphdef, state)(x, positions, segments, parallel)
-
-    if remat == "none":
-        return run
-    return jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
-
-
-#: What backward finds instead of computing it again, by `train.remat`.
-_KEPT: dict[Remat, Any] = {
-    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
-    "full": None,
-    "dispatch": jax.checkpoint_policies.save_only_these_names(RECEIVED),
-}
+def _by_layer(schedule: Schedule, counts: Array) -> Array:
+    """[stages, rounds, group, devices, ...] -> [layers, devices, ...], in order."""
+    in_turn = counts.swapaxes(0, 1)
+    return in_turn.reshape(-1, *counts.shape[3:])[: schedule.layers]

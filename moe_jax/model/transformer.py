@@ -10,12 +10,13 @@ from jaxtyping import Array, Float, Int
 from moe_jax.config.schema import Config, ModelConfig, PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import segments
-from moe_jax.model.stack import Remat, Stack, Streams
+from moe_jax.model.stack import Stack
+from moe_jax.model.streams import Remat, Streams
 from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
 from moe_jax.shapes import BatchBSD, IdsBS
-from moe_jax.sharding.params import gather, layer_specs
+from moe_jax.sharding.params import gather, layer_specs, with_gathers
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 from moe_jax.sharding.tensor import ONE, TensorAxis
@@ -105,9 +106,10 @@ def on_shards(
         out_specs: the same for the result.
     """
     graphdef, state = nnx.split(module)
+    state = with_gathers(state, parallel.placement)
 
     def local(state: nnx.State, *args: Any) -> Any:
-        return function(nnx.merge(graphdef, gather(state, parallel.placement)), *args)
+        return function(nnx.merge(graphdef, gather(state)), *args)
 
     specs = (layer_specs(state, parallel.placement), *in_specs)
     return on_device_shards(local, parallel.mesh, in_specs=specs, out_specs=out_specs)(state, *args)

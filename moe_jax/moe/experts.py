@@ -1,7 +1,7 @@
 """The experts' MLPs as one batched matmul per matrix; a plain matmul for one expert per device.
 
-Knows nothing of routing: rows come in per expert and go out per expert. Each expert's hidden size is
-split over the tensor axis, whose devices bring rows of their own.
+Knows nothing of routing: rows come in per expert and go out per expert. Each expert's hidden size
+is split over the tensor axis, whose devices bring rows of their own.
 """
 
 import jax
@@ -34,8 +34,18 @@ class Experts(nnx.Module):
         self.config = moe
         self.dtype = jnp.dtype(precision.compute)
 
-    def __call__(self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE) -> RowsLRD:
-        rows_lrd = tensor.enter(rows_lrd)
+    def __call__(
+        self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE, *, partial: bool = False
+    ) -> RowsLRD:
+        """Returns the experts' outputs for this device's rows.
+
+        Args:
+            rows_lrd: rows of this device's experts.
+            tensor: over which each expert's hidden size is split.
+            partial: rows are the same on the whole axis, and the caller sums up the outputs.
+        """
+        if not partial:
+            rows_lrd = tensor.enter(rows_lrd)
         up = self._matmul(rows_lrd, self.w_up_edf)
         if self.config.bias == "all":
             up = up + self.b_up_ef[...].astype(self.dtype)[:, None]
@@ -43,9 +53,11 @@ class Experts(nnx.Module):
         if is_gated(self.config.activation):
             gate = self._matmul(rows_lrd, self.w_gate_edf)
         out = self._matmul(activate(self.config.activation, up, gate), self.w_down_efd)
-        out = tensor.leave(out)
+        if not partial:
+            out = tensor.leave(out)
         if self.config.bias == "all":
-            out = out + self.b_down_ed[...].astype(self.dtype)[:, None]
+            bias = self.b_down_ed[...].astype(self.dtype)[:, None]
+            out = out + (jnp.where(tensor.index() == 0, bias, 0) if partial else bias)
         return out
 
     def _matmul(self, rows_lri: Float[Array, "l r i"], w: nnx.Param) -> Float[Array, "l r o"]:

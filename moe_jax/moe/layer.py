@@ -8,10 +8,11 @@ from functools import partial
 
 import jax
 from flax import nnx
+from jaxtyping import Array
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
 from moe_jax.moe.balance import BalanceSums, balance_sums
-from moe_jax.moe.exchange import Exchange, ExchangeStats
+from moe_jax.moe.exchange import Exchange, ExchangeStats, Routing
 from moe_jax.moe.experts import Experts
 from moe_jax.moe.router import Router
 from moe_jax.nn.mlp import Mlp
@@ -48,13 +49,36 @@ class MoeLayer(nnx.Module):
     def __call__(
         self, x_bsd: BatchBSD, exchange: Exchange, tensor: TensorAxis = ONE
     ) -> tuple[BatchBSD, MoeStats]:
-        batch, length, d_model = x_bsd.shape
-        x_td = x_bsd.reshape(batch * length, d_model)
-        routed = self.router(x_td)
-        experts = partial(self.experts, tensor=tensor)
-        y_td, exchange_stats = exchange(x_td, routed.routing, experts)
-        y_bsd = y_td.reshape(batch, length, d_model)
+        routed = self.router(_flat(x_bsd))
+        if exchange.spec.transport == "local":
+            y_bsd, exchange_stats = self._in_place(x_bsd, routed.routing, exchange, tensor)
+        else:
+            experts = partial(self.experts, tensor=tensor)
+            y_td, exchange_stats = exchange(_flat(x_bsd), routed.routing, experts)
+            y_bsd = y_td.reshape(x_bsd.shape)
         if self.config.shared_experts:
             y_bsd = y_bsd + self.shared(x_bsd, tensor)
-        balance = balance_sums(routed, batch, self.config, tensor)
+        balance = balance_sums(routed, x_bsd.shape[0], self.config, tensor)
         return y_bsd, MoeStats(balance, exchange_stats)
+
+    def _in_place(
+        self, x_bsd: BatchBSD, routing: Routing, exchange: Exchange, tensor: TensorAxis
+    ) -> tuple[BatchBSD, ExchangeStats]:
+        """Serves the tokens of the whole tensor axis, each device with its part of every expert.
+
+        Tokens cross the axis once each way, as in a dense MLP, instead of a row per choice.
+        """
+        batch, length, _ = x_bsd.shape
+        x_bsd = tensor.enter(x_bsd)
+        routing = jax.tree.map(lambda a: _flat(tensor.enter(a.reshape(batch, length, -1))), routing)
+        partial_td, stats = exchange(
+            _flat(x_bsd), routing, partial(self.experts, tensor=tensor, partial=True)
+        )
+        # What the devices of the axis did together counts once.
+        stats = jax.tree.map(lambda count: count / tensor.token_shards, stats)
+        return tensor.leave(partial_td.reshape(x_bsd.shape)), stats
+
+
+def _flat(x_bsd: Array) -> Array:
+    """[batch, seq, d] -> [tokens, d]."""
+    return x_bsd.reshape(-1, x_bsd.shape[-1])

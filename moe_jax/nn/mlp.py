@@ -1,6 +1,7 @@
 """The dense MLP: act(x w_up) w_down, or (act(x w_gate) * x w_up) w_down when gated.
 
-The hidden size is split over the tensor axis. Also computes shared experts: n experts that every token visits are one MLP of n times the width.
+The hidden size is split over the tensor axis. Also computes shared experts: n experts that every
+token visits are one MLP of n times the width.
 """
 
 import jax.numpy as jnp

@@ -1,60 +1,91 @@
 """Reads the logical axes of a module's variables: where each is stored, and gathering them for use.
 
-Inside an `on_shards` region variables enter as they are stored. The layers dimension is a scan's or
-a pipeline's business and is not looked at here.
+Inside an `on_device_shards` region variables enter as they are stored. A stack's leading layers
+dimension is a scan's or a pipeline's business.
 """
 
 from typing import Any
 
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
+from moe_jax.mesh.axes import EXPERT, PIPE, TENSOR
 from moe_jax.sharding.rules import Placement
 
 LAYERS = "layers"
-#: Names of gathered parameters, for rematerialisation policies: backward gathers them again.
-GATHERED = "gathered_parameter"
 
 
-def layer_specs(state: nnx.State, placement: Placement) -> nnx.State:
-    """Returns `state` with each array replaced by where one layer of it is stored."""
+def stored_specs(state: nnx.State, placement: Placement) -> nnx.State:
+    """Returns `state` with each array replaced by where it is stored."""
 
     def one(variable: nnx.Variable) -> nnx.Variable:
-        lead = int(variable.axes[0] == LAYERS)
-        spec = placement.stored(variable.axes[lead:], variable.shape[lead:])
-        return variable.replace(spec)
+        return variable.replace(placement.stored(variable.axes, variable.shape))
 
     return jax.tree.map(one, state, is_leaf=_is_variable)
 
 
-def gather(state: nnx.State, placement: Placement, *, experts: bool = False) -> nnx.State:
+def layer_specs(state: nnx.State, placement: Placement) -> nnx.State:
+    """Returns `stored_specs` of one layer of a stacked state."""
+
+    def one(variable: nnx.Variable) -> nnx.Variable:
+        spec = placement.stored(variable.axes, variable.shape)
+        return variable.replace(PartitionSpec(*spec[int(_is_stacked(variable)) :]))
+
+    return jax.tree.map(one, state, is_leaf=_is_variable)
+
+
+def with_gathers(
+    state: nnx.State, placement: Placement, *, experts: bool = False, pipe: bool = True
+) -> nnx.State:
+    """Returns a state whose variables know what `gather` does to one layer of them.
+
+    Args:
+        state: with whole (global) shapes.
+        placement: where it is stored.
+        experts: gather the experts of all devices too, instead of keeping each at home.
+        pipe: gather over the pipe axis, as whatever runs outside the pipeline must.
+    """
+    keep = {TENSOR} | (set() if pipe else {PIPE})
+
+    def one(variable: nnx.Variable) -> nnx.Variable:
+        spec = placement.stored(variable.axes, variable.shape)
+        lead, steps = int(_is_stacked(variable)), []
+        for dim in range(lead, len(spec)):
+            home = {EXPERT} if variable.axes[dim] == "experts" and not experts else set()
+            names = _names(spec[dim])
+            taken = tuple(name for name in names if name not in keep | home)
+            if placement.parts(taken) > 1:
+                steps.append((dim - lead, taken))
+        metadata = variable.get_metadata() | {"gathers": tuple(steps)}
+        return type(variable)(variable[...], **metadata)
+
+    return jax.tree.map(one, state, is_leaf=_is_variable)
+
+
+def gather(state: nnx.State) -> nnx.State:
     """Returns one layer's variables whole, but for what the tensor and expert axes keep split.
 
     The gradient's way back is a reduce-scatter, so that nobody holds a whole gradient.
-
-    Args:
-        state: what a device stores of a layer's variables.
-        placement: how they are split.
-        experts: gather the experts of all devices too.
     """
 
     def one(variable: nnx.Variable) -> nnx.Variable:
-        axes = tuple(axis for axis in variable.axes if axis != LAYERS)
         value = variable[...]
-        for dim, names in placement.gathers(axes, experts=experts):
+        for dim, names in variable.gathers:
             value = jax.lax.all_gather(value, names, axis=dim, tiled=True)
-            value = checkpoint_name(value, GATHERED)
         return variable.replace(value)
 
     return jax.tree.map(one, state, is_leaf=_is_variable)
 
 
-def gathers_anything(state: nnx.State, placement: Placement, *, experts: bool = False) -> bool:
+def gathers_anything(state: nnx.State) -> bool:
     """Whether `gather` does anything to `state`."""
-    leaves = jax.tree.leaves(state, is_leaf=_is_variable)
-    return any(placement.gathers(leaf.axes, experts=experts) for leaf in leaves)
+    return any(leaf.gathers for leaf in jax.tree.leaves(state, is_leaf=_is_variable))
+
+
+def all_but_gathered(prim: Any, *_: Any, **params: Any) -> bool:
+    """Rematerialisation policy: keep everything but gathered parameters."""
+    return prim is not jax.lax.all_gather_p or TENSOR in params["axis_name"]
 
 
 def with_layers_axis(state: nnx.State) -> nnx.State:
@@ -67,10 +98,28 @@ def with_layers_axis(state: nnx.State) -> nnx.State:
     return jax.tree.map(relabel, state, is_leaf=_is_variable)
 
 
+def map_stacked(function: Any, state: nnx.State) -> nnx.State:
+    """Returns `state` with `function(value, dimension of "embed" or None)` for each variable.
+
+    The dimension is counted after the layers dimension.
+    """
+
+    def one(variable: nnx.Variable) -> nnx.Variable:
+        axes = variable.axes[1:]
+        embed = axes.index("embed") if "embed" in axes else None
+        return variable.replace(function(variable[...], embed))
+
+    return jax.tree.map(one, state, is_leaf=_is_variable)
+
+
+def _is_stacked(variable: nnx.Variable) -> bool:
+    return variable.axes[0] == LAYERS
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes of one entry of a PartitionSpec."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
 def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
-
-
-def is_spec(node: Any) -> bool:
-    """Whether a node of a tree is a PartitionSpec."""
-    return isinstance(node, PartitionSpec)

@@ -43,11 +43,15 @@ class Placement:
 
     sizes: Mapping[str, int]
     config: ShardingConfig
+    #: Groups of layers on each device of the pipe axis.
+    virtual_stages: int = 1
 
     def stored(self, axes: Names, shape: tuple[int, ...]) -> PartitionSpec:
         """Returns where each dimension of a parameter is stored.
 
-        Key/value heads that are fewer than the tensor axis are whole everywhere.
+        Key/value heads that are fewer than the tensor axis are whole everywhere. Layers that do
+        not fill the pipe axis in order (an uneven number, several groups per device) split their
+        embed dimension over it instead; the pipeline hands them out when a step begins.
 
         Args:
             axes: its logical dimensions.
@@ -56,7 +60,7 @@ class Placement:
         Raises:
             ValueError: for a logical name that the table does not hold.
         """
-        return _spec([self._names(axes, i, size) for i, size in enumerate(shape)])
+        return _spec([self._names(axes, shape, dim) for dim in range(len(shape))])
 
     def optimizer(self, axes: Names, shape: tuple[int, ...]) -> PartitionSpec:
         """Returns where a parameter's optimiser state is stored.
@@ -65,49 +69,46 @@ class Placement:
         that hold copies of the parameter, as far as they divide it (ZeRO stage 1, Rajbhandari et
         al., 2020).
         """
-        names = [self._names(axes, i, size) for i, size in enumerate(shape)]
+        names = [self._names(axes, shape, dim) for dim in range(len(shape))]
         if self.config.optimizer == "zero" and "embed" in axes:
             dim = axes.index("embed")
             used = {name for entry in names for name in entry}
-            for axis in (EXPERT, FSDP, DATA):
+            for axis in (EXPERT, FSDP, DATA, PIPE):
                 wider = (*names[dim], axis)
-                if axis not in used and shape[dim] % self._product(wider) == 0:
+                if axis not in used and shape[dim] % self.parts(wider) == 0:
                     names[dim] = wider
         return _spec(names)
 
-    def gathers(self, axes: Names, *, experts: bool) -> list[tuple[int, Names]]:
-        """Returns (dimension, mesh axes) to gather before a layer computes with a parameter.
+    def in_order(self, layers: int) -> bool:
+        """Whether so many stacked layers lie on the pipe axis as they are, in equal parts."""
+        return self.virtual_stages == 1 and layers % self.sizes[PIPE] == 0
 
-        Args:
-            axes: its logical dimensions.
-            experts: whether a device computes all experts instead of its own.
-        """
-        split = {"embed": self._embed(axes), "experts": (EXPERT,) if experts else ()}
-        found = ((i, split.get(name, ())) for i, name in enumerate(axes))
-        return [(i, names) for i, names in found if self._product(names) > 1]
+    def parts(self, names: Names) -> int:
+        """Returns into how many parts these mesh axes split."""
+        return math.prod(self.sizes[name] for name in names)
 
-    def _names(self, axes: Names, dim: int, size: int) -> Names:
-        name = axes[dim]
+    def _names(self, axes: Names, shape: tuple[int, ...], dim: int) -> Names:
+        name, size = axes[dim], shape[dim]
         if name not in RULES:
             raise ValueError(
                 f"unknown logical axis {name!r}: add a row to RULES or use one of {list(RULES)}"
             )
-        if name == "embed":
-            return self._embed(axes)
         axis = RULES[name]
-        if axis is None or (name == "kv_heads" and size % self.sizes[axis]):
+        if axis is None:
+            return ()
+        if name == "embed":
+            return (axis, *self._beside_fsdp(axes, shape))
+        if name == "layers" and not self.in_order(size):
+            return ()
+        if name == "kv_heads" and size % self.sizes[axis]:
             return ()
         return (axis,)
 
-    def _embed(self, axes: Names) -> Names:
-        """The dense part may also be split over the expert axis, which otherwise copies it."""
-        axis = RULES["embed"]
-        assert axis is not None
+    def _beside_fsdp(self, axes: Names, shape: tuple[int, ...]) -> Names:
+        """What else splits an embed dimension; pipe comes last, as `model/pipeline.py` wants it."""
         over_expert = self.config.dense == "fsdp_expert" and "experts" not in axes
-        return (axis, EXPERT) if over_expert else (axis,)
-
-    def _product(self, names: Names) -> int:
-        return math.prod(self.sizes[name] for name in names)
+        over_pipe = "layers" in axes and not self.in_order(shape[axes.index("layers")])
+        return ((EXPERT,) if over_expert else ()) + ((PIPE,) if over_pipe else ())
 
 
 def _spec(names: list[Names]) -> PartitionSpec:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.stack import Streams
+from moe_jax.model.streams import Streams
 from moe_jax.model.transformer import Head, Transformer, on_shards
 from moe_jax.nn.embedding import Embedding
 from moe_jax.shapes import IdsBS, WholeBS

@@ -19,7 +19,22 @@ BROKEN = {
         ["exchange.streams=2", "train.accumulation=3", "train.global_batch=16"],
         ["(16)", "48", "accumulation (3)", "streams (2)", "expert (8)", "to 48"],
     ),
-    "pipe": (["mesh.pipe=2"], ["mesh.pipe = 2", "not supported yet", "mesh.pipe=1"]),
+    "pipeline_without_pipe": (
+        ["pipeline.microbatches=4"],
+        ["microbatches = 4", "mesh.pipe > 1", "train.accumulation"],
+    ),
+    "pipeline_microbatches": (
+        ["mesh.pipe=2", "mesh.expert=2", "pipeline.microbatches=3"],
+        ["microbatches (3)", "the 8 sequences", "2 or 4", "12 or 18"],
+    ),
+    "virtual_stages_starve": (
+        ["mesh.pipe=2", "pipeline.virtual_stages=2", "train.remat=full"],
+        ["virtual_stages = 2", "mesh.pipe (2)", "microbatches is 1"],
+    ),
+    "virtual_stages_keep": (
+        ["mesh.pipe=2", "pipeline.virtual_stages=2", "pipeline.microbatches=2"],
+        ["train.remat = none", "a copy of parameters", "full or dispatch"],
+    ),
     "fsdp": (
         ["mesh.fsdp=3", "train.global_batch=24"],
         ["d_model (256)", "mesh.fsdp (3)", "sharding.dense = fsdp", "255 or 258"],

@@ -47,7 +47,7 @@ def test_wrong_device_count_names_both_and_the_remedy(count):
         (["expert=8"], 2, 4, [0, 0, 0, 0, 1, 1, 1, 1]),
         (["data=2", "expert=4"], 2, 4, [0, 0, 0, 0, 1, 1, 1, 1]),
         (["expert=4", "tensor=2"], 2, 4, [0, 0, 1, 1]),
-        (["pipe=2", "expert=4"], 2, 4, [0, 0, 0, 0]),
+        (["pipe=2", "expert=4"], 2, 4, [0, 0, 0, 0, 1, 1, 1, 1]),
         (["data=4", "expert=2"], 4, 2, [0, 0, 1, 1, 2, 2, 3, 3]),
     ],
 )

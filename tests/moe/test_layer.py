@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh
 
 from moe_jax.config import Config, override
 from moe_jax.mesh.axes import AXES
-from moe_jax.moe.exchange import make_exchange
+from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.contract import make_spec
 from moe_jax.moe.layer import MoeLayer
 from moe_jax.sharding.rules import BATCH
@@ -36,7 +36,7 @@ def apply(layer: MoeLayer, x_bsd: jax.Array):
     """Runs the layer as the model does; the counts' leading dimension is the one device."""
     grid = np.array(jax.devices()[:1]).reshape((1,) * len(AXES))
     mesh = Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    exchange = make_exchange(make_spec(Config().exchange, "local", EXPERTS, 1, (0,)))
+    exchange = Exchange(make_spec(Config().exchange, "local", EXPERTS, 1, (0,)))
 
     def local(x):
         y, stats = layer(x, exchange)

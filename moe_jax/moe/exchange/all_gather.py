@@ -5,6 +5,8 @@ for decoding and tiny batches. Rounds are decided per device (and its tensor axi
 message of the exchange depends on them.
 """
 
+import dataclasses
+
 import jax
 
 from moe_jax.mesh.axes import EXPERT
@@ -15,9 +17,10 @@ from moe_jax.moe.exchange.contract import (
     Routing,
     capacity,
 )
-from moe_jax.moe.exchange.local import stay
+from moe_jax.moe.exchange.local import STAY
 from moe_jax.moe.exchange.rounds import serve
 from moe_jax.moe.exchange.stats import exchange_stats
+from moe_jax.moe.exchange.wire import agreement
 from moe_jax.shapes import ChoicesTK, TokensTD
 
 
@@ -31,7 +34,7 @@ def all_gather(
         _gather(x_td),
         everyone,
         experts_fn,
-        stay(spec),
+        dataclasses.replace(STAY, agree=agreement((), spec.tensor)),
         num_experts=spec.experts_per_device,
         capacity=capacity(tokens, top_k, spec.num_experts, spec.capacity_factor),
         overflow=spec.overflow,

@@ -15,14 +15,14 @@ may use collectives over the tensor axis, whose devices therefore run the same r
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moe_jax.config.schema import ExchangeConfig
-from moe_jax.shapes import ChoicesTK, RowsLRD, TokensTD, WeightsTK
+from moe_jax.shapes import ChoicesTK, RowsLRD, WeightsTK
 
 TransportName = Literal["local", "all_gather", "all_to_all"]
 ExpertsFn = Callable[[RowsLRD], RowsLRD]
@@ -66,7 +66,7 @@ class ExchangeSpec:
     devices: int
     capacity_factor: float
     overflow: Literal["rounds", "drop"]
-    #: Host of each device along the flattened (data, fsdp, expert) axes.
+    #: Host of each device along the flattened (pipe, data, fsdp, expert) axes.
     hosts: tuple[int, ...]
     #: Size of the mesh's tensor axis, over which `experts_fn` splits each expert.
     tensor: int = 1
@@ -74,13 +74,6 @@ class ExchangeSpec:
     @property
     def experts_per_device(self) -> int:
         return self.num_experts // self.devices
-
-
-@runtime_checkable
-class Exchange(Protocol):
-    def __call__(
-        self, x_td: TokensTD, routing: Routing, experts_fn: ExpertsFn
-    ) -> tuple[TokensTD, ExchangeStats]: ...
 
 
 def capacity(tokens: int, top_k: int, experts: int, factor: float, sources: int = 1) -> int:

@@ -1,7 +1,5 @@
 """Every expert on every device: nothing is sent, tokens only change order."""
 
-import dataclasses
-
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,
@@ -11,21 +9,15 @@ from moe_jax.moe.exchange.contract import (
 )
 from moe_jax.moe.exchange.rounds import serve
 from moe_jax.moe.exchange.stats import exchange_stats
-from moe_jax.moe.exchange.wire import Wire, agreement
+from moe_jax.moe.exchange.wire import Wire
 from moe_jax.shapes import TokensTD
-
 
 #: Rows are already where their experts are, and nobody else has a say in the rounds.
 STAY = Wire(
     to_experts=lambda rows: rows,
     to_sources=lambda rows: rows,
-    agree=agreement((), tensor=1),
+    agree=lambda rounds: rounds,
 )
-
-
-def stay(spec: ExchangeSpec) -> Wire:
-    """As `STAY`, but the devices that compute an expert together agree on the rounds."""
-    return dataclasses.replace(STAY, agree=agreement((), spec.tensor))
 
 
 def local(
@@ -37,7 +29,7 @@ def local(
         x_td,
         routing,
         experts_fn,
-        stay(spec),
+        STAY,
         num_experts=spec.num_experts,
         capacity=capacity(tokens, top_k, spec.num_experts, spec.capacity_factor),
         overflow=spec.overflow,
