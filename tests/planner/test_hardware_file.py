@@ -62,10 +62,10 @@ def test_mistakes_name_the_file_the_field_and_the_remedy(tmp_path, parts, messag
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot read the hardware file .*nowhere.toml"):
+    with pytest.raises(ValueError, match=r"cannot read the hardware file .*nowhere\.toml"):
         load_hardware(tmp_path / "nowhere.toml")
     (tmp_path / "garbled.toml").write_text("[gpus")
-    with pytest.raises(ValueError, match="garbled.toml is not TOML"):
+    with pytest.raises(ValueError, match=r"garbled\.toml is not TOML"):
         load_hardware(tmp_path / "garbled.toml")
 
 
