@@ -24,6 +24,8 @@ from moe_jax.sharding.rules import BATCH, shard_spec
 from moe_jax.sharding.spmd import on_batch_shards
 
 Streams = tuple[BatchBSD, ...]
+#: Name of the scan over layers in compiled programs and profiles.
+LAYERS = "layers"
 Remat = Literal["none", "full", "dispatch"]
 
 
@@ -71,7 +73,8 @@ class Stack(nnx.Module):
         def step(carry: Streams, layer_state: nnx.State) -> tuple[Streams, list[MoeStats]]:
             return layer(layer_state, carry, positions, segments)
 
-        return jax.lax.scan(step, streams, state)
+        with jax.named_scope(LAYERS):
+            return jax.lax.scan(step, streams, state)
 
 
 def _layer_on_shards(
