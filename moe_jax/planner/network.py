@@ -14,6 +14,7 @@ to 1.3 x (480 against 370 GB/s, github.com/NVIDIA/nccl-tests/issues/212), is lef
 Checked by `tests/planner/test_network.py` against published measurements.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ def group_of(devices: Sequence[int], topology: Topology) -> Group:
     return Group(len(per_host), max(per_host.values()))
 
 
-def axis_group(mesh: MeshConfig, axes: Sequence[str], topology: Topology) -> Group:
+@functools.cache
+def axis_group(mesh: MeshConfig, axes: tuple[str, ...], topology: Topology) -> Group:
     """The shape of the groups that talk over some mesh axes.
 
     Devices are in mesh order (`mesh.build.build_mesh`): inner axes stay inside a host as long as
