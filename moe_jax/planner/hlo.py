@@ -15,7 +15,8 @@ from moe_jax.planner.timeline import COLLECTIVES
 
 @dataclass(frozen=True)
 class HloInstruction:
-    """One line of HLO. `shape` and `attributes` are as printed."""
+    """One line of HLO. `shape` and `attributes` are as printed; a parameter's attributes begin
+    with its number."""
 
     name: str
     opcode: str
@@ -98,7 +99,8 @@ def _instruction(name: str, rest: str) -> HloInstruction:
     opcode, _, tail = call.partition("(")
     close = _closing("(" + tail) - 1
     operands = tuple(re.findall(r"%([\w.\-]+)", tail[:close]))
-    return HloInstruction(name, opcode, shape, operands, tail[close:])
+    attributes = tail if opcode == "parameter" else tail[close:]
+    return HloInstruction(name, opcode, shape, operands, attributes)
 
 
 def _closing(text: str) -> int:
@@ -115,6 +117,15 @@ def called(instruction: HloInstruction) -> tuple[str, ...]:
     """Names of the computations that `instruction` calls."""
     found = _CALLS.findall(instruction.attributes)
     return tuple(n for group in found for n in re.findall(r"[\w.\-]+", group))
+
+
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+def op_name(instruction: HloInstruction) -> str:
+    """Where in the JAX program an instruction comes from; "" where XLA does not say."""
+    found = _OP_NAME.search(instruction.attributes)
+    return found[1] if found else ""
 
 
 def _callers(bodies: dict[str, list[HloInstruction]]) -> dict[str, tuple[str, str]]:
@@ -140,9 +151,14 @@ def collectives(hlo_text: str) -> tuple[Collective, ...]:
     Raises:
         ValueError: for text in a form this parser does not know.
     """
+    found = (collectives_of(computation) for computation in parse_hlo(hlo_text).values())
+    return tuple(collective for some in found for collective in some)
+
+
+def collectives_of(computation: HloComputation) -> tuple[Collective, ...]:
+    """Those of one computation."""
     return tuple(
         _collective(instruction, computation)
-        for computation in parse_hlo(hlo_text).values()
         for instruction in computation.instructions
         if instruction.opcode.removesuffix("-start") in COLLECTIVES
     )
@@ -182,8 +198,13 @@ _DTYPE_BITS = re.compile(r"[a-z]+?(\d+)(?:e\d+m\d+\w*)?$")
 
 def shape_bytes(shape: str) -> int:
     """Bytes of a printed shape; of a tuple, the sum of its parts."""
-    arrays = re.findall(r"([a-z]\w*)\[([\d,<=]*)\]", re.sub(r"\{[^}]*\}", "", shape))
+    arrays = (array.rstrip("]").split("[") for array in array_shapes(shape))
     return sum(_array_bytes(dtype, dims) for dtype, dims in arrays)
+
+
+def array_shapes(shape: str) -> tuple[str, ...]:
+    """The arrays of a printed shape, in order, without layouts: ("bf16[8,4]", "s32[]")."""
+    return tuple(re.findall(r"[a-z]\w*\[[\d,<=]*\]", re.sub(r"\{[^}]*\}", "", shape)))
 
 
 def _array_bytes(dtype: str, dims: str) -> int:
