@@ -6,6 +6,7 @@ The pictures are `page.py` (HTML) and `trace.py` (Chrome's trace events); figure
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from moe_jax.planner.overlap import (
     LayerTimelines,
@@ -18,18 +19,13 @@ from moe_jax.planner.overlap import (
     windows,
 )
 from moe_jax.planner.timeline import Instruction, Timeline
+from moe_jax.planner.work import ATTENTION
 
-Category = str
-
-
-def category(i: Instruction) -> Category:
-    if i.target.startswith("__cudnn$fmha"):
-        return "attention"
-    return "matmul" if "gemm" in i.name or "__cublas" in i.target else "other"
+Category = Literal["matmul", "attention", "other"]
 
 
 @dataclass(frozen=True)
-class Work:
+class Bar:
     """An instruction on the compute lane; times in µs from the layer's start."""
 
     name: str
@@ -41,6 +37,10 @@ class Work:
     origin: str
     start_us: float
     end_us: float
+
+    @property
+    def duration_us(self) -> float:
+        return self.end_us - self.start_us
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Lanes:
 
     title: str
     total_us: float
-    work: tuple[Work, ...]
+    bars: tuple[Bar, ...]
     flights: tuple[Flight, ...]
     #: (from, to): some collective is under way and nothing computes. Disjoint, in order.
     exposed: tuple[tuple[float, float], ...]
@@ -74,11 +74,11 @@ class Lanes:
     overlaps: tuple[Overlap, ...]
 
     def busy_us(self, of: Category) -> float:
-        return sum(w.end_us - w.start_us for w in self.work if w.category == of)
+        return sum(b.duration_us for b in self.bars if b.category == of)
 
     @property
     def compute_us(self) -> float:
-        return sum(w.end_us - w.start_us for w in self.work)
+        return sum(b.duration_us for b in self.bars)
 
     @property
     def communication_us(self) -> float:
@@ -130,8 +130,8 @@ def _lanes(
     return Lanes(
         title=title,
         total_us=timeline.total_us,
-        work=tuple(
-            _work(i) for i in timeline.instructions if not i.collective and i.duration_us > 0
+        bars=tuple(
+            _bar(i) for i in timeline.instructions if not i.collective and i.duration_us > 0
         ),
         flights=tuple(
             Flight(
@@ -164,7 +164,7 @@ def _packed(found: Sequence[Window]) -> Iterable[tuple[Window, int]]:
         yield window, lane
 
 
-def _work(i: Instruction) -> Work:
+def _bar(i: Instruction) -> Bar:
     path = i.op_name.split("/")
     purpose = "gradient" if "transpose(" in i.op_name else ""
     if "rematted_computation" in path:
@@ -172,6 +172,14 @@ def _work(i: Instruction) -> Work:
     # An einsum's own name comes before the primitive it became.
     steps = [p for p in path if p not in ("dot_general", "transpose")]
     label = steps[-1] if i.op_name else i.opcode
-    if category(i) == "attention":
+    if _category(i) == "attention":
         label = "attention"  # the primitive's name says no more, at length
-    return Work(i.name, category(i), label, purpose, i.op_name, i.start_us, i.end_us)
+    return Bar(i.name, _category(i), label, purpose, i.op_name, i.start_us, i.end_us)
+
+
+def _category(i: Instruction) -> Category:
+    """A schedule holds no bodies of fusions, but XLA names those with a matmul inside gemm_..."""
+    if i.target.startswith(ATTENTION):
+        return "attention"
+    is_matmul = i.name.startswith("gemm") or i.target.startswith("__cublas") or i.opcode == "dot"
+    return "matmul" if is_matmul else "other"

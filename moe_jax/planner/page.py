@@ -10,7 +10,7 @@ from html import escape
 from importlib import resources
 from itertools import groupby
 
-from moe_jax.planner.lanes import Flight, Lanes, Work
+from moe_jax.planner.lanes import Bar, Flight, Lanes
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _legend(lanes: Lanes) -> Iterator[str]:
 
 def _lanes(lanes: Lanes) -> Iterator[str]:
     yield '<div class="name">compute</div>\n'
-    yield f'<div class="lane compute">{"".join(_work(w, lanes.total_us) for w in lanes.work)}</div>'
+    yield f'<div class="lane compute">{"".join(_bar(b, lanes.total_us) for b in lanes.bars)}</div>'
     for o in lanes.overlaps:
         exposed = f"{_time(o.own_us)} in all, {_time(o.exposed_us)} exposed"
         yield f'\n<div class="name">{o.count} x {escape(o.kind)}: {exposed}</div>\n'
@@ -137,18 +137,18 @@ def _lanes(lanes: Lanes) -> Iterator[str]:
             yield f'<div class="lane flights" data-of="{escape(o.kind)}">{bars}</div>'
 
 
-def _work(w: Work, total_us: float) -> str:
+def _bar(b: Bar, total_us: float) -> str:
     data = {
-        "category": w.category,
-        "label": w.label,
-        "purpose": w.purpose,
-        "origin": w.origin,
-        "name": w.name,
+        "category": b.category,
+        "label": b.label,
+        "purpose": b.purpose,
+        "origin": b.origin,
+        "name": b.name,
     }
     # Only what may be wide enough to read when zoomed in is worth its bytes.
-    label = f"<span>{escape(w.label)}</span>" if w.end_us - w.start_us > total_us / 1000 else ""
-    place = _place(w.start_us, w.end_us, total_us)
-    return f'<b class="{w.category}" {place} {_data(data)}>{label}</b>'
+    label = f"<span>{escape(b.label)}</span>" if b.duration_us > total_us / 1000 else ""
+    place = _place(b.start_us, b.end_us, total_us)
+    return f'<b class="{b.category}" {place} {_data(data)}>{label}</b>'
 
 
 def _flight(f: Flight, total_us: float) -> str:

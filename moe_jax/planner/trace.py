@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from moe_jax.planner.lanes import Flight, Lanes, Work
+from moe_jax.planner.lanes import Bar, Flight, Lanes
 
 Event = dict[str, Any]
 
@@ -36,7 +36,7 @@ def _layer(pid: int, lanes: Lanes) -> Iterator[Event]:
     yield _metadata("process_name", pid, 0, name=lanes.title)
     yield _metadata("process_sort_index", pid, 0, sort_index=pid)
     tids = count(1)
-    yield from _thread(pid, next(tids), "compute", [_work(w) for w in lanes.work])
+    yield from _thread(pid, next(tids), "compute", [_bar(b) for b in lanes.bars])
     exposed = [_slice("exposed", "exposed", a, b) for a, b in lanes.exposed]
     yield from _thread(pid, next(tids), "exposed", exposed)
     for o in lanes.overlaps:
@@ -63,9 +63,9 @@ def _slice(name: str, category: str, start_us: float, end_us: float, **args: Any
     return {"ph": "X", "name": name, "cat": category, **times, "args": known}
 
 
-def _work(w: Work) -> Event:
-    about = {"purpose": w.purpose, "instruction": w.name, "origin": w.origin}
-    return _slice(w.label, w.category, w.start_us, w.end_us, **about)
+def _bar(b: Bar) -> Event:
+    about = {"purpose": b.purpose, "instruction": b.name, "origin": b.origin}
+    return _slice(b.label, b.category, b.start_us, b.end_us, **about)
 
 
 def _flight(f: Flight) -> Iterator[Event]:

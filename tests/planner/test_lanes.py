@@ -44,13 +44,13 @@ def test_collectives_of_one_lane_never_overlap_and_those_in_flight_together_have
 
 def test_compute_is_sorted_by_what_it_is():
     forward, backward = hand_lanes()
-    assert [(w.category, w.label, w.purpose) for w in forward.work] == [
+    assert [(b.category, b.label, b.purpose) for b in forward.bars] == [
         ("matmul", "td,df->tf", ""),
         ("attention", "attention", ""),
         ("other", "td,df->tf", ""),
         ("other", "td,df->tf", ""),
     ]
-    assert [w.purpose for w in backward.work] == ["gradient"]
+    assert [b.purpose for b in backward.bars] == ["gradient"]
     assert forward.busy_us("attention") == 50
 
 
