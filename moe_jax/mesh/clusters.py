@@ -6,7 +6,7 @@ How many servers there are is `topology.py`; what a chip can do `planner/hardwar
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from moe_jax.planner.hardware import read_rows
@@ -26,7 +26,7 @@ class Cluster:
     nvlink_latency_s: float
     network_latency_s: float
     #: Field name -> citation.
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(hash=False)
 
 
 def parse_clusters(text: str) -> dict[str, Cluster]:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ class Gpu:
     nvlink_links: int
     pcie_bandwidth: float
     #: Field name -> citation.
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(hash=False)
 
     @property
     def tensor_clock_hz(self) -> float:

@@ -55,7 +55,7 @@ def test_microbatches_share_the_batch():
 
 
 def test_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"global_batch \(128\) must be a multiple of 256 = .* 16"):
+    with pytest.raises(ValueError, match=r"global_batch \(128\) .* multiple of 256 .*\(16\)$"):
         _ = share(microbatches=16).tokens
 
 

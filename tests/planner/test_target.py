@@ -75,3 +75,7 @@ def test_gpu_without_a_cluster_needs_one():
         Target(gpu)
     cluster = dataclasses.replace(known_clusters()["h100"], network_bytes_per_s=25e9)
     assert Target(gpu, cluster=cluster).estimator.nic_gbytes_per_s == 22
+
+
+def test_equal_targets_are_one_key():
+    assert len({Target(gpu_by_name("h100"), 2), Target(gpu_by_name("h100"), 2)}) == 1
