@@ -11,8 +11,9 @@ from typing import Literal
 from moe_jax.config.schema import Config
 from moe_jax.mesh.axes import AXES, DATA, EXPERT
 from moe_jax.model.flops import flops_per_token
+from moe_jax.planner.analytic_compute import LayerCompute, Seconds
 from moe_jax.planner.analytic_memory import MemoryModel
-from moe_jax.planner.analytic_time import LayerModel, Seconds
+from moe_jax.planner.analytic_time import LayerModel
 from moe_jax.planner.bounds import Mode
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.figures import Memory, Predicted
@@ -96,7 +97,8 @@ def estimate(
     """
     _check(config, target, mode, skew)
     share = Share(config, mode, layout)
-    model = LayerModel(share, rates_for(target.gpu, calibration), target.topology, skew)
+    compute = LayerCompute(share, rates_for(target.gpu, calibration))
+    model = LayerModel(compute, target.topology, skew)
     step = _step(model)
     return Estimate(
         config,
@@ -138,7 +140,7 @@ def _step(model: LayerModel) -> StepModel:
         if training:
             backward += model.backward(spec) * count
     sends = share.layout.virtual_stages * (2 if training else 1) * model.stage_send()
-    micro = forward + backward + model.head() + Seconds(stages=sends, exposed=sends)
+    micro = forward + backward + model.compute.head() + Seconds(stages=sends, exposed=sends)
     whole = micro * share.microbatches
     if training:
         whole += _last_gradients(model)
@@ -148,7 +150,7 @@ def _step(model: LayerModel) -> StepModel:
         backward * (1 / layers) if training else None,
         whole,
         bubble_s=micro.total * (mesh.pipe - 1) / share.layout.virtual_stages,
-        optimizer_s=model.optimizer() if training else 0.0,
+        optimizer_s=model.compute.optimizer() if training else 0.0,
     )
 
 
@@ -182,7 +184,7 @@ def _predicted(share: Share, target: Target, step_s: float) -> Predicted:
 
 def _assumptions(model: LayerModel) -> tuple[str, ...]:
     share, config = model.share, model.config
-    found = [model.rates.source, _routing(model)]
+    found = [model.compute.rates.source, _routing(model)]
     if share.streams > 1 and share.transport != "local":
         found.append(
             f"a stream's exchange hides behind the other {share.streams - 1} streams' compute; the "
