@@ -12,17 +12,20 @@ from functools import cache
 
 from moe_jax.mesh.topology import Topology
 from moe_jax.planner.figures import NO_TIME, Times
-from moe_jax.planner.hlo import HloComputation, called, collectives_of, op_name
+from moe_jax.planner.hlo import Collective, HloComputation, called, collectives_of, op_name
 from moe_jax.planner.loops import body_of, entry_of, trip_count
-from moe_jax.planner.network import collective_time, group_of
-from moe_jax.planner.overlap import exposed_spans, own_times
+from moe_jax.planner.network import collective_time
+from moe_jax.planner.overlap import exposed_spans, own_times, windows
 from moe_jax.planner.rates import Rates
 from moe_jax.planner.replay import play
-from moe_jax.planner.timeline import Instruction, Timeline
+from moe_jax.planner.timeline import COLLECTIVES, Instruction, Timeline
+from moe_jax.planner.wire import widest_group
 from moe_jax.planner.work import Work, custom_call_target, seconds, work_of
 
 _US = 1e-6
 _CONTROL = ("while", "call", "conditional")
+#: Longer idle moments are waits; bitcasts and the like leave gaps of about 1 µs.
+_WAIT_US = 10.0
 
 
 class Clock:
@@ -47,9 +50,12 @@ class Clock:
     ):
         self.module = module
         self.entry = entry_of(module)
-        self._rates, self._topology, self._calibrated = rates, topology, calibrated
+        self.rates = rates
+        self._topology, self._calibrated = topology, calibrated
         self._scheduled = {t.computation: t for t in timelines}
         self.own_us = own_times(timelines)
+        self._told = _waited_for(timelines)
+        self._bound_untold(timelines)
         self.timeline = cache(self._timeline)
         self.times = cache(self._times)
 
@@ -63,12 +69,45 @@ class Clock:
             return ((min(inner, key=lambda c: self.timeline(c).total_us), 1),)
         return tuple((c, 1) for c in inner)
 
+    @property
+    def untold_loops(self) -> tuple[str, ...]:
+        """Loops outside branches whose number of trips XLA does not know; they count once."""
+        return tuple(
+            i.name
+            for c in self.module.values()
+            for i in c.instructions
+            if i.opcode == "while" and "conditional" not in c.context and trip_count(i) is None
+        )
+
     def own_s(self, computation: str, collective: str) -> float:
         """Seconds that a collective takes by itself."""
-        for i in self.timeline(computation).instructions:
-            if i.name == collective:
-                return self.own_us.get(i.signature, i.duration_us) * _US
+        i = self._find(computation, collective)
+        return self.own_us.get(i.signature, i.duration_us) * _US
+
+    def is_timed(self, computation: str, collective: str) -> bool:
+        """Whether XLA's timeline tells how long a collective takes: something waits for it."""
+        return self._find(computation, collective).signature in self._told
+
+    def _find(self, computation: str, collective: str) -> Instruction:
+        found = (i for i in self.timeline(computation).instructions if i.name == collective)
+        if i := next(found, None):
+            return i
         raise ValueError(f"{collective} is not in the timeline of {computation}")
+
+    def _bound_untold(self, timelines: Sequence[Timeline]) -> None:
+        """A collective that nothing waits for has windows longer than itself; its modelled time
+        is the better bound."""
+        for timeline in timelines:
+            moved = {c.name: c for c in collectives_of(self.module[timeline.computation])}
+            for i in timeline.instructions:
+                if i.name in moved and i.role != "done" and i.signature not in self._told:
+                    modelled_us = self._modelled_s(moved[i.name]) / _US
+                    self.own_us[i.signature] = min(self.own_us[i.signature], modelled_us)
+
+    def _modelled_s(self, collective: Collective) -> float:
+        group = widest_group(collective, self._topology)
+        size = max(collective.operand_bytes, collective.result_bytes)
+        return collective_time(collective.kind, size, group, self._topology)
 
     def _timeline(self, name: str) -> Timeline:
         """The timeline of a computation, loops and attention at their real cost."""
@@ -85,7 +124,7 @@ class Clock:
         known = computation in self._scheduled and not self._calibrated
         if known and not work.kind.startswith("attention"):
             return i.duration_us
-        return seconds(work, self._rates) / _US
+        return seconds(work, self.rates) / _US
 
     def _work(self, name: str, i: Instruction) -> Work:
         computation = self.module[name]
@@ -102,14 +141,9 @@ class Clock:
                 i.name, i.opcode, 0.0, 0.0, "", "", "", "", custom_call_target(i), op_name(i)
             )
             if collective := blocking.get(i.name):
-                group = group_of(
-                    collective.groups[0] or range(self._topology.devices), self._topology
-                )
-                size = max(collective.operand_bytes, collective.result_bytes)
-                alone_s = collective_time(collective.kind, size, group, self._topology)
                 plain = replace(
                     plain,
-                    end_us=alone_s / _US,
+                    end_us=self._modelled_s(collective) / _US,
                     collective=collective.kind,
                     role="sync",
                     signature=f"{computation.name}/{i.name}",
@@ -142,3 +176,17 @@ class Clock:
             exposed_comm_s=sum(b - a for a, b in exposed_spans(timeline)),
         )
         return replace(own * _US + inner, total_s=timeline.total_us * _US)
+
+
+def _waited_for(timelines: Sequence[Timeline]) -> frozenset[str]:
+    """Signatures of collectives that something waits for: their shortest window is their time."""
+    found = set()
+    for timeline in timelines:
+        waits = [(a, b) for a, b in exposed_spans(timeline) if b - a > _WAIT_US]
+        found |= {
+            w.signature
+            for kind in COLLECTIVES
+            for w in windows(timeline, kind)
+            if any(a < w.end_us and w.start_us < b for a, b in waits)
+        }
+    return frozenset(found)

@@ -115,7 +115,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Nic:
-    """How busy a device's network adapter is: bytes over (line rate x time); 0 on one host."""
+    """How busy a device's network adapter is: bytes over (line rate x time)."""
 
     kind: Kind
     line_bytes_per_s: float
@@ -139,7 +139,7 @@ class Wire:
     inter_host_lower_bound_bytes: float | None
     #: None for a program without padded rows.
     rows: Rows | None
-    #: None without a timeline.
+    #: None on one host, and without a timeline.
     nic: Nic | None
 
 
@@ -154,7 +154,7 @@ class CollectiveCost:
     devices: int
     hosts: int
     calls_per_step: int
-    #: compiled: of one call, from XLA's timeline; None where XLA gives none.
+    #: compiled: of one call, from XLA's timeline; None where nothing waits for it there.
     xla_s: float | None
     #: modelled: of one call, the alpha-beta model of `network.py`.
     model_s: float

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_jax.planner.groups import device_groups
 from moe_jax.planner.timeline import COLLECTIVES
 
 
@@ -174,7 +175,7 @@ def _collective(start: HloInstruction, computation: HloComputation) -> Collectiv
         context=computation.context,
         operand_bytes=sum(shape_bytes(o.shape) for o in operands),
         result_bytes=shape_bytes(result.shape),
-        groups=_groups(start),
+        groups=device_groups(start.attributes),
         is_async=start.opcode.endswith("-start") and not is_blocking(start),
     )
 
@@ -217,23 +218,3 @@ def _array_bytes(dtype: str, dims: str) -> int:
     if bits is None:
         raise ValueError(f"HLO element type {dtype!r} is not known to shape_bytes")
     return -(-count * int(bits[1]) // 8)
-
-
-_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-
-
-def _groups(collective: HloInstruction) -> tuple[tuple[int, ...], ...]:
-    found = re.search(
-        r"\b(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\}|\[[^ ]*)",
-        collective.attributes,
-    )
-    if found is None:
-        raise ValueError(f"{collective.name}: no device groups in {collective.attributes[:200]!r}")
-    if iota := _IOTA.match(found[1]):
-        shape, source = (tuple(map(int, iota[i].split(","))) for i in (1, 2))
-        ids = np.arange(np.prod(source)).reshape(source)
-        if iota[3]:
-            ids = ids.transpose(tuple(map(int, iota[3].split(","))))
-        return tuple(tuple(map(int, row)) for row in ids.reshape(shape))
-    rows = re.findall(r"\{([\d,]+)\}", found[1])
-    return tuple(tuple(map(int, row.split(","))) for row in rows)

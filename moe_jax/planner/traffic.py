@@ -17,14 +17,14 @@ from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.bounds import inter_host_lower_bound
 from moe_jax.planner.clock import Clock
 from moe_jax.planner.figures import CollectiveCost, Nic, Rows, Wire
-from moe_jax.planner.network import Group, collective_time, group_of
+from moe_jax.planner.network import collective_time
 from moe_jax.planner.results import Mode
-from moe_jax.planner.wire import Call, calls_per_step, groups_of, sent
+from moe_jax.planner.wire import Call, calls_per_step, sent, widest_group
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one device works on in a step: `microbatches` x `streams` slices of `tokens`."""
+    """What one device works on: `microbatches` x `streams` slices of `tokens`."""
 
     microbatches: int
     streams: int
@@ -35,15 +35,11 @@ class Batch:
         return self.microbatches * self.streams * self.tokens
 
 
-def device_batch(config: Config, mode: Mode) -> Batch:
-    """A device's share of a step. Decoding has one stream and no microbatches."""
+def device_batch(config: Config) -> Batch:
+    """A device's share of a step."""
     mesh = config.mesh
-    shards = mesh.data * mesh.fsdp * mesh.expert
-    if mode == "decode":
-        rows = -(-config.train.global_batch // shards)
-        return Batch(1, 1, rows * config.data.sequence_length)
     microbatches, streams, rows, length = batch_shape(config)
-    return Batch(microbatches, streams, rows * length // shards)
+    return Batch(microbatches, streams, rows * length // (mesh.data * mesh.fsdp * mesh.expert))
 
 
 def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, timed: bool) -> Wire:
@@ -56,7 +52,7 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
     each = [sent(call.collective, topology) for call in calls]
     intra = sum(s.intra_host * call.times for s, call in zip(each, calls, strict=True))
     inter = sum(s.inter_host * call.times for s, call in zip(each, calls, strict=True))
-    tokens = device_batch(config, mode).total
+    tokens = device_batch(config).total
     exchanges = "moe" in config.model.layers and config.mesh.expert > 1
     return Wire(
         kind="compiled",
@@ -67,12 +63,12 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
         inter_host_lower_bound_bytes=(
             inter_host_lower_bound(config, topology, mode) if exchanges else None
         ),
-        rows=exchange_rows(config, mode),
-        nic=_nic(clock, calls, inter, topology) if timed else None,
+        rows=exchange_rows(config),
+        nic=_nic(clock, calls, inter, topology) if timed and topology.hosts > 1 else None,
     )
 
 
-def exchange_rows(config: Config, mode: Mode) -> Rows | None:
+def exchange_rows(config: Config) -> Rows | None:
     """Rows of one forward pass on one device; None without MoE layers.
 
     all_to_all: capacity rows to each expert; all_gather and local: capacity rows of each expert
@@ -82,7 +78,7 @@ def exchange_rows(config: Config, mode: Mode) -> Rows | None:
     if not moe_layers:
         return None
     moe, devices = config.model.moe, config.mesh.expert
-    batch = device_batch(config, mode)
+    batch = device_batch(config)
     transport = choose_transport(config, devices, batch.tokens) if devices > 1 else "local"
     slices = moe_layers * batch.microbatches * batch.streams
     filled = batch.tokens * moe.top_k
@@ -115,9 +111,10 @@ def collective_costs(clock: Clock, topology: Topology, timed: bool) -> tuple[Col
 
 def _cost(clock: Clock, call: Call, count: int, topology: Topology, timed: bool) -> CollectiveCost:
     c = call.collective
-    group = _group(call, topology)
+    group = widest_group(c, topology)
     model_s = collective_time(c.kind, max(c.operand_bytes, c.result_bytes), group, topology)
-    own_s = clock.own_s(c.computation, c.name) if timed else None
+    told = timed and clock.is_timed(c.computation, c.name)
+    own_s = clock.own_s(c.computation, c.name) if told else None
     return CollectiveCost(
         c.kind, c.operand_bytes, group.devices, group.hosts, count, own_s, model_s
     )
@@ -128,7 +125,7 @@ def _nic(clock: Clock, calls: Sequence[Call], inter_host_bytes: float, topology:
     crossing_s = sum(
         call.times * clock.own_s(call.collective.computation, call.collective.name)
         for call in calls
-        if _group(call, topology).hosts > 1
+        if widest_group(call.collective, topology).hosts > 1
     )
     step_s = clock.times(clock.entry).total_s
     return Nic(
@@ -137,9 +134,3 @@ def _nic(clock: Clock, calls: Sequence[Call], inter_host_bytes: float, topology:
         inside_windows=inter_host_bytes / (line * crossing_s) if crossing_s else 0.0,
         over_step=inter_host_bytes / (line * step_s),
     )
-
-
-def _group(call: Call, topology: Topology) -> Group:
-    """Of the groups of a collective, the one over the most hosts."""
-    shapes = [group_of(group, topology) for group in groups_of(call.collective, topology)]
-    return max(shapes, key=lambda g: (g.hosts, -g.devices_per_host))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from moe_jax.mesh.topology import Topology
 from moe_jax.planner.hlo import Collective, HloComputation, collectives_of
 from moe_jax.planner.loops import executions
+from moe_jax.planner.network import Group, group_of
 
 Groups = Sequence[Sequence[int]]
 
@@ -70,6 +71,12 @@ def sent(collective: Collective, topology: Topology) -> Sent:
 def groups_of(collective: Collective, topology: Topology) -> tuple[tuple[int, ...], ...]:
     """The devices that talk to each other; of a permute, its (source, target) pairs."""
     return collective.groups or (tuple(range(topology.devices)),)
+
+
+def widest_group(collective: Collective, topology: Topology) -> Group:
+    """Of a collective's groups, the one over the most hosts."""
+    shapes = {group_of(group, topology) for group in groups_of(collective, topology)}
+    return max(shapes, key=lambda group: (group.hosts, -group.devices_per_host))
 
 
 def _all_to_all(c: Collective, groups: Groups, topology: Topology) -> Sent:
