@@ -98,7 +98,8 @@ class Share:
 
     @property
     def streams(self) -> int:
-        return self.config.exchange.streams
+        # Decoding has one stream, as inference runs it.
+        return 1 if self.mode == "decode" else self.config.exchange.streams
 
     @cached_property
     def stream_tokens(self) -> int:
