@@ -1,0 +1,4 @@
+from moe_jax.cli.quiet import import_jax
+
+# Before any verb's modules import it.
+import_jax()

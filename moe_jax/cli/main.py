@@ -2,13 +2,12 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from moe_jax.cli import doctor, exit_codes, generate, train
+from moe_jax.cli import doctor, exit_codes, generate, plan, train
 
-_VERBS = (train, generate, doctor)
+_VERBS = (train, generate, plan, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,8 +16,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("jax", "orbax", "absl", "grain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # XLA's C++ side logs what concerns nobody (no CUDA driver on a laptop, and so on).
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         return args.run(args)
     except ValueError as error:

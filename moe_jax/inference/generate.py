@@ -61,7 +61,8 @@ class Generator:
         self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(mesh, PartitionSpec())
         options = compiler_options(platform)
-        self._next = jax.jit(
+        #: (params, buffers, tokens, last, key, options=...) -> ids; compiled at its first call.
+        self.next_token = jax.jit(
             self._next_token,
             static_argnames="options",
             out_shardings=replicated,
@@ -98,7 +99,7 @@ class Generator:
             tokens = np.pad(visible, ((0, 0), (0, padding)))[None]
             key = jax.random.fold_in(jax.random.key(options.seed), index)
             following = np.asarray(
-                self._next(
+                self.next_token(
                     self._params,
                     self._buffers,
                     self._on_mesh(tokens),

@@ -1,17 +1,21 @@
 """What connects the devices: hosts, links, memory; from the running job or from a name.
 
-A named topology stands in for a cluster that is not there. The numbers are in `clusters.toml`;
-which device sits where in the mesh is `build.py`.
+A named topology stands in for a cluster that is not there. The numbers of links are in
+`clusters.py`, those of chips in `planner/hardware.py`; which device sits where in the mesh is
+`build.py`.
 """
 
-import functools
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from moe_jax.mesh.clusters import Cluster, known_clusters
+from moe_jax.planner.hardware import gpu_by_device_kind, known_gpus
+
+#: What stands for emulated devices: they share one memory and have no links to describe.
+CPU = "cpu"
 
 #: Fields whose zero means that nobody knows the number.
 MEASURES = (
@@ -53,7 +57,7 @@ class Topology:
         nvlink_latency_s: seconds for one message inside a host.
         network_latency_s: seconds for one message between hosts.
         memory_bytes: per device.
-        device_kind: chip as `clusters.toml` names it, or JAX's device kind if it is not there.
+        device_kind: chip as `gpus.toml` names it, or JAX's device kind if it is not there.
     """
 
     name: str
@@ -113,7 +117,9 @@ def find_topology(cluster: str, devices: Sequence[Device]) -> Topology:
 
 def parse_cluster(cluster: str) -> tuple[str, int, int]:
     """Split "h100-8x2" into chip, devices per host and hosts (0 when not given)."""
-    match = re.fullmatch(r"([a-z]+[a-z0-9]*)-([1-9]\d*)(?:x([1-9]\d*))?", cluster)
+    match = re.fullmatch(
+        r"([a-z][a-z0-9]*(?:-[a-z0-9]*[a-z])?)-([1-9]\d*)(?:x([1-9]\d*))?", cluster
+    )
     if match is None:
         raise TopologyError(
             f"runtime.cluster = {cluster!r} must be detect, or CHIP-DEVICES[xHOSTS] such as "
@@ -125,6 +131,9 @@ def parse_cluster(cluster: str) -> tuple[str, int, int]:
 def named_topology(chip: str, hosts: int, devices_per_host: int) -> Topology:
     """Return a cluster of `chip` servers as `clusters.toml` describes them.
 
+    Args:
+        chip: a GPU's name, or "cpu" for emulated devices, whose links are unknown.
+
     Raises:
         TopologyError: the chip is unknown, or its server holds fewer devices.
     """
@@ -133,18 +142,39 @@ def named_topology(chip: str, hosts: int, devices_per_host: int) -> Topology:
             f"no cluster of {chip!r} is known: use one of {', '.join(_chips())}, or add a table "
             "to moe_jax/mesh/clusters.toml"
         )
-    facts = _chips()[chip]
-    if not 1 <= devices_per_host <= facts["max_devices_per_host"]:
+    if chip == CPU:
+        return _unlinked(f"cpu-{devices_per_host}x{hosts}", hosts, devices_per_host, CPU)
+    memory = known_gpus()[chip].memory_bytes
+    return cluster_topology(known_clusters()[chip], memory, hosts, devices_per_host)
+
+
+def cluster_topology(
+    cluster: Cluster, memory_bytes: int, hosts: int, devices_per_host: int
+) -> Topology:
+    """Return `hosts` servers of a cluster, `devices_per_host` devices each.
+
+    Args:
+        memory_bytes: of one device.
+
+    Raises:
+        TopologyError: a server of the cluster holds fewer devices.
+    """
+    if not 1 <= devices_per_host <= cluster.max_devices_per_host:
         raise TopologyError(
-            f"a {chip} host has 1 to {facts['max_devices_per_host']} devices, not "
-            f"{devices_per_host}: use more hosts, such as {chip}-{facts['max_devices_per_host']}x2"
+            f"a {cluster.name} host has 1 to {cluster.max_devices_per_host} devices, not "
+            f"{devices_per_host}: use more hosts, such as "
+            f"{cluster.name}-{cluster.max_devices_per_host}x2"
         )
     return Topology(
-        name=f"{chip}-{devices_per_host}x{hosts}",
+        name=f"{cluster.name}-{devices_per_host}x{hosts}",
         hosts=hosts,
         devices_per_host=devices_per_host,
-        device_kind=chip,
-        **{measure: facts[measure] for measure in MEASURES},
+        nvlink_bytes_per_s=cluster.nvlink_bytes_per_s,
+        network_bytes_per_s=cluster.network_bytes_per_s,
+        nvlink_latency_s=cluster.nvlink_latency_s,
+        network_latency_s=cluster.network_latency_s,
+        memory_bytes=memory_bytes,
+        device_kind=cluster.name,
     )
 
 
@@ -162,16 +192,12 @@ def detect_topology(devices: Sequence[Device]) -> Topology:
             f"{sorted(per_host.values())} devices per host: give the job the same number of the "
             "same devices on every host"
         )
-    chips = (chip for chip, facts in _chips().items() if _is_kind(kinds[0], facts))
-    chip = next(chips, None)
-    facts = _chips()[chip] if chip else dict.fromkeys(MEASURES, 0)
-    return Topology(
-        name="detected",
-        hosts=len(per_host),
-        devices_per_host=len(devices) // len(per_host),
-        device_kind=chip or kinds[0],
-        **{measure: facts[measure] for measure in MEASURES},
-    )
+    hosts, each = len(per_host), len(devices) // len(per_host)
+    gpu = gpu_by_device_kind(kinds[0])
+    cluster = known_clusters().get(gpu.name) if gpu else None
+    if gpu is None or cluster is None or each > cluster.max_devices_per_host:
+        return _unlinked("detected", hosts, each, gpu.name if gpu else kinds[0])
+    return replace(cluster_topology(cluster, gpu.memory_bytes, hosts, each), name="detected")
 
 
 def host_keys(devices: Sequence[Device]) -> list[tuple[int, int]]:
@@ -189,11 +215,9 @@ def host_keys(devices: Sequence[Device]) -> list[tuple[int, int]]:
     return [(s, 0 if by_slice else p) for s, p in zip(slices, processes, strict=True)]
 
 
-def _is_kind(device_kind: str, facts: dict[str, Any]) -> bool:
-    return any(part in device_kind for part in facts["device_kinds"])
+def _unlinked(name: str, hosts: int, devices_per_host: int, device_kind: str) -> Topology:
+    return Topology(name, hosts, devices_per_host, 0.0, 0.0, 0.0, 0.0, 0, device_kind)
 
 
-@functools.cache
-def _chips() -> dict[str, dict[str, Any]]:
-    text = resources.files("moe_jax.mesh").joinpath("clusters.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+def _chips() -> tuple[str, ...]:
+    return (*known_clusters(), CPU)

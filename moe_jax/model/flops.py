@@ -83,7 +83,7 @@ def total_parameters(config: Config) -> int:
     model = config.model
     tables = 1 if model.tie_embeddings == "tied" else 2
     ends = tables * model.vocab_size * model.d_model + _norm(model)
-    return ends + sum(_layer_parameters(model, spec) for spec in layer_specs(model))
+    return ends + sum(layer_parameters(model, spec) for spec in layer_specs(model))
 
 
 def active_parameters(config: Config) -> int:
@@ -91,20 +91,21 @@ def active_parameters(config: Config) -> int:
     moe = config.model.moe
     layers = sum(spec.kind == "moe" for spec in layer_specs(config.model))
     idle = moe.num_experts - moe.top_k
-    return total_parameters(config) - layers * idle * _expert(config.model)
+    return total_parameters(config) - layers * idle * expert_parameters(config.model)
 
 
 def _visited_elements(model: ModelConfig, spec: LayerSpec) -> int:
     """Elements of a layer's matrices that each token is multiplied with."""
     d, moe = model.d_model, model.moe
     if spec.kind == "dense":
-        return _projections(model) + _matrices(d, model.mlp.d_ff, model.mlp.activation)
+        return projection_elements(model) + mlp_elements(d, model.mlp.d_ff, model.mlp.activation)
     visits = moe.top_k + moe.shared_experts
-    experts = visits * _matrices(d, moe.d_ff, moe.activation)
-    return _projections(model) + d * moe.num_experts + experts
+    experts = visits * mlp_elements(d, moe.d_ff, moe.activation)
+    return projection_elements(model) + d * moe.num_experts + experts
 
 
-def _layer_parameters(model: ModelConfig, spec: LayerSpec) -> int:
+def layer_parameters(model: ModelConfig, spec: LayerSpec) -> int:
+    """Count the parameters of one layer, every expert included."""
     d, moe, mlp = model.d_model, model.moe, model.mlp
     common = _attention(model) + 2 * _norm(model)
     if spec.kind == "dense":
@@ -112,17 +113,18 @@ def _layer_parameters(model: ModelConfig, spec: LayerSpec) -> int:
     shared = 0
     if moe.shared_experts:
         shared = _mlp(d, moe.shared_experts * moe.d_ff, moe.activation, moe.bias)
-    return common + d * moe.num_experts + moe.num_experts * _expert(model) + shared
+    return common + d * moe.num_experts + moe.num_experts * expert_parameters(model) + shared
 
 
 def _attention(model: ModelConfig) -> int:
     config = model.attention
     biases = {"none": 0, "qkv": _qkv_width(model), "all": _qkv_width(model) + model.d_model}
     norms = 2 * config.head_dim if config.qk_norm == "head" else 0
-    return _projections(model) + biases[config.bias] + norms
+    return projection_elements(model) + biases[config.bias] + norms
 
 
-def _projections(model: ModelConfig) -> int:
+def projection_elements(model: ModelConfig) -> int:
+    """Count the elements of an attention's four matrices."""
     output = model.attention.heads * model.attention.head_dim
     return model.d_model * (_qkv_width(model) + output)
 
@@ -131,15 +133,17 @@ def _qkv_width(model: ModelConfig) -> int:
     return (model.attention.heads + 2 * model.attention.kv_heads) * model.attention.head_dim
 
 
-def _expert(model: ModelConfig) -> int:
+def expert_parameters(model: ModelConfig) -> int:
+    """Count the parameters of one expert."""
     return _mlp(model.d_model, model.moe.d_ff, model.moe.activation, model.moe.bias)
 
 
 def _mlp(d: int, f: int, activation: Activation, bias: str) -> int:
-    return _matrices(d, f, activation) + (f + d if bias == "all" else 0)
+    return mlp_elements(d, f, activation) + (f + d if bias == "all" else 0)
 
 
-def _matrices(d: int, f: int, activation: Activation) -> int:
+def mlp_elements(d: int, f: int, activation: Activation) -> int:
+    """Count the elements of an MLP's two matrices, or three where it is gated."""
     return (3 if is_gated(activation) else 2) * d * f
 
 

@@ -63,6 +63,8 @@ class Compiled:
     compile_s: float
     hlo_text: str = field(repr=False)
     schedule_text: str = field(repr=False)
+    #: XLA's module as a serialised HloProto; `buffers.py` reads what is in memory when.
+    buffers: bytes = field(repr=False)
 
     @functools.cached_property
     def timelines(self) -> tuple[Timeline, ...]:
@@ -173,8 +175,9 @@ def _environment(target: Target, dumps: Path) -> dict[str, str]:
     flags = (
         f"--xla_dump_to={dumps}",
         "--xla_dump_latency_hiding_schedule=true",
-        # The schedule is all we want: keep XLA from dumping every module as well.
-        "--xla_dump_hlo_module_re=NOTHING",
+        # As text for the schedule, which has no parser here otherwise; as protos for the buffers.
+        "--xla_dump_hlo_as_text=true",
+        "--xla_dump_hlo_as_proto=true",
         target.estimator.flag(target.devices_per_host),
     )
     return mine | {
@@ -207,4 +210,5 @@ def _result(target: Target, out: Path, i: int) -> Compiled:
         **json.loads((out / f"{i}.json").read_text()),
         hlo_text=(out / f"{i}.hlo").read_text(),
         schedule_text=(out / f"{i}.schedule").read_text(),
+        buffers=(out / f"{i}.buffers").read_bytes(),
     )

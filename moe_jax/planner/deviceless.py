@@ -7,10 +7,10 @@ own for each batch of jobs. Reading what came out is for `timeline.py`, `hlo.py`
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
@@ -53,36 +53,50 @@ def load_builder(spec: str) -> Callable[..., Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a compile left behind."""
+
+    #: Bytes of memory, seconds of tracing and compiling.
+    figures: dict[str, Any]
+    #: The scheduled HLO.
+    hlo_text: str
+    #: XLA's schedule as proto text; "" when the scheduler had nothing to schedule.
+    schedule_text: str
+    #: The module after all passes as a serialised HloProto, which holds its buffer assignment.
+    buffers: bytes
+
+
 def compile_program(
     mesh: Mesh, build: str, kwargs: Mapping[str, Any], options: Mapping[str, Any], dump_dir: Path
-) -> tuple[dict[str, Any], str, str]:
+) -> Program:
     """Build a program on `mesh`, compile it, collect XLA's schedule.
 
     Args:
         build: "module:function"; called as `function(mesh, **kwargs)`, it returns a jitted
             function and the tuple of its abstract arguments (shapes, dtypes, shardings).
         options: XLA options that override `target_options()`.
-        dump_dir: where this process's XLA_FLAGS make XLA write schedules.
-
-    Returns:
-        Figures (bytes of memory, seconds of tracing and compiling), the scheduled HLO text, and
-        the schedule as proto text ("" when the scheduler had nothing to schedule).
+        dump_dir: where this process's XLA_FLAGS make XLA write dumps.
     """
     t0 = time.perf_counter()
     jitted, args = load_builder(build)(mesh, **kwargs)
     lowered = jitted.trace(*args).lower(lowering_platforms=(PLATFORM,))
     t1 = time.perf_counter()
     # XLA names a dump after its module alone: what is there now belongs to someone else.
-    for stale in dump_dir.glob("*.schedule.txt"):
+    for stale in dump_dir.iterdir():
         stale.unlink()
     compiled = lowered.compile(compiler_options=target_options() | dict(options))
     t2 = time.perf_counter()
-    figures = _memory(compiled) | {"trace_s": t1 - t0, "compile_s": t2 - t1}
-    return figures, compiled.as_text(), _schedule(dump_dir)
-
-
-def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     stats: Any = compiled.memory_analysis()
+    return Program(
+        figures=_memory(stats) | {"trace_s": t1 - t0, "compile_s": t2 - t1},
+        hlo_text=compiled.as_text(),
+        schedule_text=_schedule(dump_dir),
+        buffers=_only(dump_dir, "*gpu_after_optimizations.hlo.pb").read_bytes(),
+    )
+
+
+def _memory(stats: Any) -> dict[str, int]:
     return {
         "argument_bytes": stats.argument_size_in_bytes,
         "output_bytes": stats.output_size_in_bytes,
@@ -93,8 +107,13 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
 
 
 def _schedule(dump_dir: Path) -> str:
-    found = sorted(dump_dir.glob("*.schedule.txt"))
-    if len(found) > 1:
+    pattern = "*.schedule.txt"
+    return _only(dump_dir, pattern).read_text() if any(dump_dir.glob(pattern)) else ""
+
+
+def _only(dump_dir: Path, pattern: str) -> Path:
+    found = sorted(dump_dir.glob(pattern))
+    if len(found) != 1:
         names = ", ".join(p.name for p in found)
-        raise ValueError(f"one compile wrote {len(found)} schedules ({names}): which is the job's?")
-    return found[0].read_text() if found else ""
+        raise ValueError(f"one compile wrote {len(found)} files {pattern} ({names}), not 1")
+    return found[0]

@@ -4,7 +4,7 @@
 Nothing here is measured. The whole plan is in `results.py`, how it looks in `render.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 Kind = Literal["compiled", "modelled"]
@@ -51,7 +51,7 @@ class Times:
         compute = matmul + attention + other
 
     Communication is what all collectives take by themselves; the part of it during which nothing
-    computes is exposed.
+    computes is exposed. `attention` is cuDNN's calls: XLA's own attention is made of matmuls.
     """
 
     total_s: float
@@ -65,6 +65,15 @@ class Times:
     @property
     def hidden_comm_s(self) -> float:
         return max(0.0, self.comm_s - self.exposed_comm_s)
+
+    def __add__(self, other: "Times") -> "Times":
+        return Times(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, factor: float) -> "Times":
+        return Times(*(factor * value for value in astuple(self)))
+
+
+NO_TIME = Times(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -95,22 +104,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of d_model that one device sends to experts in a step (main rounds, all layers)."""
+    """Rows that experts are given for one device's tokens, in one forward pass (main rounds)."""
 
     kind: Kind
     #: Rows that hold a token, if routing is balanced.
     filled: int
-    #: Rows sent empty, to make room for imbalance.
+    #: Empty rows, which make room for imbalance.
     padded: int
 
 
 @dataclass(frozen=True)
 class Nic:
-    """How busy a device's network adapter is: bytes over (line rate x time); 0 on one host."""
+    """How busy a device's network adapter is: bytes over (line rate x time)."""
 
     kind: Kind
     line_bytes_per_s: float
-    #: Over the time inside the windows of collectives that cross hosts.
+    #: Over the time that collectives which cross hosts take by themselves.
     inside_windows: float
     #: Over the whole step.
     over_step: float
@@ -130,7 +139,7 @@ class Wire:
     inter_host_lower_bound_bytes: float | None
     #: None for a program without padded rows.
     rows: Rows | None
-    #: None without a timeline.
+    #: None on one host, and without a timeline.
     nic: Nic | None
 
 
@@ -145,10 +154,10 @@ class CollectiveCost:
     devices: int
     hosts: int
     calls_per_step: int
-    #: compiled: of one call, from XLA's timeline; None where XLA gives none.
+    #: compiled: of one call, from XLA's timeline; None where nothing waits for it there.
     xla_s: float | None
-    #: modelled: of one call, the alpha-beta model of `network.py`; None where it has no model.
-    model_s: float | None
+    #: modelled: of one call, the alpha-beta model of `network.py`.
+    model_s: float
 
 
 @dataclass(frozen=True)

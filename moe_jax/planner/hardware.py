@@ -8,9 +8,11 @@ import dataclasses
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Gpu:
     nvlink_links: int
     pcie_bandwidth: float
     #: Field name -> citation.
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(hash=False)
 
     @property
     def tensor_clock_hz(self) -> float:
@@ -50,7 +52,7 @@ class Gpu:
         return self.peak_bf16_flops / (self.sm_count * 4 * self.tensor_bf16_per_core * 2)
 
 
-#: Fields that are no measured or published quantity and so cite nothing.
+#: Fields of a row that are no measured or published quantity and so cite nothing.
 UNSOURCED = ("name", "title", "device_kinds", "sources")
 
 
@@ -67,30 +69,53 @@ def parse_gpus(text: str) -> dict[str, Gpu]:
         ValueError: for a field that is missing, unknown, without a source, or of a wrong type.
     """
     data = tomllib.loads(text)
-    citations = data.get("sources", {})
-    return {name: _gpu(name, row, citations) for name, row in data.get("gpus", {}).items()}
+    return read_rows(Gpu, "GPU", data.get("gpus", {}), data.get("sources", {}))
 
 
-def _gpu(name: str, row: dict, citations: Mapping[str, str]) -> Gpu:
+def read_rows(
+    row_type: type[Row], noun: str, rows: Mapping[str, dict], citations: Mapping[str, str]
+) -> dict[str, Row]:
+    """Turn TOML tables into dataclasses whose every number has a source.
+
+    Args:
+        row_type: a dataclass with the fields `name` and `sources`.
+        noun: what a row is, for errors: "GPU".
+        rows: name -> table.
+        citations: the file's `[sources]`.
+
+    Raises:
+        ValueError: naming the row, the field and what is wrong with it.
+    """
+    return {name: _row(row_type, f"{noun} {name!r}", name, rows[name], citations) for name in rows}
+
+
+def _row(row_type: type[Row], what: str, name: str, row: dict, citations: Mapping[str, str]) -> Row:
     values: dict[str, Any] = {"name": name} | row
-    fields = {f.name: f.type for f in dataclasses.fields(Gpu)}
-    if wrong := sorted(values.keys() ^ fields.keys()):
-        raise ValueError(f"GPU {name!r}: fields missing or unknown: {', '.join(wrong)}")
+    fields = {f.name: f.type for f in dataclasses.fields(row_type)}
+    if missing := sorted(fields.keys() - values.keys()):
+        raise ValueError(f"{what}: fields missing: {', '.join(missing)}: add them")
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(
+            f"{what}: fields unknown: {', '.join(unknown)}: use {', '.join(fields)} only"
+        )
     for key, kind in fields.items():
         if kind in (int, float):
-            values[key] = _number(name, key, kind, values[key])
+            values[key] = _number(what, key, kind, values[key])
     if bare := sorted(fields.keys() - set(UNSOURCED) - row["sources"].keys()):
-        raise ValueError(f"GPU {name!r}: name the source of {', '.join(bare)}")
+        raise ValueError(f"{what}: name the source of {', '.join(bare)} in its sources table")
+    if stray := sorted(row["sources"].keys() - fields.keys()):
+        raise ValueError(f"{what}: sources of no field: {', '.join(stray)}: remove them")
     if unknown := sorted(set(row["sources"].values()) - citations.keys()):
-        raise ValueError(f"GPU {name!r}: add {', '.join(unknown)} to [sources]")
+        raise ValueError(f"{what}: add {', '.join(unknown)} to [sources]")
     values["sources"] = {field: citations[key] for field, key in row["sources"].items()}
-    values["device_kinds"] = tuple(row["device_kinds"])
-    return Gpu(**values)
+    if "device_kinds" in fields:
+        values["device_kinds"] = tuple(row["device_kinds"])
+    return row_type(**values)
 
 
-def _number(name: str, key: str, kind: type, value: Any) -> float | int:
+def _number(what: str, key: str, kind: type, value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
-        raise ValueError(f"GPU {name!r}: {key} must be a positive {kind.__name__}, got {value!r}")
+        raise ValueError(f"{what}: {key} must be a positive {kind.__name__}, got {value!r}")
     return kind(value)
 
 

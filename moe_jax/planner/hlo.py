@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_jax.planner.groups import device_groups
 from moe_jax.planner.timeline import COLLECTIVES
 
 
 @dataclass(frozen=True)
 class HloInstruction:
-    """One line of HLO. `shape` and `attributes` are as printed."""
+    """One line of HLO. `shape` and `attributes` are as printed; a parameter's attributes begin
+    with its number."""
 
     name: str
     opcode: str
@@ -98,7 +100,8 @@ def _instruction(name: str, rest: str) -> HloInstruction:
     opcode, _, tail = call.partition("(")
     close = _closing("(" + tail) - 1
     operands = tuple(re.findall(r"%([\w.\-]+)", tail[:close]))
-    return HloInstruction(name, opcode, shape, operands, tail[close:])
+    attributes = tail if opcode == "parameter" else tail[close:]
+    return HloInstruction(name, opcode, shape, operands, attributes)
 
 
 def _closing(text: str) -> int:
@@ -115,6 +118,15 @@ def called(instruction: HloInstruction) -> tuple[str, ...]:
     """Names of the computations that `instruction` calls."""
     found = _CALLS.findall(instruction.attributes)
     return tuple(n for group in found for n in re.findall(r"[\w.\-]+", group))
+
+
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+def op_name(instruction: HloInstruction) -> str:
+    """Where in the JAX program an instruction comes from; "" where XLA does not say."""
+    found = _OP_NAME.search(instruction.attributes)
+    return found[1] if found else ""
 
 
 def _callers(bodies: dict[str, list[HloInstruction]]) -> dict[str, tuple[str, str]]:
@@ -140,9 +152,14 @@ def collectives(hlo_text: str) -> tuple[Collective, ...]:
     Raises:
         ValueError: for text in a form this parser does not know.
     """
+    found = (collectives_of(computation) for computation in parse_hlo(hlo_text).values())
+    return tuple(collective for some in found for collective in some)
+
+
+def collectives_of(computation: HloComputation) -> tuple[Collective, ...]:
+    """Those of one computation."""
     return tuple(
         _collective(instruction, computation)
-        for computation in parse_hlo(hlo_text).values()
         for instruction in computation.instructions
         if instruction.opcode.removesuffix("-start") in COLLECTIVES
     )
@@ -158,7 +175,7 @@ def _collective(start: HloInstruction, computation: HloComputation) -> Collectiv
         context=computation.context,
         operand_bytes=sum(shape_bytes(o.shape) for o in operands),
         result_bytes=shape_bytes(result.shape),
-        groups=_groups(start),
+        groups=device_groups(start.attributes),
         is_async=start.opcode.endswith("-start") and not is_blocking(start),
     )
 
@@ -182,8 +199,13 @@ _DTYPE_BITS = re.compile(r"[a-z]+?(\d+)(?:e\d+m\d+\w*)?$")
 
 def shape_bytes(shape: str) -> int:
     """Bytes of a printed shape; of a tuple, the sum of its parts."""
-    arrays = re.findall(r"([a-z]\w*)\[([\d,<=]*)\]", re.sub(r"\{[^}]*\}", "", shape))
+    arrays = (array.rstrip("]").split("[") for array in array_shapes(shape))
     return sum(_array_bytes(dtype, dims) for dtype, dims in arrays)
+
+
+def array_shapes(shape: str) -> tuple[str, ...]:
+    """The arrays of a printed shape, in order, without layouts: ("bf16[8,4]", "s32[]")."""
+    return tuple(re.findall(r"[a-z]\w*\[[\d,<=]*\]", re.sub(r"\{[^}]*\}", "", shape)))
 
 
 def _array_bytes(dtype: str, dims: str) -> int:
@@ -196,40 +218,3 @@ def _array_bytes(dtype: str, dims: str) -> int:
     if bits is None:
         raise ValueError(f"HLO element type {dtype!r} is not known to shape_bytes")
     return -(-count * int(bits[1]) // 8)
-
-
-#: mesh['axis_0'=4,'axis_1'=2] {'axis_1'}: devices along the named axes talk to each other.
-_MESH_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
-_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-
-
-def _groups(collective: HloInstruction) -> tuple[tuple[int, ...], ...]:
-    if along := _MESH_AXES.search(collective.attributes):
-        return _mesh_groups(along[1], along[2])
-    found = re.search(
-        r"\b(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\}|\[[^ ]*)",
-        collective.attributes,
-    )
-    if found is None:
-        raise ValueError(f"{collective.name}: no device groups in {collective.attributes[:200]!r}")
-    if iota := _IOTA.match(found[1]):
-        shape, source = (tuple(map(int, iota[i].split(","))) for i in (1, 2))
-        ids = np.arange(np.prod(source)).reshape(source)
-        if iota[3]:
-            ids = ids.transpose(tuple(map(int, iota[3].split(","))))
-        return tuple(tuple(map(int, row)) for row in ids.reshape(shape))
-    rows = re.findall(r"\{([\d,]+)\}", found[1])
-    return tuple(tuple(map(int, row.split(","))) for row in rows)
-
-
-def _mesh_groups(mesh: str, axes: str) -> tuple[tuple[int, ...], ...]:
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
-    along = re.findall(r"'([^']+)'", axes)
-    if re.search(r":\(\d+\)", axes) or "device_ids" in mesh:
-        raise ValueError(f"replica groups of a part of an axis are not known here: {axes}")
-    names = list(sizes)
-    others = [names.index(name) for name in names if name not in along]
-    ids = np.arange(np.prod(list(sizes.values()))).reshape(list(sizes.values()))
-    rows = ids.transpose(others + [names.index(name) for name in along])
-    width = int(np.prod([sizes[name] for name in along]))
-    return tuple(tuple(map(int, row)) for row in rows.reshape(-1, width))

@@ -1,4 +1,5 @@
-"""The programs that deviceless compiles are about: the very functions that training runs.
+"""The programs that deviceless compiles are about: the very functions that training and
+inference run.
 
 Each is a builder for `compile.Job`: called by the worker with a mesh over the target's devices,
 it returns a jitted function and its abstract arguments.
@@ -8,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.config import Config
 from moe_jax.data.batch import Batch, batch_shape
+from moe_jax.inference.generate import Generator
+from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.train.batch_sharding import BATCH_SPEC
@@ -31,6 +34,25 @@ def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[
     steps = _steps(mesh, config, devices_per_host)
     params, buffers = steps.skeleton.abstract(mesh)
     return steps.jit_evaluate(), (params, buffers, abstract_batch(steps.config, mesh))
+
+
+def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
+    """The next token of each sequence of the global batch, at once and greedily.
+
+    There is no cache yet: a step is a forward pass over the whole window.
+    """
+    steps = _steps(mesh, config, devices_per_host)
+    rows, length = steps.config.train.global_batch, steps.config.data.sequence_length
+    params, buffers = steps.skeleton.abstract(mesh)
+    generator = Generator(
+        steps.skeleton, steps.parallel, params, buffers, samples=rows, platform="gpu"
+    )
+    split = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    tokens = jax.ShapeDtypeStruct((1, rows, length), jnp.int32, sharding=split)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    greedy = SamplingOptions(temperature=0)
+    return generator.next_token, (params, buffers, tokens, scalar, key, greedy)
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:

@@ -4,11 +4,15 @@ Its groups of figures are defined in `figures.py`; `plan.py` makes it, `render.p
 """
 
 import dataclasses
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rich.console import Console, Group, RenderableType
+
 from moe_jax.config.schema import Config
+from moe_jax.planner import render
 from moe_jax.planner.figures import CollectiveCost, Memory, Predicted, Step, Wire
 from moe_jax.planner.target import Target
 from moe_jax.planner.timeline import Timeline
@@ -18,7 +22,11 @@ Mode = Literal["forward", "train", "decode"]
 
 @dataclass(frozen=True)
 class Plan:
-    """All figures of one program. `to_json()` is the machine's view, printing it the reader's."""
+    """All figures of one program: tables for rich and notebooks, `to_json()` for machines.
+
+    `timelines` are those that XLA's scheduler made, order as compiled, attention (and all that a
+    calibration knows) at its real cost.
+    """
 
     config: Config
     target: Target
@@ -33,7 +41,6 @@ class Plan:
     assumptions: tuple[str, ...]
     #: Package -> version.
     versions: Mapping[str, str]
-    #: One per scheduled computation, attention (and what a calibration knows) at its real cost.
     timelines: tuple[Timeline, ...] = field(repr=False)
 
     @property
@@ -55,6 +62,30 @@ class Plan:
             "fits": self.fits,
             **{name: _plain(getattr(self, name)) for name in groups},
         }
+
+    def __rich__(self) -> Group:
+        return Group(*self._parts())
+
+    def _repr_html_(self) -> str:
+        console = Console(record=True, width=120, file=io.StringIO())
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _parts(self) -> Iterator[RenderableType]:
+        target = self.target
+        where = f"{target.hosts} x {target.devices_per_host} {target.gpu.title}"
+        yield f"{self.config.name}, {self.mode}, compiled for {where}\n"
+        yield render.memory_table(self.memory)
+        if self.step:
+            yield render.time_table(self.step)
+        yield render.wire_table(self.wire)
+        if self.collectives:
+            yield render.collectives_table(self.collectives)
+        if self.predicted:
+            yield render.speed_table(self.predicted)
+        yield "Assumptions"
+        yield from (f"  - {assumption}" for assumption in self.assumptions)
+        yield "  - " + ", ".join(f"{name} {number}" for name, number in self.versions.items())
 
 
 def _target_json(target: Target) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """What XLA must be told about GPUs that are not there: the target text, the estimator's settings.
 
-The numbers of a chip live in `gpus.toml`; starting a compile in `compile.py`.
+The numbers of a chip live in `gpus.toml`, those of links in `mesh/clusters.toml`; starting a
+compile in `compile.py`.
 """
 
 from dataclasses import dataclass
 
+from moe_jax.mesh.clusters import Cluster, known_clusters
+from moe_jax.mesh.topology import Topology, cluster_topology
 from moe_jax.planner.hardware import Gpu
+from moe_jax.planner.network import NETWORK_EFFICIENCY
 
 # XLA's PrimitiveType numbers (xla_data.proto), by what executes them.
 _S32, _U32, _F16, _F32, _F64, _BF16 = 4, 8, 10, 11, 12, 16
@@ -39,12 +43,13 @@ _DRIVER, _TOOLKIT, _CUDNN = "13.0.0", "12.8.0", (9, 10, 0)
 class Estimator:
     """Settings of XLA's analytical collective model; XLA takes them as integers.
 
-    The defaults reproduce measured all-to-alls across hosts (43 to 58 GB/s per GPU, DeepEP's
-    tables, EP16 to EP64). XLA's own (25 GB/s, 31 µs per peer, peers in series) are 7 x too slow.
+    XLA's own (25 GB/s, 31 µs per peer, peers in series) make an all-to-all across hosts 7 x too
+    slow. `estimator_for` derives the rate from the cluster; a round trip of 1 µs and as much per
+    chunk are `network.PEER_OVERHEAD_S`.
     """
 
     #: GB/s (not Gb/s, whatever XLA's flag is called) of one GPU's network adapter.
-    nic_gbytes_per_s: int = 45
+    nic_gbytes_per_s: int
     rtt_us: int = 1
     chunk_prep_us: int = 1
 
@@ -57,14 +62,26 @@ class Estimator:
         )
 
 
+def estimator_for(cluster: Cluster) -> Estimator:
+    """XLA's estimator settings for a cluster: the rate that its adapters reach."""
+    rate = NETWORK_EFFICIENCY * cluster.network_bytes_per_s
+    return Estimator(nic_gbytes_per_s=max(1, round(rate / 1e9)))
+
+
 @dataclass(frozen=True)
 class Target:
-    """A cluster to compile for: `hosts` x `devices_per_host` GPUs of one kind."""
+    """A cluster to compile for: `hosts` x `devices_per_host` GPUs of one kind.
+
+    Attributes:
+        cluster: the servers and their links; None takes the known cluster of the GPU's name.
+        estimator: settings of XLA's collective model; None derives them from the cluster.
+    """
 
     gpu: Gpu
     hosts: int = 1
     devices_per_host: int = 8
-    estimator: Estimator = Estimator()
+    cluster: Cluster = None  # type: ignore[assignment]  # always set after __post_init__
+    estimator: Estimator = None  # type: ignore[assignment]
 
     def __post_init__(self):
         if self.hosts < 1 or self.devices_per_host < 1:
@@ -72,10 +89,27 @@ class Target:
                 f"a target needs at least 1 host and 1 device per host, got hosts = {self.hosts}, "
                 f"devices_per_host = {self.devices_per_host}"
             )
+        if self.cluster is None:
+            object.__setattr__(self, "cluster", _known_cluster(self.gpu))
+        if self.estimator is None:
+            object.__setattr__(self, "estimator", estimator_for(self.cluster))
+        # Refuses a host with more devices than the cluster's servers have.
+        assert self.topology.devices == self.devices
 
     @property
     def devices(self) -> int:
         return self.hosts * self.devices_per_host
+
+    @property
+    def topology(self) -> Topology:
+        """Hosts, links and memory.
+
+        Raises:
+            TopologyError: a server of the cluster holds fewer devices.
+        """
+        return cluster_topology(
+            self.cluster, self.gpu.memory_bytes, self.hosts, self.devices_per_host
+        )
 
     @property
     def has_timeline(self) -> bool:
@@ -85,6 +119,16 @@ class Target:
         any compute), Hopper and Blackwell real ones.
         """
         return float(self.gpu.compute_capability) >= 9
+
+
+def _known_cluster(gpu: Gpu) -> Cluster:
+    known = known_clusters()
+    if gpu.name not in known:
+        raise ValueError(
+            f"no cluster of {gpu.name!r} is known (there are {', '.join(known)}): pass "
+            f"Target(cluster=...), or add [clusters.{gpu.name}] to the file that has the GPU"
+        )
+    return known[gpu.name]
 
 
 def target_text(gpu: Gpu) -> str:

@@ -1,8 +1,8 @@
 """`python -m moe_jax.planner.worker REQUEST.json OUT_DIR`: compile a batch of jobs, one by one.
 
 Started by `compile.py`, which also prepares the environment and defines both formats; no one else
-calls this. Results are written as each job ends: `I.json` (figures), `I.hlo`, `I.schedule`, or
-`error.json` for the first job that fails, after which the worker stops.
+calls this. Results are written as each job ends: `I.json` (figures), `I.hlo`, `I.schedule`,
+`I.buffers`, or `error.json` for the first job that fails, after which the worker stops.
 """
 
 import json
@@ -39,12 +39,13 @@ def _run(i: int, job: dict, request: dict, out: Path) -> None:
         request["devices_per_host"],
         MeshConfig(**job["mesh"]),
     )
-    figures, hlo, schedule = compile_program(
+    program = compile_program(
         mesh, job["build"], job["kwargs"], job["options"], Path(request["dump_dir"])
     )
-    (out / f"{i}.hlo").write_text(hlo)
-    (out / f"{i}.schedule").write_text(schedule)
-    (out / f"{i}.json").write_text(json.dumps(figures))
+    (out / f"{i}.hlo").write_text(program.hlo_text)
+    (out / f"{i}.schedule").write_text(program.schedule_text)
+    (out / f"{i}.buffers").write_bytes(program.buffers)
+    (out / f"{i}.json").write_text(json.dumps(program.figures))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_named_cluster_has_its_servers_numbers():
     assert [h100.host_of(i) for i in (0, 7, 8, 15)] == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("chip", ["h100", "h200", "a100", "b200"])
+@pytest.mark.parametrize("chip", ["h100", "h200", "a100-80gb", "b200"])
 def test_every_gpu_cluster_is_complete_and_ordered(chip):
     topology = named_topology(chip, 1, 8)
     assert topology.unknown == ()
@@ -56,7 +56,12 @@ def test_device_outside_the_cluster_is_refused(index):
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("h100-8", ("h100", 8, 0)), ("h100-8x2", ("h100", 8, 2)), ("cpu-4x16", ("cpu", 4, 16))],
+    [
+        ("h100-8", ("h100", 8, 0)),
+        ("h100-8x2", ("h100", 8, 2)),
+        ("cpu-4x16", ("cpu", 4, 16)),
+        ("a100-80gb-8x2", ("a100-80gb", 8, 2)),
+    ],
 )
 def test_cluster_name_is_parsed(name, parts):
     assert parse_cluster(name) == parts
@@ -64,7 +69,7 @@ def test_cluster_name_is_parsed(name, parts):
 
 @pytest.mark.parametrize("name", ["h100", "h100-", "h100-8x", "h100-0", "8xh100", "H100-8", ""])
 def test_garbled_cluster_name_shows_the_form_and_the_chips(name):
-    with pytest.raises(TopologyError, match=r"h100-8x2.*chips h100, h200, a100, b200, cpu"):
+    with pytest.raises(TopologyError, match=r"h100-8x2.*chips h100, h200, a100-80gb, b200, cpu"):
         parse_cluster(name)
 
 
@@ -114,6 +119,11 @@ def test_unknown_chip_keeps_its_name_and_marks_its_numbers():
     topology = detect_topology(fake(1, 8, device_kind="Quantum X1"))
     assert topology.device_kind == "Quantum X1"
     assert len(topology.unknown) == 5
+
+
+@pytest.mark.parametrize("kind", ["NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", "NVIDIA H200 NVL"])
+def test_a_relative_of_a_known_chip_does_not_borrow_its_links(kind):
+    assert "nvlink_bytes_per_s" in detect_topology(fake(1, 8, device_kind=kind)).unknown
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,12 @@ def test_a_users_own_file_is_read():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sm_count": None}, "missing or unknown: sm_count"),
-        ({"colour": "green"}, "missing or unknown: colour"),
+        ({"sm_count": None}, "GPU 'mine': fields missing: sm_count"),
+        ({"colour": "green"}, "fields unknown: colour: use name"),
         ({"sm_count": 1.5}, "sm_count must be a positive int, got 1.5"),
         ({"memory_bandwidth": 0.0}, "memory_bandwidth must be a positive float"),
         ({"sources": {"sm_count": "s"}}, "name the source of clock_hz"),
+        ({"sources": gpu_by_name("h100").sources | {"colour": "s"}}, "of no field: colour"),
     ],
 )
 def test_mistakes_in_a_file_are_named(changes, message):

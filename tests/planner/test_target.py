@@ -1,9 +1,11 @@
 """What XLA is told about a GPU, and targets that make no sense."""
 
+import dataclasses
 import re
 
 import pytest
 
+from moe_jax.mesh.clusters import known_clusters
 from moe_jax.planner.hardware import gpu_by_name
 from moe_jax.planner.target import Estimator, Target, target_text
 
@@ -49,3 +51,31 @@ def test_estimator_settings_are_integers_and_know_the_host():
 def test_empty_target_is_refused():
     with pytest.raises(ValueError, match="hosts = 0"):
         Target(gpu_by_name("h100"), hosts=0)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("h100", 45), ("h200", 45), ("a100-80gb", 22)])
+def test_estimator_takes_the_rate_of_the_clusters_adapters(name, rate):
+    assert Target(gpu_by_name(name), hosts=2).estimator.nic_gbytes_per_s == rate
+
+
+def test_topology_has_the_clusters_links_and_the_chips_memory():
+    target = Target(gpu_by_name("h200"), hosts=2)
+    assert (target.topology.name, target.topology.devices) == ("h200-8x2", target.devices)
+    assert target.topology.memory_bytes == target.gpu.memory_bytes
+
+
+def test_host_with_more_devices_than_its_servers_is_refused():
+    with pytest.raises(ValueError, match="h100 host has 1 to 8 devices, not 16"):
+        Target(gpu_by_name("h100"), hosts=1, devices_per_host=16)
+
+
+def test_gpu_without_a_cluster_needs_one():
+    gpu = dataclasses.replace(gpu_by_name("h100"), name="mine")
+    with pytest.raises(ValueError, match=r"no cluster of 'mine'.*Target\(cluster=...\)"):
+        Target(gpu)
+    cluster = dataclasses.replace(known_clusters()["h100"], network_bytes_per_s=25e9)
+    assert Target(gpu, cluster=cluster).estimator.nic_gbytes_per_s == 22
+
+
+def test_equal_targets_are_one_key():
+    assert len({Target(gpu_by_name("h100"), 2), Target(gpu_by_name("h100"), 2)}) == 1

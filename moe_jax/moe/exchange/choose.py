@@ -11,6 +11,8 @@ from moe_jax.moe.exchange.contract import TransportName, capacity
 
 logger = logging.getLogger(__name__)
 
+_CHOICES: tuple[TransportName, ...] = ("all_to_all", "all_gather")
+
 
 def rows_sent(transport: TransportName, tokens: int, config: Config, devices: int) -> int:
     """Returns rows of d_model that one device sends in one exchange, both ways together.
@@ -29,19 +31,24 @@ def rows_sent(transport: TransportName, tokens: int, config: Config, devices: in
     return 0
 
 
-def choose_transport(config: Config, devices: int, tokens: int) -> TransportName:
+def cheapest_transport(config: Config, devices: int, tokens: int) -> TransportName:
     """Returns the config's transport, with "auto" resolved for `tokens` per device and stream."""
     wanted = config.exchange.transport
     if wanted != "auto":
         return wanted
     if devices == 1:
         return "local"
-    names: tuple[TransportName, ...] = ("all_to_all", "all_gather")
-    rows = {name: rows_sent(name, tokens, config, devices) for name in names}
-    best = min(names, key=rows.__getitem__)
-    logger.info(
-        "exchange.transport=auto: %s (rows sent per device and stream: %s)",
-        best,
-        ", ".join(f"{name} {count}" for name, count in rows.items()),
-    )
+    return min(_CHOICES, key=lambda name: rows_sent(name, tokens, config, devices))
+
+
+def choose_transport(config: Config, devices: int, tokens: int) -> TransportName:
+    """Returns `cheapest_transport`, and logs why where there was a choice."""
+    best = cheapest_transport(config, devices, tokens)
+    if config.exchange.transport == "auto" and devices > 1:
+        rows = {name: rows_sent(name, tokens, config, devices) for name in _CHOICES}
+        logger.info(
+            "exchange.transport=auto: %s (rows sent per device and stream: %s)",
+            best,
+            ", ".join(f"{name} {count}" for name, count in rows.items()),
+        )
     return best

@@ -20,7 +20,8 @@ from moe_jax.moe.exchange.rows import Queues, make_queues, to_rows, window
 from moe_jax.moe.exchange.wire import Wire
 from moe_jax.shapes import TokensTD
 
-#: Names of what arrived from other devices, for rematerialisation policies.
+#: Names what arrived from other devices in the main round, for rematerialisation policies. Those of
+#: further rounds have no name: a policy would keep all of them, whether they take place or not.
 RECEIVED = "exchange_received"
 
 
@@ -86,10 +87,12 @@ def _round(
     wire: Wire,
     capacity: int,
 ) -> TokensTD:
-    """One trip to the experts and back."""
+    """One trip to the experts and back; the main round's index is a plain 0."""
     at = window(queues, index, capacity)
     rows_ecd = to_rows(x_td, at).reshape(-1, capacity, x_td.shape[-1])
-    received_lrd = checkpoint_name(wire.to_experts(rows_ecd), RECEIVED)
+    received_lrd = wire.to_experts(rows_ecd)
+    if isinstance(index, int):
+        received_lrd = checkpoint_name(received_lrd, RECEIVED)
     return combine(wire, capacity, experts_fn(received_lrd), routing.weights_tk, at)
 
 

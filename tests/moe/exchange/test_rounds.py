@@ -10,7 +10,7 @@ from exchange_reference import make_problem
 
 from moe_jax.moe.exchange.contract import Routing
 from moe_jax.moe.exchange.local import STAY
-from moe_jax.moe.exchange.rounds import serve
+from moe_jax.moe.exchange.rounds import RECEIVED, serve
 
 TOKENS, EXPERTS, TOP_K, SIZE = 16, 4, 1, 3
 
@@ -79,3 +79,27 @@ def test_empty_queues_still_pay_for_the_main_round():
     assert float(served.rounds) == 0
     assert float(served.padded) == EXPERTS * 2
     np.testing.assert_array_equal(served.y_td, 0)
+
+
+def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
+    problem = make_problem("balanced", TOKENS, EXPERTS, TOP_K, SIZE)
+    capacity = 4  # 4 rounds at most
+
+    def run(x_td):
+        served = serve(
+            x_td,
+            Routing(jnp.asarray(problem.experts_tk), jnp.asarray(problem.weights_tk)),
+            jnp.sin,
+            STAY,
+            num_experts=EXPERTS,
+            capacity=capacity,
+            overflow="rounds",
+        )
+        return served.y_td
+
+    keep = jax.checkpoint_policies.save_only_these_names(RECEIVED)
+    kept = jax.make_jaxpr(lambda x: jax.vjp(jax.checkpoint(run, policy=keep), x))(
+        jnp.asarray(problem.x_td)
+    )
+    sizes = [value.aval.size for value in kept.jaxpr.outvars]
+    assert max(sizes) == EXPERTS * capacity * SIZE

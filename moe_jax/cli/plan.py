@@ -1,0 +1,144 @@
+"""`moe-jax plan CONFIG`: memory, overlap, network and speed on a cluster that is not there.
+
+What is compiled and read off is `planner/plan.py`; nothing here computes a figure.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from moe_jax.cli import exit_codes
+from moe_jax.cli.options import add_config_arguments, load
+from moe_jax.config import Config
+from moe_jax.mesh.build import mesh_shape
+from moe_jax.planner.calibration import Calibration, load_calibration
+from moe_jax.planner.hardware_file import known_hardware, load_hardware
+from moe_jax.planner.overlap import (
+    OverlapLost,
+    layer_timelines,
+    own_times,
+    require_hidden,
+)
+from moe_jax.planner.plan import plan
+from moe_jax.planner.results import Mode, Plan
+from moe_jax.planner.target import Target
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "plan",
+        help="say what a config needs on a cluster, and how fast it is there",
+        description=(
+            "Compile the very program that would run, for a cluster that is not there, and print "
+            "its memory, times, network traffic and speed. Every line says whether it is compiled "
+            "(XLA's own result) or modelled (arithmetic on the assumptions listed)."
+        ),
+    )
+    add_config_arguments(parser)
+    add_target_arguments(parser)
+    parser.add_argument(
+        "--mode",
+        choices=get_args(Mode),
+        default="forward",
+        help="the program: a batch's loss (forward, the default), the training step, or the next "
+        "token of each sequence",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument(
+        "--require-hidden",
+        type=share,
+        metavar="SHARE",
+        help=f"fail (exit code {exit_codes.NOT_HIDDEN}) unless this share of each layer's "
+        "all-to-all hides, such as 0.9",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe the cluster and how its speed is known."""
+    group = parser.add_argument_group("the cluster")
+    group.add_argument("--gpu", default="h100", metavar="NAME", help="h100 (default), h200, ...")
+    group.add_argument("--hosts", type=int, metavar="N", help="default: as many as the mesh fills")
+    group.add_argument("--devices-per-host", type=int, metavar="N", help="default: 8, or the mesh")
+    group.add_argument("--hardware", type=Path, metavar="FILE", help="GPUs and clusters of yours")
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="rates measured by `moe-jax bench calibrate`, in place of XLA's estimates of compute",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans, prints, writes; returns an exit code.
+
+    Raises:
+        ValueError: the config, the target or a file is wrong, or the plan extra is missing.
+    """
+    config = load(args)
+    target, calibration = chosen_target(args, config), chosen_calibration(args)
+    require_writable(args.json)
+    made = plan(config, target, args.mode, calibration=calibration)
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(made)
+    if args.json:
+        args.json.write_text(json.dumps(made.to_json(), indent=2) + "\n", encoding="utf-8")
+    return exit_codes.OK if args.require_hidden is None else _judge(made, args.require_hidden)
+
+
+def chosen_target(args: argparse.Namespace, config: Config) -> Target:
+    """The cluster that `add_target_arguments` asked for; sizes left open fit the mesh.
+
+    Raises:
+        ValueError: an unknown GPU, or a mesh that does not fill whole hosts.
+    """
+    hardware = load_hardware(args.hardware) if args.hardware else known_hardware()
+    devices = math.prod(mesh_shape(config.mesh))
+    per_host = args.devices_per_host or min(8, devices)
+    hosts = args.hosts or -(-devices // per_host)
+    if hosts * per_host != devices:
+        raise ValueError(
+            f"the mesh has {devices} devices and {hosts} hosts x {per_host} are {hosts * per_host}:"
+            " set --hosts and --devices-per-host so that their product is the mesh's, or change "
+            "the mesh with --set mesh.expert=..."
+        )
+    return hardware.target(args.gpu, hosts, per_host)
+
+
+def chosen_calibration(args: argparse.Namespace) -> Calibration | None:
+    """The calibration that `add_target_arguments` asked for."""
+    return load_calibration(args.calibration) if args.calibration else None
+
+
+def require_writable(path: Path | None) -> None:
+    """Refuse, before anything compiles, a file that could not be written afterwards."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"cannot write {path}: give a file in a directory that exists")
+
+
+def share(text: str) -> float:
+    """Parse a share of 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1, such as 0.9")
+    return value
+
+
+def _judge(made: Plan, hidden: float) -> int:
+    """Prints whether each layer hides its exchange; returns the exit code."""
+    layers, own = layer_timelines(made.timelines), own_times(made.timelines)
+    found = (*layers.forward, *layers.backward)
+    if not found:
+        raise ValueError("--require-hidden: this program has no all-to-all in its layers")
+    for timeline in found:
+        direction = "backward" if timeline.is_backward else "forward"
+        try:
+            print(f"{direction} layer hides: {require_hidden(timeline, hidden, own=own)}")
+        except OverlapLost as lost:
+            print(f"moe-jax plan: {direction} layer: {lost}", file=sys.stderr)
+            return exit_codes.NOT_HIDDEN
+    return exit_codes.OK

@@ -1,0 +1,65 @@
+"""Which devices a collective connects: the forms in which HLO prints groups.
+
+What the collective moves is read in `hlo.py`.
+"""
+
+import math
+import re
+
+import numpy as np
+
+Groups = tuple[tuple[int, ...], ...]
+
+_LISTS = re.compile(r"(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\})")
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+_AXIS = re.compile(r"'(\w+)'=(\d+)")
+#: An axis, or the part of it that has `size` and lies inside parts of `before`: 'a' or 'a':(2)4.
+_PART = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
+
+
+def device_groups(attributes: str) -> Groups:
+    """Read `replica_groups` or `source_target_pairs` of a printed instruction.
+
+    Returns:
+        The groups; for a permute, its (source, target) pairs; () for a group of all devices.
+
+    Raises:
+        ValueError: for a form that is not known here.
+    """
+    if found := _LISTS.search(attributes):
+        return tuple(_numbers(row) for row in re.findall(r"\{([\d,]+)\}", found[1]))
+    if found := _IOTA.search(attributes):
+        shape, source = _numbers(found[1]), _numbers(found[2])
+        ids = np.arange(math.prod(source)).reshape(source)
+        return _rows((ids.transpose(_numbers(found[3])) if found[3] else ids).reshape(shape))
+    found = _MESH.search(attributes)
+    if found and not _AXIS.sub("", found[1]).strip(", "):
+        return _over_axes({name: int(size) for name, size in _AXIS.findall(found[1])}, found[2])
+    raise ValueError(f"no device groups in a form known here: {attributes[:200]!r}")
+
+
+def _over_axes(sizes: dict[str, int], over: str) -> Groups:
+    """Groups along some axes (or parts of axes) of a mesh whose devices are in order."""
+    ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    names = list(sizes)
+    inner = []
+    for name, before, size in _PART.findall(over):
+        if before:
+            at = names.index(name)
+            parts = (int(before), int(size), ids.shape[at] // (int(before) * int(size)))
+            ids = ids.reshape(*ids.shape[:at], *parts, *ids.shape[at + 1 :])
+            names[at : at + 1] = [f"{name} before", f"{name}:{size}", f"{name} after"]
+            name = f"{name}:{size}"
+        inner.append(name)
+    places = [names.index(name) for name in inner]
+    rows = np.moveaxis(ids, places, range(-len(places), 0))
+    return _rows(rows.reshape(-1, math.prod(ids.shape[place] for place in places)))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
+
+
+def _rows(ids: np.ndarray) -> Groups:
+    return tuple(tuple(int(i) for i in row) for row in ids)

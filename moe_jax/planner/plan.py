@@ -1,0 +1,172 @@
+"""`plan(config, target) -> Plan`: compile the very program for a cluster that is not there, and
+read off what it needs and how fast it is.
+
+Compiling is `compile.py`, the programs are `programs.py`; memory, times, bytes and speed are
+`memory.py`, `clock.py` with `phases.py`, `traffic.py` and `predict.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from moe_jax.config import Config, check, override
+from moe_jax.model.pattern import segments
+from moe_jax.planner.buffers import parse_buffers
+from moe_jax.planner.calibration import Calibration
+from moe_jax.planner.clock import Clock
+from moe_jax.planner.compile import Compiled, Job, compile_all
+from moe_jax.planner.hlo import parse_hlo
+from moe_jax.planner.memory import make_memory
+from moe_jax.planner.phases import make_step
+from moe_jax.planner.predict import predict
+from moe_jax.planner.rates import rates_for
+from moe_jax.planner.results import Mode, Plan
+from moe_jax.planner.target import Target
+from moe_jax.planner.traffic import collective_costs, make_wire
+
+#: Mode -> the function of `programs.py` that builds its program.
+PROGRAMS: dict[Mode, str] = {"forward": "forward", "train": "train_step", "decode": "decode"}
+#: What inference does differently from training; see `moe-jax generate`.
+_DECODE = ("exchange.streams=1", "exchange.overflow=rounds", "train.accumulation=1")
+_PACKAGES = ("moe-jax", "jax", "jaxlib")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One program to plan."""
+
+    config: Config
+    target: Target
+    mode: Mode = "train"
+
+
+def plan(
+    config: Config,
+    target: Target,
+    mode: Mode = "train",
+    *,
+    calibration: Calibration | None = None,
+) -> Plan:
+    """Plan one program of a config.
+
+        from moe_jax.config import load_config
+        from moe_jax.planner.hardware import gpu_by_name
+        from moe_jax.planner.plan import plan
+        from moe_jax.planner.target import Target
+
+        plan(load_config("configs/paper_ep16.toml"), Target(gpu_by_name("h100"), hosts=2))
+
+    Args:
+        config: any config; its mesh must have as many devices as the target.
+        target: the cluster.
+        mode: "forward" (a batch's loss), "train" (the whole training step) or "decode" (the next
+            token of each of `train.global_batch` sequences).
+        calibration: measured rates, which then replace XLA's estimates of all compute.
+
+    Raises:
+        ValueError: the config is inconsistent or does not fit the target; nothing was compiled.
+        PlanExtraMissing: with the line that installs what is missing.
+        CompileFailed: XLA, or the program itself, refuses.
+    """
+    return plan_all([Request(config, target, mode)], calibration=calibration)[0]
+
+
+def plan_all(
+    requests: Sequence[Request], *, calibration: Calibration | None = None
+) -> tuple[Plan, ...]:
+    """Plan several programs, those of one target in one worker process; see `plan`."""
+    prepared = [_prepared(request) for request in requests]
+    for request in prepared:
+        check(request.config, request.target.devices)
+        rates_for(request.target.gpu, calibration)
+    plans: dict[int, Plan] = {}
+    for target in _targets(prepared):
+        mine = [i for i, request in enumerate(prepared) if request.target == target]
+        compiled = compile_all(target, [make_job(prepared[i]) for i in mine])
+        for i, program in zip(mine, compiled, strict=True):
+            plans[i] = make_plan(prepared[i], program, calibration)
+    return tuple(plans[i] for i in range(len(prepared)))
+
+
+def make_job(request: Request) -> Job:
+    """The compile job of a request."""
+    kwargs = {
+        "config": request.config.model_dump(mode="json"),
+        "devices_per_host": request.target.devices_per_host,
+    }
+    build = f"moe_jax.planner.programs:{PROGRAMS[request.mode]}"
+    return Job(build, request.config.mesh, kwargs)
+
+
+def make_plan(request: Request, compiled: Compiled, calibration: Calibration | None = None) -> Plan:
+    """Read a plan off what was compiled for a request (by `make_job`)."""
+    config, target, mode = request.config, request.target, request.mode
+    module, timed = parse_hlo(compiled.hlo_text), target.has_timeline
+    timelines = compiled.timelines if timed else ()
+    clock = Clock(
+        module,
+        timelines,
+        rates_for(target.gpu, calibration),
+        target.topology,
+        calibrated=calibration is not None,
+    )
+    step = make_step(clock, len(segments(config.model)[-1].unit)) if timed else None
+    return Plan(
+        config=config,
+        target=target,
+        mode=mode,
+        memory=make_memory(parse_buffers(compiled.buffers), module, target.gpu.memory_bytes),
+        step=step,
+        wire=make_wire(clock, config, target.topology, mode, timed),
+        collectives=collective_costs(clock, target.topology, timed),
+        predicted=predict(step.total.total_s, config, target, mode) if step else None,
+        assumptions=tuple(_assumptions(request, clock, calibration)),
+        versions={package: version(package) for package in _PACKAGES},
+        timelines=tuple(clock.timeline(t.computation) for t in timelines),
+    )
+
+
+def _targets(requests: Sequence[Request]) -> list[Target]:
+    found: list[Target] = []
+    for request in requests:
+        if request.target not in found:
+            found.append(request.target)
+    return found
+
+
+def _prepared(request: Request) -> Request:
+    if request.mode != "decode":
+        return request
+    return Request(override(request.config, _DECODE), request.target, request.mode)
+
+
+def _assumptions(request: Request, clock: Clock, calibration: Calibration | None) -> Iterator[str]:
+    estimator, target = request.target.estimator, request.target
+    yield (
+        "routing is balanced: nothing overflows into further rounds, and every branch counts as "
+        "its cheapest side"
+    )
+    if not target.has_timeline:
+        yield f"XLA estimates no times for {target.gpu.name}: there is no timeline and no speed"
+        return
+    yield (
+        f"collectives as XLA's analytical model has them at {estimator.nic_gbytes_per_s} GB/s per "
+        f"network adapter, {estimator.rtt_us} us per round trip and {estimator.chunk_prep_us} us "
+        "per chunk"
+    )
+    yield "the order of instructions is the one XLA chose under its own costs"
+    yield f"{clock.rates.source}; used for " + (
+        "cuDNN attention, which XLA costs at 10 us a call, and for what its scheduler does not "
+        "time (loops without collectives, such as the loss)"
+        if calibration is None
+        else "all compute, in place of XLA's estimates"
+    )
+    yield f"calibration: {'none' if calibration is None else calibration.hardware}"
+    yield "launching kernels takes no time, nor does the host"
+    if clock.untold_loops:
+        yield f"loops whose trips XLA does not know run once: {', '.join(clock.untold_loops)}"
+    if request.mode == "decode":
+        yield (
+            "there is no cache yet: each token costs a forward pass over the whole window of "
+            f"{request.config.data.sequence_length} tokens, in one stream"
+        )
