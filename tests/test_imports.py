@@ -120,10 +120,10 @@ def test_only_spmd_calls_shard_map():
     assert where(calls) == {"moe_jax.sharding.spmd"}
 
 
-def test_only_the_exchange_and_sharding_use_collectives():
+def test_only_exchange_sharding_and_pipeline_use_collectives():
     users = where(lambda tree: uses(tree, COLLECTIVES, "jax.lax"))
     assert users
-    allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.")
+    allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.", "moe_jax.model.pipeline")
     assert all(name.startswith(allowed) for name in users), users
 
 

@@ -11,11 +11,11 @@ from moe_jax.config.schema import Config, ModelConfig, PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import segments
 from moe_jax.model.stack import Stack
-from moe_jax.model.streams import Remat, Streams
+from moe_jax.model.streams import Ids, Remat, Streams
 from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
-from moe_jax.shapes import BatchBSD, IdsBS
+from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.params import gather, layer_specs, with_gathers
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
@@ -80,7 +80,7 @@ class Transformer(nnx.Module):
         return streams, jax.tree.map(lambda leaf: leaf.sum(axis=1), per_layer)
 
     def _embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
-        def embed(embedding: Embedding, ids: tuple[IdsBS, ...]) -> Streams:
+        def embed(embedding: Embedding, ids: Ids) -> Streams:
             # One lookup for all streams: its gradient is one scatter into the table.
             return tuple(jnp.split(embedding(jnp.concatenate(ids), parallel.tensor), len(ids)))
 

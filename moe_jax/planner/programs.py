@@ -15,7 +15,7 @@ from moe_jax.config import Config
 from moe_jax.data.batch import Batch, batch_shape
 from moe_jax.inference.generate import Generator
 from moe_jax.inference.sampling import SamplingOptions
-from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.train.batch_sharding import BATCH_SPEC
 from moe_jax.train.state import abstract_state
@@ -76,7 +76,7 @@ def _steps(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> Steps:
         checked,
         mesh,
         platform="gpu",
-        hosts=tuple(i // devices_per_host for i in range(shards)),
+        hosts=tuple(i * mesh.shape[TENSOR] // devices_per_host for i in range(shards)),
         batch_tokens=batch * length // shards,
     )
     return make_steps(checked, parallel)

@@ -81,7 +81,7 @@ def test_wrong_command_line_shows_usage(moe_jax, arguments):
         ("train.steps=many", 'train.steps = "many": must be a valid integer'),
         ("train.steps", "expected KEY=VALUE"),
         ("mesh.tensor=3", "model.attention.heads (2) must be a multiple of mesh.tensor (3)"),
-        ("mesh.pipe=4", "mesh.pipe (4) x pipeline.virtual_stages (1) = 4 groups"),
+        ("pipeline.microbatches=2", "are read with mesh.pipe > 1 only"),
         ("mesh.expert=3", "num_experts (8) must be a multiple of mesh.expert (3)"),
         ("model.moe.router.selection=expert_choice", "trained on its own future"),
         ("train.global_batch=12", "train.global_batch (12) must be a multiple of 16"),

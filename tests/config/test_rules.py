@@ -17,7 +17,7 @@ BROKEN = {
     "batch": (["train.global_batch=20"], ["(20)", "multiple of 8", "16 or 24"]),
     "batch_streams": (
         ["exchange.streams=2", "train.accumulation=3", "train.global_batch=16"],
-        ["(16)", "48", "accumulation (3)", "streams (2)", "expert (8)", "to 48"],
+        ["(16)", "48", "accumulation (3)", "streams (2)", "expert 8", "to 48"],
     ),
     "pipeline_without_pipe": (
         ["pipeline.microbatches=4"],

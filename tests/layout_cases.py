@@ -1,0 +1,120 @@
+"""Layouts of a tiny model: how the mesh's axes combine. No tests here."""
+
+#: Sizes that every axis up to 4 divides; what differs from `model_cases.TINY`.
+DIVISIBLE = (
+    "model.vocab_size=32",
+    "model.num_layers=4",
+    "model.attention.heads=4",
+    "model.attention.kv_heads=2",
+)
+#: Dense and MoE layers mixed, gated, biases everywhere, one leading layer of its own.
+MIXED = (
+    "model.num_layers=5",
+    'model.layers=["dense", "moe", "dense", "moe", "moe"]',
+    "model.attention.windows=[3, 0, 0, 0, 0]",
+    "model.attention.bias=all",
+    "model.attention.qk_norm=head",
+    "model.mlp.activation=swiglu",
+    "model.mlp.bias=all",
+    "model.moe.activation=swiglu",
+    "model.moe.bias=all",
+    "model.moe.shared_experts=1",
+    "model.moe.router.balance_loss=sequence",
+    "model.tie_embeddings=tied",
+)
+#: A unit of two layers four times, after one of its own.
+REPEATED = (
+    *MIXED[3:],
+    "model.num_layers=9",
+    'model.layers=["dense", "moe", "dense", "moe", "dense", "moe", "dense", "moe", "dense"]',
+)
+OVERFLOWING = "exchange.capacity_factor=0.75"
+
+
+def pipeline(stages: int, microbatches: int, rounds: int = 1) -> tuple[str, ...]:
+    return (
+        f"mesh.pipe={stages}",
+        f"pipeline.microbatches={microbatches}",
+        f"pipeline.virtual_stages={rounds}",
+    )
+
+
+#: Name -> (what changes the model, what changes the layout).
+ON_8: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "data 8": ((), ("mesh.data=8",)),
+    "fsdp 8": ((), ("mesh.fsdp=8",)),
+    "expert 8": ((), ("mesh.expert=8", OVERFLOWING)),
+    "tensor 4": ((), ("mesh.tensor=4",)),
+    "pipe 4": ((), (*pipeline(4, 4), "train.remat=full")),
+    "data 2, expert 4": ((), ("mesh.data=2", "mesh.expert=4", "exchange.streams=2")),
+    "fsdp 2, expert 4": ((), ("mesh.fsdp=2", "mesh.expert=4", OVERFLOWING)),
+    "expert 4, tensor 2": ((), ("mesh.expert=4", "mesh.tensor=2", OVERFLOWING)),
+    "pipe 2, expert 4": ((), (*pipeline(2, 2), "mesh.expert=4", OVERFLOWING)),
+    "pipe 2, tensor 4": ((), (*pipeline(2, 4), "mesh.tensor=4")),
+    "data 4, tensor 2": ((), ("mesh.data=4", "mesh.tensor=2")),
+    "fsdp 4, tensor 2": ((), ("mesh.fsdp=4", "mesh.tensor=2", "train.remat=full")),
+    "data 2, fsdp 4": ((), ("mesh.data=2", "mesh.fsdp=4", "exchange.streams=2")),
+    "pipe 2, fsdp 4": ((), (*pipeline(2, 4), "mesh.fsdp=4")),
+    "pipe 2, data 4": ((), (*pipeline(2, 2), "mesh.data=4")),
+    "pipe 2, expert 2, tensor 2": (
+        (),
+        (*pipeline(2, 2), "mesh.expert=2", "mesh.tensor=2", OVERFLOWING, "exchange.streams=2"),
+    ),
+    "fsdp 2, expert 2, tensor 2": (
+        (),
+        ("mesh.fsdp=2", "mesh.expert=2", "mesh.tensor=2", "train.remat=dispatch", OVERFLOWING),
+    ),
+    "dense parameters over fsdp x expert": (
+        (),
+        ("mesh.fsdp=2", "mesh.expert=4", "sharding.dense=fsdp_expert", "exchange.streams=2"),
+    ),
+    "tensor 2 without sequence parallelism": (
+        (),
+        ("mesh.fsdp=2", "mesh.data=2", "mesh.tensor=2", "sharding.sequence=whole", OVERFLOWING),
+    ),
+    "one key/value head for two devices": (
+        ("model.attention.kv_heads=1",),
+        ("mesh.expert=4", "mesh.tensor=2"),
+    ),
+    "experts gathered to their tokens": (
+        (),
+        ("mesh.expert=4", "mesh.tensor=2", "exchange.transport=local", OVERFLOWING),
+    ),
+    "tokens gathered to their experts": (
+        (),
+        ("mesh.expert=4", "mesh.tensor=2", "exchange.transport=all_gather", OVERFLOWING),
+    ),
+    "interleaved": ((), (*pipeline(2, 4, 2), "mesh.expert=4", "train.remat=full")),
+    "uneven layers": (("model.num_layers=3",), (*pipeline(2, 4), "mesh.expert=4", OVERFLOWING)),
+    "interleaved, uneven, everything split": (
+        ("model.num_layers=5",),
+        (
+            *pipeline(2, 4, 2),
+            "mesh.fsdp=2",
+            "mesh.expert=2",
+            "sharding.dense=fsdp_expert",
+            "train.remat=dispatch",
+            "exchange.streams=2",
+        ),
+    ),
+    "mixed layers, expert 2, tensor 2, fsdp 2": (
+        MIXED,
+        ("mesh.fsdp=2", "mesh.expert=2", "mesh.tensor=2", OVERFLOWING, "train.remat=full"),
+    ),
+    "mixed layers behind a leading one, pipe 2, expert 2, tensor 2": (
+        REPEATED,
+        (*pipeline(2, 2), "mesh.expert=2", "mesh.tensor=2", OVERFLOWING),
+    ),
+}
+
+ON_16: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "expert 8, tensor 2": ((), ("mesh.expert=8", "mesh.tensor=2", OVERFLOWING)),
+    "every axis": (
+        (),
+        (*pipeline(2, 2), "mesh.fsdp=2", "mesh.expert=2", "mesh.tensor=2", "train.remat=full"),
+    ),
+    "data 2, every other axis but pipe": (
+        (),
+        ("mesh.data=2", "mesh.fsdp=2", "mesh.expert=2", "mesh.tensor=2", OVERFLOWING),
+    ),
+}
