@@ -123,6 +123,8 @@ def test_only_spmd_calls_shard_map():
 def test_only_the_exchange_uses_collectives():
     users = where(lambda tree: uses(tree, COLLECTIVES, "jax.lax"))
     assert users
+    # Measuring collectives one at a time is no use of them in a model.
+    users.remove("moe_jax.bench.collectives")
     assert all(name.startswith("moe_jax.moe.exchange.") for name in users), users
 
 
