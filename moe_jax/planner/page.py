@@ -157,7 +157,8 @@ def _flight(f: Flight, total_us: float) -> str:
         "name": f.name,
         "own": f"{f.own_us:.3f}",
         "exposed": f"{f.exposed_us:.3f}",
-        "bytes": "" if f.bytes is None else str(f.bytes),
+        "delivers": f.delivers,
+        "bytes": str(f.bytes or ""),
     }
     own = 100 * min(1.0, f.own_us / (f.end_us - f.start_us))
     place = _place(f.start_us, f.end_us, total_us)
