@@ -14,6 +14,8 @@ from rich.console import Console
 
 from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_config_arguments, load
+from moe_jax.cli.plan_pictures import add_picture_arguments, draw_pictures
+from moe_jax.cli.plan_scaling import add_scaling_arguments, check_scaling_arguments, run_scaling
 from moe_jax.cli.plan_search import add_search_arguments, check_search_arguments, run_search
 from moe_jax.config import Config, load_config
 from moe_jax.mesh.build import mesh_shape
@@ -57,6 +59,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help=f"fail (exit code {exit_codes.NOT_HIDDEN}) unless this share of each layer's "
         "all-to-all hides, such as 0.9",
     )
+    add_picture_arguments(parser)
+    add_scaling_arguments(parser)
     add_search_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -83,11 +87,15 @@ def run(args: argparse.Namespace) -> int:
         ValueError: the config, the target or a file is wrong, or the plan extra is missing.
     """
     check_search_arguments(args)
+    check_scaling_arguments(args)
     # A search checks every layout that it makes of the config, not the config itself.
     config = load_config(args.config, args.overrides) if args.search else load(args)
     target = chosen_target(args, config, mesh_varies=args.search)
     calibration = chosen_calibration(args)
-    require_writable(args.json)
+    for path in (args.json, args.timeline, args.trace):
+        require_writable(path)
+    if args.scaling:
+        return run_scaling(args, config, lambda c: chosen_target(args, c), calibration)
     if args.search:
         require_writable(args.out)
         return run_search(args, config, target, calibration)
@@ -95,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(made)
     if args.json:
         args.json.write_text(json.dumps(made.to_json(), indent=2) + "\n", encoding="utf-8")
+    draw_pictures(args, made)
     return exit_codes.OK if args.require_hidden is None else _judge(made, args.require_hidden)
 
 

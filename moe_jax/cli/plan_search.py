@@ -20,7 +20,7 @@ from moe_jax.planner.target import Target
 
 #: Options that only --search reads, and those of a single plan.
 _OWN = ("top", "out")
-_OTHERS = ("json", "require_hidden")
+_OTHERS = ("json", "require_hidden", "timeline", "trace", "scaling")
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
