@@ -36,8 +36,8 @@ def test_page_shows_the_plans_figures_with_their_kinds():
     text = re.sub(r"<[^>]+>", " ", page)
     for figure in ("11.2 GiB, fits", "2.0 GB", "1.66 s", "30.0%", "made by hand", "jax 0"):
         assert figure in text
-    assert re.search(r"peak memory per device\s+compiled", text)
-    assert re.search(r"MFU\s+modelled", text)
+    assert re.search(r"peak memory per device\s+11.2 GiB, fits\s+compiled", text)
+    assert re.search(r"MFU\s+30.0%\s+modelled", text)
     assert f"{PAPER.model.num_layers} layers, 16 experts, on 2 x 8 H100 SXM 80GB" in text
 
 
