@@ -119,8 +119,10 @@ def chosen_target(args: argparse.Namespace, config: Config, *, mesh_varies: bool
     """
     hardware = load_hardware(args.hardware) if args.hardware else known_hardware()
     devices = math.prod(mesh_shape(config.mesh))
-    per_host = args.devices_per_host or min(8, devices)
-    hosts = args.hosts or -(-devices // per_host)
+    per_host = min(8, devices) if args.devices_per_host is None else args.devices_per_host
+    if per_host < 1:
+        raise ValueError(f"--devices-per-host {per_host} must be 1 or more")
+    hosts = -(-devices // per_host) if args.hosts is None else args.hosts
     if hosts * per_host != devices and not mesh_varies:
         raise ValueError(
             f"the mesh has {devices} devices and {hosts} hosts x {per_host} are {hosts * per_host}:"
