@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import pytest
 from training_cases import SMALL
 
@@ -58,6 +59,7 @@ def test_step_prints_one_program(capsys):
     ],
 )
 def test_mistakes_are_named_before_anything_is_measured(argv, message, capsys):
+    assert jax.device_count() == 8, "JAX must have started, or 3 devices would be granted"
     assert main(["bench", *argv]) == 2
     assert message in capsys.readouterr().err
 
