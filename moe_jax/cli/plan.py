@@ -14,7 +14,10 @@ from rich.console import Console
 
 from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_config_arguments, load
-from moe_jax.config import Config
+from moe_jax.cli.plan_pictures import add_picture_arguments, draw_pictures
+from moe_jax.cli.plan_scaling import add_scaling_arguments, check_scaling_arguments, run_scaling
+from moe_jax.cli.plan_search import add_search_arguments, check_search_arguments, run_search
+from moe_jax.config import Config, load_config
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.planner.calibration import Calibration, load_calibration
 from moe_jax.planner.hardware_file import known_hardware, load_hardware
@@ -56,6 +59,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help=f"fail (exit code {exit_codes.NOT_HIDDEN}) unless this share of each layer's "
         "all-to-all hides, such as 0.9",
     )
+    add_picture_arguments(parser)
+    add_scaling_arguments(parser)
+    add_search_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -80,27 +86,44 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: the config, the target or a file is wrong, or the plan extra is missing.
     """
-    config = load(args)
-    target, calibration = chosen_target(args, config), chosen_calibration(args)
-    require_writable(args.json)
+    check_search_arguments(args)
+    check_scaling_arguments(args)
+    # A search checks every layout that it makes of the config, not the config itself.
+    config = load_config(args.config, args.overrides) if args.search else load(args)
+    target = chosen_target(args, config, mesh_varies=args.search)
+    calibration = chosen_calibration(args)
+    for path in (args.json, args.timeline, args.trace):
+        require_writable(path)
+    if args.scaling:
+        return run_scaling(args, config, lambda c: chosen_target(args, c), calibration)
+    if args.search:
+        require_writable(args.out)
+        return run_search(args, config, target, calibration)
     made = plan(config, target, args.mode, calibration=calibration)
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(made)
     if args.json:
         args.json.write_text(json.dumps(made.to_json(), indent=2) + "\n", encoding="utf-8")
+    draw_pictures(args, made)
     return exit_codes.OK if args.require_hidden is None else _judge(made, args.require_hidden)
 
 
-def chosen_target(args: argparse.Namespace, config: Config) -> Target:
+def chosen_target(args: argparse.Namespace, config: Config, *, mesh_varies: bool = False) -> Target:
     """The cluster that `add_target_arguments` asked for; sizes left open fit the mesh.
+
+    Args:
+        mesh_varies: whether other meshes than the config's are looked for, so that the cluster
+            may have another number of devices.
 
     Raises:
         ValueError: an unknown GPU, or a mesh that does not fill whole hosts.
     """
     hardware = load_hardware(args.hardware) if args.hardware else known_hardware()
     devices = math.prod(mesh_shape(config.mesh))
-    per_host = args.devices_per_host or min(8, devices)
-    hosts = args.hosts or -(-devices // per_host)
-    if hosts * per_host != devices:
+    per_host = min(8, devices) if args.devices_per_host is None else args.devices_per_host
+    if per_host < 1:
+        raise ValueError(f"--devices-per-host {per_host} must be 1 or more")
+    hosts = -(-devices // per_host) if args.hosts is None else args.hosts
+    if hosts * per_host != devices and not mesh_varies:
         raise ValueError(
             f"the mesh has {devices} devices and {hosts} hosts x {per_host} are {hosts * per_host}:"
             " set --hosts and --devices-per-host so that their product is the mesh's, or change "

@@ -89,7 +89,7 @@ def read_rows(
     return {name: _row(row_type, f"{noun} {name!r}", name, rows[name], citations) for name in rows}
 
 
-def _row(row_type: type[Row], what: str, name: str, row: dict, citations: Mapping[str, str]) -> Row:
+def _row(row_type: Any, what: str, name: str, row: dict, citations: Mapping[str, str]) -> Any:
     values: dict[str, Any] = {"name": name} | row
     fields = {f.name: f.type for f in dataclasses.fields(row_type)}
     if missing := sorted(fields.keys() - values.keys()):

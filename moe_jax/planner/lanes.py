@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_jax.planner.hlo import shape_bytes
 from moe_jax.planner.overlap import (
     LayerTimelines,
     Overlap,
@@ -56,8 +57,13 @@ class Flight:
     #: What it takes by itself; the rest of its window it has arrived and is not needed yet.
     own_us: float
     exposed_us: float
-    #: What it delivers to one device; None where nobody said.
-    bytes: int | None
+    #: What it delivers to one device, as HLO prints it; "" where the timeline does not know.
+    delivers: str
+
+    @property
+    def bytes(self) -> int:
+        """Of what it delivers; 0 where that is not known."""
+        return shape_bytes(self.delivers)
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,11 @@ class Lanes:
         return max(0.0, self.communication_us - self.exposed_us)
 
 
-def layer_lanes(
-    timelines: Sequence[Timeline], delivered: Mapping[str, int] | None = None
-) -> tuple[Lanes, ...]:
+def layer_lanes(timelines: Sequence[Timeline]) -> tuple[Lanes, ...]:
     """The layers of a program: forward, and backward where there is one.
 
     Args:
         timelines: all timelines of the program, as compiled or played again.
-        delivered: bytes that a collective delivers to one device, by the name of its start.
 
     Raises:
         ValueError: when no computation exchanges tokens, so that there is nothing to look at.
@@ -112,9 +115,7 @@ def layer_lanes(
             "transport on two or more devices does"
         )
     own = own_times(timelines)
-    return tuple(
-        _lanes(title, timeline, own, delivered or {}) for title, timeline in _titled(layers)
-    )
+    return tuple(_lanes(title, timeline, own) for title, timeline in _titled(layers))
 
 
 def _titled(layers: LayerTimelines) -> Iterable[tuple[str, Timeline]]:
@@ -123,9 +124,8 @@ def _titled(layers: LayerTimelines) -> Iterable[tuple[str, Timeline]]:
             yield f"{direction} layer" + (f" ({i} of {len(found)})" if found[1:] else ""), timeline
 
 
-def _lanes(
-    title: str, timeline: Timeline, own: Mapping[str, float], delivered: Mapping[str, int]
-) -> Lanes:
+def _lanes(title: str, timeline: Timeline, own: Mapping[str, float]) -> Lanes:
+    delivers = {i.pair or i.name: i.delivers for i in timeline.instructions if i.delivers}
     kinds = sorted({i.collective for i in timeline.instructions} - {""})
     return Lanes(
         title=title,
@@ -142,7 +142,7 @@ def _lanes(
                 end_us=w.end_us,
                 own_us=own[w.signature],
                 exposed_us=w.exposed_us,
-                bytes=delivered.get(w.name),
+                delivers=delivers.get(w.name, ""),
             )
             for kind in kinds
             for w, lane in _packed(windows(timeline, kind))

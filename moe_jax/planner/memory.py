@@ -35,11 +35,12 @@ _FORWARD_LAYERS = re.compile(rf"\b{LAYERS}\)?/while$")
 def make_memory(buffers: Buffers, module: Module, capacity_bytes: int) -> Memory:
     """Sorts a program's memory into parts that add up to its peak.
 
-    arguments: parameters, optimiser, and the batch with counters. Temporary values, in this
+    Arguments: parameters, optimiser, and the batch with counters. Temporary values, in this
     order: what collectives deliver or are about to send (exchange buffers); scratch of library
-    calls and a layer's slice of the parameters (workspace); arrays of the shape of a parameter in
-    a program with an optimiser (gradients, and updates in the making); results of the forward
-    loop over layers that backward waits for (saved activations); all else (activations).
+    calls, tables of pointers and a layer's slice of the parameters (workspace); arrays of the
+    shape of a parameter in a program with an optimiser (gradients, and updates in the making);
+    results of the forward loop over layers that backward waits for (saved activations); all else
+    (activations).
     """
     entry = module[entry_of(module)]
     names = {_number(i): op_name(i) for i in entry.instructions if i.opcode == "parameter"}
@@ -95,7 +96,8 @@ class _Purposes:
         if _communicates(writer) or _is_sent(writer, computation):
             return EXCHANGE
         shape = _part_of(writer.shape, value.index)
-        if writer.opcode == "custom-call" and shape.startswith(("u8", "s8")):
+        scratch = writer.opcode == "custom-call" and shape.startswith(("u8", "s8"))
+        if scratch or not shape:
             return WORKSPACE
         dims = _squeezed(shape)
         if dims in self._slices and op_name(writer).endswith("dynamic_slice"):
@@ -121,10 +123,15 @@ def _is_sent(writer: HloInstruction, computation: HloComputation) -> bool:
 
 
 def _part_of(shape: str, index: tuple[int, ...]) -> str:
-    """The array at an index of a tuple's printed shape (tuples inside it are not looked into)."""
+    """The array at an index of a printed shape; "" for a tuple's own table of pointers.
+
+    Tuples in tuples are flattened: only asynchronous starts have them.
+    """
     arrays = array_shapes(shape)
-    return arrays[index[0]] if index and index[0] < len(arrays) else arrays[0] if arrays else shape
+    if not shape.startswith("("):
+        return arrays[0]
+    return arrays[index[-1]] if index and index[-1] < len(arrays) else ""
 
 
 def _squeezed(shape: str) -> tuple[int, ...]:
-    return tuple(d for d in dimensions(shape) if d != 1) if "[" in shape else ()
+    return tuple(d for d in dimensions(shape) if d != 1)

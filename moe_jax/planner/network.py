@@ -61,7 +61,6 @@ def group_of(devices: Sequence[int], topology: Topology) -> Group:
     return Group(len(per_host), max(per_host.values()))
 
 
-@functools.cache
 def axis_group(mesh: MeshConfig, axes: tuple[str, ...], topology: Topology) -> Group:
     """The shape of the groups that talk over some mesh axes.
 
@@ -71,12 +70,17 @@ def axis_group(mesh: MeshConfig, axes: tuple[str, ...], topology: Topology) -> G
     Raises:
         ValueError: the mesh and the topology differ in their number of devices.
     """
-    shape = [getattr(mesh, axis) for axis in AXES]
+    shape = tuple(getattr(mesh, axis) for axis in AXES)
     if math.prod(shape) != topology.devices:
         raise ValueError(
             f"the mesh has {math.prod(shape)} devices and {topology.name} has {topology.devices}: "
             "make them equal"
         )
+    return _widest_group(shape, axes, topology)
+
+
+@functools.cache
+def _widest_group(shape: tuple[int, ...], axes: tuple[str, ...], topology: Topology) -> Group:
     index = np.arange(topology.devices).reshape(shape)
     inner = [i for i, axis in enumerate(AXES) if axis in axes]
     rows = np.moveaxis(index, inner, range(-len(inner), 0))

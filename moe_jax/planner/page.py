@@ -64,7 +64,7 @@ def _facts(facts: Sequence[Fact]) -> str:
 
 def _fact(fact: Fact) -> str:
     badge = f" {_badge(fact.kind)}" if fact.kind else ""
-    return f"<div><dt>{escape(fact.label)}{badge}</dt><dd>{escape(fact.value)}</dd></div>"
+    return f"<div><dt>{escape(fact.label)}</dt><dd>{escape(fact.value)}{badge}</dd></div>"
 
 
 def _badge(kind: str) -> str:
@@ -118,7 +118,7 @@ def _shares(lanes: Lanes) -> Iterator[str]:
 
 def _legend(lanes: Lanes) -> Iterator[str]:
     for name, us in _parts(lanes):
-        if us > 0:
+        if us >= 1:  # what rounds to nothing is no idle time
             share = f"{us / lanes.total_us:.1%}"
             yield f'<li><i class="{name}"></i>{name} {_time(us)} ({share})</li>'
     yield '<li><i class="own"></i>collective, its own time</li>'
@@ -157,7 +157,8 @@ def _flight(f: Flight, total_us: float) -> str:
         "name": f.name,
         "own": f"{f.own_us:.3f}",
         "exposed": f"{f.exposed_us:.3f}",
-        "bytes": "" if f.bytes is None else str(f.bytes),
+        "delivers": f.delivers,
+        "bytes": str(f.bytes or ""),
     }
     own = 100 * min(1.0, f.own_us / (f.end_us - f.start_us))
     place = _place(f.start_us, f.end_us, total_us)

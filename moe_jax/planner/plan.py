@@ -6,7 +6,7 @@ Compiling is `compile.py`, the programs are `programs.py`; memory, times, bytes 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from moe_jax.config import Config, check, override
@@ -38,6 +38,12 @@ class Request:
     config: Config
     target: Target
     mode: Mode = "train"
+
+    def prepared(self) -> "Request":
+        """With the config that the program runs with: that of inference, to decode."""
+        if self.mode != "decode":
+            return self
+        return replace(self, config=override(self.config, _DECODE))
 
 
 def plan(
@@ -75,12 +81,12 @@ def plan_all(
     requests: Sequence[Request], *, calibration: Calibration | None = None
 ) -> tuple[Plan, ...]:
     """Plan several programs, those of one target in one worker process; see `plan`."""
-    prepared = [_prepared(request) for request in requests]
+    prepared = [request.prepared() for request in requests]
     for request in prepared:
         check(request.config, request.target.devices)
         rates_for(request.target.gpu, calibration)
     plans: dict[int, Plan] = {}
-    for target in _targets(prepared):
+    for target in dict.fromkeys(request.target for request in prepared):
         mine = [i for i, request in enumerate(prepared) if request.target == target]
         compiled = compile_all(target, [make_job(prepared[i]) for i in mine])
         for i, program in zip(mine, compiled, strict=True):
@@ -89,7 +95,7 @@ def plan_all(
 
 
 def make_job(request: Request) -> Job:
-    """The compile job of a request."""
+    """The compile job of a prepared request."""
     kwargs = {
         "config": request.config.model_dump(mode="json"),
         "devices_per_host": request.target.devices_per_host,
@@ -99,7 +105,7 @@ def make_job(request: Request) -> Job:
 
 
 def make_plan(request: Request, compiled: Compiled, calibration: Calibration | None = None) -> Plan:
-    """Read a plan off what was compiled for a request (by `make_job`)."""
+    """Read a plan off what was compiled for a prepared request (by `make_job`)."""
     config, target, mode = request.config, request.target, request.mode
     module, timed = parse_hlo(compiled.hlo_text), target.has_timeline
     timelines = compiled.timelines if timed else ()
@@ -124,20 +130,6 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         versions={package: version(package) for package in _PACKAGES},
         timelines=tuple(clock.timeline(t.computation) for t in timelines),
     )
-
-
-def _targets(requests: Sequence[Request]) -> list[Target]:
-    found: list[Target] = []
-    for request in requests:
-        if request.target not in found:
-            found.append(request.target)
-    return found
-
-
-def _prepared(request: Request) -> Request:
-    if request.mode != "decode":
-        return request
-    return Request(override(request.config, _DECODE), request.target, request.mode)
 
 
 def _assumptions(request: Request, clock: Clock, calibration: Calibration | None) -> Iterator[str]:

@@ -31,8 +31,7 @@ def plot_scaling(curves: Sequence[ScalingCurve], path: str | Path, *, title: str
     """
     if not curves:
         raise ValueError("there is no scaling curve to plot")
-    figure = _figure()
-    _check_format(figure, Path(path))
+    figure = _figure(Path(path))
     figure.suptitle(f"{title} (dashed: ideal)")
     layer, speed = figure.subplots(1, 2)
     _draw_layer(layer, curves)
@@ -88,16 +87,26 @@ def _styled(curves: Sequence[ScalingCurve]) -> Iterator[tuple[ScalingCurve, dict
         yield curve, {"marker": marker, "color": color, "zorder": 2}
 
 
-def _figure() -> Any:
+def check_plot(path: Path) -> None:
+    """Refuse, before anything compiles, a file that could not be drawn afterwards.
+
+    Raises:
+        PlotExtraMissing: with the line that installs matplotlib.
+        ValueError: for a file name whose ending is no known format, or a missing directory.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"cannot write {path}: give a file in a directory that exists")
+    _figure(path)
+
+
+def _figure(path: Path) -> Any:
     try:
         # Not pyplot: it keeps figures and picks a window system.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotExtraMissing(f"a plot needs matplotlib: {INSTALL}") from error
-    return Figure(figsize=(11, 4.6), layout="constrained")
-
-
-def _check_format(figure: Any, path: Path) -> None:
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise ValueError(f"{path.name} must end in a format such as .png or .svg: {sorted(known)}")
+    return figure

@@ -1,12 +1,15 @@
 """Weak scaling: one config on more devices, each with as many tokens as before.
 
-Two things can be meant by it, and papers rarely say which. Drawing the curve is `plot.py`, the
-figures of each point are a plan's.
+Two things can be meant by it, and papers rarely say which. The curve as a picture is `plot.py`,
+the figures of each point are a plan's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from moe_jax.config import Config, override
 from moe_jax.planner.figures import Predicted
@@ -114,3 +117,25 @@ def _predicted(plan: Plan) -> Predicted:
         gpu = plan.target.gpu.name
         raise ValueError(f"XLA estimates no times for {gpu}: plan for h100, h200 or b200")
     return plan.predicted
+
+
+def scaling_table(curves: Sequence[ScalingCurve], title: str) -> Table:
+    """The points of curves, one line each."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("curve")
+    for heading in ("devices", "forward layer", "step", "tokens/s", "of linear"):
+        table.add_column(heading, justify="right")
+    table.add_column("kind")
+    for curve in curves:
+        for point in curve.points:
+            layer = "none" if point.layer_s is None else f"{1e3 * point.layer_s:.1f} ms"
+            table.add_row(
+                curve.label,
+                str(point.devices),
+                layer,
+                f"{point.step_s:.3f} s",
+                f"{point.tokens_per_s:,.0f}",
+                f"{curve.efficiency(point):.1%}",
+                curve.kind,
+            )
+    return table

@@ -12,6 +12,7 @@ from itertools import product
 from moe_jax.config import ConfigError, check
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.mesh.axes import AXES
+from moe_jax.mesh.build import mesh_shape
 from moe_jax.planner.analytic import Estimate, estimate
 from moe_jax.planner.bounds import Mode
 from moe_jax.planner.calibration import Calibration
@@ -156,15 +157,14 @@ def meshes(devices: int) -> Iterator[MeshConfig]:
 
 
 def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
-    """The fastest candidates that differ in more than details: at most two of one mesh."""
-    chosen: list[Candidate] = []
+    """The fastest candidates; at most two of one mesh, as long as there are other meshes."""
+    seen: dict[tuple[int, ...], int] = {}
+    first, later = [], []
     for candidate in found.candidates:
-        mesh = candidate.config.mesh
-        if sum(c.config.mesh == mesh for c in chosen) < 2:
-            chosen.append(candidate)
-        if len(chosen) == count:
-            break
-    return tuple(chosen)
+        mesh = mesh_shape(candidate.config.mesh)
+        seen[mesh] = seen.get(mesh, 0) + 1
+        (first if seen[mesh] <= 2 else later).append(candidate)
+    return tuple((first + later)[:count])
 
 
 def _factorisations(number: int, factors: int) -> Iterator[tuple[int, ...]]:

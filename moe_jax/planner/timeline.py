@@ -49,6 +49,8 @@ class Instruction:
     target: str
     #: Where in the JAX program it comes from.
     op_name: str
+    #: Of what ends a collective (done, sync): what it delivers to one device, as HLO prints it.
+    delivers: str = ""
 
     @property
     def duration_us(self) -> float:
@@ -199,6 +201,7 @@ class _Module:
             pair=_field("name", begun) if role == "done" else "",
             target=_field("custom_call_target", text),
             op_name=_op_name(text),
+            delivers=_printed_shape(text) if kind and role != "start" else "",
         )
 
     def _work(self, text: str) -> str:
@@ -216,10 +219,25 @@ def _op_name(text: str) -> str:
     return found[1] if found else ""
 
 
+def _shape(text: str) -> str:
+    return text.partition("\n      shape {\n")[2].partition("\n      }\n")[0]
+
+
+def _printed_shape(text: str) -> str:
+    """A shape as HLO prints it: `bf16[16,4096]`, tuples flat."""
+    arrays: list[tuple[str, list[str]]] = []
+    for element, dimension in re.findall(r"element_type: (\w+)|\bdimensions: (\d+)", _shape(text)):
+        if element and element != "TUPLE":
+            arrays.append((element.lower(), []))
+        elif dimension:
+            arrays[-1][1].append(dimension)
+    printed = [f"{element}[{','.join(dims)}]" for element, dims in arrays]
+    return printed[0] if len(printed) == 1 else f"({', '.join(printed)})"
+
+
 def _signature(kind: str, work: str) -> str:
-    shape = work.partition("\n      shape {\n")[2].partition("\n      }\n")[0]
     ids = re.findall(r"\d+", " ".join(_GROUPS.findall(work)))
-    return " ".join([kind, *_SHAPE.findall(shape), *ids])
+    return " ".join([kind, *_SHAPE.findall(_shape(work)), *ids])
 
 
 def starts(timeline: Timeline, kind: str) -> Iterator[Instruction]:

@@ -58,7 +58,7 @@ def _metadata(what: str, pid: int, tid: int, **args: str | int) -> Event:
 
 
 def _slice(name: str, category: str, start_us: float, end_us: float, **args: Any) -> Event:
-    known = {key: value for key, value in args.items() if value not in (None, "")}
+    known = {key: value for key, value in args.items() if value not in (0, "")}
     times = {"ts": start_us, "dur": end_us - start_us}
     return {"ph": "X", "name": name, "cat": category, **times, "args": known}
 
@@ -69,7 +69,7 @@ def _bar(b: Bar) -> Event:
 
 
 def _flight(f: Flight) -> Iterator[Event]:
-    about = {"kind": f.kind, "delivered_bytes": f.bytes}
+    about = {"kind": f.kind, "delivers": f.delivers, "delivered_bytes": f.bytes}
     figures = {"own_us": f.own_us, "exposed_us": f.exposed_us}
     yield _slice(f.name, "in flight", f.start_us, f.end_us, **about, **figures)
     own_end = min(f.end_us, f.start_us + f.own_us)

@@ -1,5 +1,6 @@
 """Every layout computes what one device does: logits, losses, every gradient, and the counts."""
 
+import os
 import subprocess
 import sys
 
@@ -46,8 +47,15 @@ def test_rounds_did_overflow(name):
 @pytest.mark.slow
 def test_on_16_devices():
     """In a process of its own: this one has 8."""
+    # What imports the cases here.
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, __file__],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=paths,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:-1] == list(ON_16)

@@ -21,9 +21,6 @@ FORWARD = (
 )
 BACKWARD = (("gemm_fusion.2", 0, 50), ("a2a-start.4", 50, 51), ("a2a-done.4", 149, 150))
 
-#: Bytes that the first forward all-to-all delivers.
-DELIVERED = {"a2a-start.16": 64 * 2**20}
-
 
 def timelines():
     forward = parse_timelines(dump(*FORWARD, op_name="jit(f)/while/body/td,df->tf/dot_general"))
@@ -32,4 +29,4 @@ def timelines():
 
 
 def hand_lanes() -> tuple[Lanes, ...]:
-    return layer_lanes(timelines(), DELIVERED)
+    return layer_lanes(timelines())

@@ -1,6 +1,7 @@
 """Calibrations: what is written is read again, a wrong field is named, ours are plausible."""
 
 import dataclasses
+from importlib import resources
 
 import pytest
 
@@ -14,6 +15,7 @@ from moe_jax.planner.calibration import (
     recorded,
     save_calibration,
 )
+from moe_jax.planner.hardware import gpu_by_name
 
 CALIBRATION = Calibration(
     gpu="h100",
@@ -88,3 +90,34 @@ def test_a_rate_is_work_over_time():
 
 def test_a_gpu_nobody_measured_has_no_calibration():
     assert recorded("no-such-gpu") is None
+
+
+def shipped():
+    folder = resources.files("moe_jax.planner").joinpath("calibrations")
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir())
+
+
+def test_there_is_a_calibration_of_ours():
+    assert "h100" in shipped()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_our_calibrations_are_of_the_gpu_they_are_named_after_and_below_its_peaks(name):
+    gpu, found = gpu_by_name(name), recorded(name.upper())
+    assert found is not None
+    assert found.gpu == name
+    assert gpu.device_kinds[0] in found.hardware
+    for kind in ("matmul", "attention_forward", "attention_backward"):
+        assert 0.25 < getattr(found, f"{kind}_flops_per_s") / gpu.peak_bf16_flops < 1
+    for kind in ("gather", "memory"):
+        assert 0.25 < getattr(found, f"{kind}_bytes_per_s") / gpu.memory_bandwidth < 1
+    assert all(m.spread_s < m.seconds for m in found.measurements)
+
+
+def test_what_ran_compute_only_says_so():
+    """A step of 16 devices on the one that was there is no step time."""
+    found = recorded("h100")
+    assert found is not None
+    mocked = [m for m in found.measurements if "16 devices" in m.name]
+    assert mocked
+    assert all("compute only" in m.note for m in mocked)

@@ -54,9 +54,10 @@ def test_compute_is_sorted_by_what_it_is():
     assert forward.busy_us("attention") == 50
 
 
-def test_bytes_are_known_where_someone_said():
+def test_what_a_collective_delivers_is_that_of_its_done():
     forward, _ = hand_lanes()
-    assert [f.bytes for f in forward.flights] == [64 * 2**20, None, None, None]
+    # Every hand-made instruction returns bf16[8,4], unless it says otherwise.
+    assert [(f.delivers, f.bytes) for f in forward.flights] == 4 * [("bf16[8,4]", 64)]
 
 
 def test_program_without_exchange_has_nothing_to_draw():

@@ -88,7 +88,7 @@ def test_exposed_marks_add_up_to_the_figures():
 def test_a_collective_shows_its_own_time_within_its_window():
     forward, _ = layer_pages(draw())
     first = next(e for e in forward.elements if e[1].get("data-kind") == "all-to-all")
-    assert first[1]["data-bytes"] == str(64 * 2**20)
+    assert (first[1]["data-delivers"], first[1]["data-bytes"]) == ("bf16[8,4]", "64")
     assert float(first[1]["data-own"]) == pytest.approx(100)
     assert float(first[1]["data-exposed"]) == pytest.approx(50)
 

@@ -1,36 +1,21 @@
 """The paper's configs, compiled for the H100 clusters they are meant for.
 
-Figures of the compiled program and of XLA's own timeline; nothing here is measured.
+Figures of the compiled program and of XLA's own timeline; nothing here is measured. That plans
+follow from their config is tested on a small model, in `test_plan.py`.
 """
 
-from functools import cache
-from pathlib import Path
-
 import pytest
+from paper_programs import CONFIGS, compiled, planned
 
-from moe_jax.config import check, load_config
+from moe_jax.config import load_config
 from moe_jax.planner.async_pairs import require_async
-from moe_jax.planner.compile import Compiled, Job, compile_for
-from moe_jax.planner.hardware import gpu_by_name
 from moe_jax.planner.overlap import layer_timelines, own_times, require_hidden
-from moe_jax.planner.target import Target
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 GIB = 2**30
 PAPER = ("paper_ep16", "paper_ep32", "paper_ep64", "paper_ep128", "paper_ep16_x8")
 STREAMS = 8
 
 pytestmark = [pytest.mark.compile_target, pytest.mark.slow]
-
-
-@cache
-def compiled(name: str, program: str) -> Compiled:
-    config = load_config(CONFIGS / f"{name}.toml")
-    devices = config.mesh.data * config.mesh.expert
-    check(config, devices)
-    kwargs = {"config": config.model_dump(mode="json"), "devices_per_host": 8}
-    job = Job(f"moe_jax.planner.programs:{program}", config.mesh, kwargs)
-    return compile_for(Target(gpu_by_name("h100"), devices // 8, 8), job)
 
 
 def test_forward_of_ep16_peaks_below_15_gib():
@@ -41,7 +26,7 @@ def test_forward_of_ep16_peaks_below_15_gib():
 
 
 def test_training_step_of_ep16_fits_76_gib():
-    assert compiled("paper_ep16", "train_step").peak_bytes <= 76 * GIB
+    assert compiled("paper_ep16", "train").peak_bytes <= 76 * GIB
 
 
 @pytest.mark.parametrize("name", PAPER[1:])
@@ -51,26 +36,56 @@ def test_larger_clusters_need_no_more_memory_than_ep16(name):
     assert peak <= 1.005 * ep16
 
 
-@pytest.mark.parametrize(("program", "exposed"), [("forward", 0.12), ("train_step", 0.12)])
-def test_forward_layer_of_ep16_hides_its_exchange(program, exposed):
-    timelines = compiled("paper_ep16", program).timelines
+@pytest.mark.parametrize(("mode", "exposed"), [("forward", 0.12), ("train", 0.12)])
+def test_forward_layer_of_ep16_hides_its_exchange(mode, exposed):
+    timelines = compiled("paper_ep16", mode).timelines
     (layer,) = layer_timelines(timelines).forward
     figures = require_hidden(layer, 1 - exposed, own=own_times(timelines))
     assert figures.count == 2 * STREAMS
 
 
 def test_backward_layer_of_ep16_hides_its_exchange():
-    timelines = compiled("paper_ep16", "train_step").timelines
+    timelines = compiled("paper_ep16", "train").timelines
     (layer,) = layer_timelines(timelines).backward
     # Per stream: the dispatch again, both gradients' rows, and the weights' gradient (scalars).
     assert require_hidden(layer, 0.98, own=own_times(timelines)).count == 4 * STREAMS
 
 
-@pytest.mark.parametrize("program", ["forward", "train_step"])
-def test_every_exchange_of_ep16_is_asynchronous_with_matmuls_inside(program):
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_every_exchange_of_ep16_is_asynchronous_with_matmuls_inside(mode):
     # The first dispatch and the last combine of a layer have no other stream's matmul to hide
     # behind: nothing came before, nothing comes after. A row is 8 KiB; weights' gradients, 4 bytes
     # per row, need no matmul to hide behind.
-    pairs = require_async(compiled("paper_ep16", program).hlo_text, bare=2, min_bytes=GIB // 8)
-    per_layer = {"forward": 2, "train_step": 2 + 3}[program]
+    pairs = require_async(compiled("paper_ep16", mode).hlo_text, bare=2, min_bytes=GIB // 8)
+    per_layer = {"forward": 2, "train": 2 + 3}[mode]
     assert len(pairs) == per_layer * STREAMS
+
+
+def test_plan_of_ep16_sends_what_its_capacity_says():
+    wire = planned("paper_ep16", "forward").wire
+    rows = 16 * 1563  # 1.25 x 10,000 tokens x 2 / 16 experts = 1562.5 per source and expert
+    assert wire.rows.filled + wire.rows.padded == 16 * STREAMS * rows
+    crossing = 2 * 16 * STREAMS * rows * 4096 * 2 / 2  # both ways, half of 2 hosts' rows
+    assert crossing <= wire.inter_host_bytes < crossing * 1.001
+    assert 0.9 < crossing / wire.inter_host_lower_bound_bytes / (1.25 / 0.767) < 1.1
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_plan_of_ep16_fits_and_hides(mode):
+    plan = planned("paper_ep16", mode)
+    assert plan.fits
+    for direction in (plan.step.forward, plan.step.backward):
+        if direction:
+            assert direction.layer.hidden_comm_s > 0.85 * direction.layer.comm_s
+    assert 0.3 < plan.predicted.mfu < 0.6
+
+
+def test_more_streams_hide_more():
+    shares = []
+    for streams in (1, STREAMS):
+        overrides = () if streams == STREAMS else (f"exchange.streams={streams}",)
+        layer = planned("paper_ep16", "forward", *overrides).step.forward.layer
+        shares.append(layer.hidden_comm_s / layer.comm_s)
+    one, eight = shares
+    assert one < 0.1
+    assert eight > 0.85

@@ -65,3 +65,15 @@ def test_nothing_scheduled_is_no_timeline():
 def test_other_text_is_refused():
     with pytest.raises(ValueError, match="not a schedule dump"):
         parse_timelines("HloModule jit_f, is_scheduled=true")
+
+
+def test_a_done_delivers_its_shape_and_a_tuple_all_its_arrays():
+    events = (("a2a-start.4", 0, 1), ("a2a-done.4", 9, 10))
+    text = dump(*events)
+    (timeline,) = parse_timelines(text)
+    assert [i.delivers for i in timeline.instructions] == ["", "bf16[8,4]"]
+    before, done, after = text.partition('name: "a2a-done.4"')
+    array = "        element_type: BF16\n        dimensions: 8\n        dimensions: 4\n"
+    arrays = "        element_type: TUPLE\n" + array + "        element_type: S32\n"
+    (timeline,) = parse_timelines(before + done + after.replace(array, arrays, 1))
+    assert timeline.instructions[1].delivers == "(bf16[8,4], s32[])"

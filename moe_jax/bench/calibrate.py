@@ -1,0 +1,126 @@
+"""Measures the hardware at hand and makes a `Calibration` of it. Printing it is `cli/bench.py`."""
+
+import datetime
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+import jax
+from jax.sharding import Mesh
+
+from moe_jax.bench.collectives import collective_times, sizes_bytes
+from moe_jax.bench.harness import measure
+from moe_jax.bench.sizes import sizes_of
+from moe_jax.bench.specs import Spec, layer_specs
+from moe_jax.config.schema import Config, MeshConfig
+from moe_jax.mesh.build import build_mesh
+from moe_jax.mesh.topology import Topology
+from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.model.parallel import resolve_parallel
+from moe_jax.nn.dot_attention import Implementation
+from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement, Suite
+from moe_jax.planner.hardware import gpu_by_device_kind
+
+PACKAGES = ("moe-jax", "jax", "jaxlib")
+#: Printed and recorded wherever figures of emulated devices appear.
+EMULATED = "emulated devices share cores"
+
+Report = Callable[[Measurement | CollectiveTime], None]
+
+
+def calibrate(
+    config: Config,
+    mesh: Mesh,
+    topology: Topology,
+    platform: str,
+    *,
+    repeats: int = 9,
+    batch_s: float = 0.1,
+    report: Report = lambda _: None,
+) -> Calibration:
+    """Measure the operations of a layer on one device, and collectives over all.
+
+    Args:
+        config: a checked config, whose own mesh decides the shapes (it need not be present).
+        mesh: the devices at hand, all on the expert axis.
+        topology: of `mesh`.
+        platform: "cpu" or "gpu".
+        repeats: timed batches per measurement.
+        batch_s: seconds of a batch, see `harness.measure`.
+        report: called with each result as it comes.
+    """
+    device = mesh.devices.flat[0]
+    measured = []
+    for spec in layer_specs(config, attention_of(config, device, platform)):
+        result = measure_spec(spec, platform, repeats, batch_s)
+        report(result)
+        measured.append((spec, result))
+    collectives = []
+    sizes = sizes_bytes(dispatch_bytes(config))
+    for found in collective_times(mesh, topology.hosts, platform, sizes, repeats):
+        report(found)
+        collectives.append(found)
+    return Calibration(
+        gpu=gpu_name(device),
+        hardware=describe_hardware(topology, device),
+        date=datetime.date.today().isoformat(),
+        versions={package: version(package) for package in PACKAGES},
+        matmul_flops_per_s=_rate(measured, "matmul"),
+        attention_forward_flops_per_s=_rate(measured, "attention_forward"),
+        attention_backward_flops_per_s=_rate(measured, "attention_backward"),
+        gather_bytes_per_s=_rate(measured, "gather"),
+        memory_bytes_per_s=_rate(measured, "memory"),
+        collectives=tuple(collectives),
+        measurements=tuple(result for _, result in measured),
+    )
+
+
+def measure_spec(spec: Spec, platform: str, repeats: int = 9, batch_s: float = 0.1) -> Measurement:
+    """Time one operation on the default device."""
+    function = jax.jit(spec.function, compiler_options=compiler_options(platform))
+    arguments = spec.arguments()
+    timing = measure(lambda: function(*arguments), repeats=repeats, batch_s=batch_s)
+    return Measurement(
+        suite=spec.suite,
+        name=spec.name,
+        seconds=timing.seconds,
+        spread_s=timing.spread_s,
+        repeats=timing.repeats,
+        work=spec.work,
+        unit=spec.unit,
+        note=EMULATED if platform == "cpu" else "",
+    )
+
+
+def attention_of(config: Config, device: jax.Device, platform: str) -> Implementation:
+    """Return the attention implementation that the model would choose on a device."""
+    mesh = build_mesh(MeshConfig(), [device])
+    tokens = sizes_of(config).tokens
+    return resolve_parallel(
+        config, mesh, platform=platform, hosts=(0,), batch_tokens=tokens
+    ).attention
+
+
+def dispatch_bytes(config: Config) -> int:
+    """Return the bytes that one device puts into the all-to-all of a dispatch."""
+    sizes = sizes_of(config)
+    row = config.model.d_model * jax.numpy.dtype(config.precision.compute).itemsize
+    return config.model.moe.num_experts * sizes.capacity * row
+
+
+def gpu_name(device: jax.Device) -> str:
+    """Return the name in `gpus.toml`, or JAX's device kind of a device that is not there."""
+    gpu = gpu_by_device_kind(device.device_kind)
+    return gpu.name if gpu else device.device_kind
+
+
+def describe_hardware(topology: Topology, device: jax.Device) -> str:
+    """Return what was measured, in words."""
+    emulated = f" ({EMULATED})" if device.platform == "cpu" else ""
+    hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")
+    return f"{topology.devices} x {device.device_kind} in {hosts}{emulated}"
+
+
+def _rate(measured: Iterable[tuple[Spec, Measurement]], suite: Suite) -> float:
+    """All work of a suite over all its seconds, as often as a layer does each."""
+    mine = [(s.weight, m) for s, m in measured if s.suite == suite and s.weight]
+    return sum(w * m.work for w, m in mine) / sum(w * m.seconds for w, m in mine)

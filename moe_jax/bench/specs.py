@@ -1,0 +1,214 @@
+"""What is measured on one device: operations with their arguments and how much work they are.
+
+The operations are those of the model, called as the model calls them. Timing is `harness.py`;
+collectives are `collectives.py`; whole programs `step.py`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.bench.sizes import Sizes, sizes_of
+from moe_jax.config.schema import Config
+from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
+from moe_jax.moe.exchange.rows import from_rows, make_queues, to_rows, window
+from moe_jax.nn.activation import activate, is_gated
+from moe_jax.nn.dot_attention import Implementation, dot_attention
+from moe_jax.planner.calibration import Suite
+
+#: (shape, dtype) of an argument drawn from a normal distribution: zeros would run faster.
+Argument = tuple[tuple[int, ...], Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One operation. `prepare` turns the drawn arguments into those of `function`."""
+
+    suite: Suite
+    name: str
+    work: float
+    unit: Literal["flop", "byte"]
+    function: Callable[..., Any]
+    draw: tuple[Argument, ...]
+    prepare: Callable[..., tuple[Any, ...]] = lambda *args: args
+    #: How often it runs in a layer, forward and backward; 0 = reported, but part of no rate.
+    weight: int = 1
+
+    def arguments(self, seed: int = 0) -> tuple[Any, ...]:
+        """Return arguments on the default device."""
+        keys = jax.random.split(jax.random.key(seed), len(self.draw))
+        drawn = (
+            jax.random.normal(key, shape, dtype)
+            for key, (shape, dtype) in zip(keys, self.draw, strict=True)
+        )
+        return jax.block_until_ready(jax.jit(self.prepare)(*drawn))
+
+
+def layer_specs(config: Config, attention: Implementation) -> tuple[Spec, ...]:
+    """Return the operations of one MoE layer of a checked config, and of the loss.
+
+    Args:
+        config: gives shapes, dtypes, and the mesh whose share of them one device has.
+        attention: what `attention.implementation = "auto"` means where this is to run.
+    """
+    sizes = sizes_of(config)
+    return (
+        *_projections(config, sizes),
+        *_experts(config, sizes),
+        _router(config, sizes),
+        _logits(config, sizes),
+        *_attention(config, sizes, attention),
+        *_gathers(config, sizes),
+        *_elementwise(config, sizes),
+    )
+
+
+def _matmul(name: str, einsum: str, a: Argument, b: Argument, flops: float, weight: int) -> Spec:
+    return Spec("matmul", name, flops, "flop", partial(jnp.einsum, einsum), (a, b), weight=weight)
+
+
+def _projections(config: Config, sizes: Sizes) -> Iterator[Spec]:
+    b, s, d, m = (
+        sizes.sequences,
+        sizes.length,
+        config.model.d_model,
+        config.model.attention.head_dim,
+    )
+    dtype = jnp.dtype(config.precision.compute)
+    for name, heads, weight in (("query", sizes.heads, 1), ("key, value", sizes.kv_heads, 2)):
+        title = f"{name} projection {b * s} x {d} x {heads * m}"
+        flops = 2.0 * b * s * d * heads * m
+        yield _matmul(
+            title, "bsd,dhm->bshm", ((b, s, d), dtype), ((d, heads, m), dtype), flops, weight
+        )
+    h = sizes.heads
+    title = f"output projection {b * s} x {h * m} x {d}"
+    flops = 2.0 * b * s * d * h * m
+    yield _matmul(title, "bshm,hmd->bsd", ((b, s, h, m), dtype), ((h, m, d), dtype), flops, 1)
+
+
+def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
+    """The products of `moe/experts.py`: forward, and both gradients of each."""
+    e, r, d, f = sizes.local_experts, sizes.rows, config.model.d_model, sizes.d_ff
+    dtype = jnp.dtype(config.precision.compute)
+    ups = 2 if is_gated(config.model.moe.activation) else 1
+    for name, i, o, weight in (("up", d, f, ups), ("down", f, d, 1)):
+        rows, w, grad = ((e, r, i), dtype), ((e, i, o), dtype), ((e, r, o), dtype)
+        flops, shape = 2.0 * e * r * i * o, f"{e} x {r} x {i} x {o}"
+        yield _matmul(f"expert {name} {shape}", "lri,lio->lro", rows, w, flops, weight)
+        title = f"expert {name}, gradient of rows {shape}"
+        yield _matmul(title, "lro,lio->lri", grad, w, flops, weight)
+        title = f"expert {name}, gradient of weight {shape}"
+        yield _matmul(title, "lri,lro->lio", rows, grad, flops, weight)
+
+
+def _router(config: Config, sizes: Sizes) -> Spec:
+    """Reads tokens and writes a number per expert: bytes are what counts."""
+    t, d, e = sizes.tokens, config.model.d_model, config.model.moe.num_experts
+    compute, router = jnp.dtype(config.precision.compute), jnp.dtype(config.precision.router)
+
+    def function(x_td: jax.Array, w_de: jax.Array) -> jax.Array:
+        return jnp.einsum(
+            "td,de->te", x_td.astype(router), w_de, preferred_element_type=jnp.float32
+        )
+
+    work = t * d * compute.itemsize + d * e * router.itemsize + t * e * 4
+    draw = (((t, d), compute), ((d, e), router))
+    name = f"router {t} x {d} x {e} {router.name}"
+    return Spec("matmul", name, work, "byte", function, draw, weight=0)
+
+
+def _logits(config: Config, sizes: Sizes) -> Spec:
+    t, d, v = sizes.logit_rows, config.model.d_model, sizes.vocab
+    dtype = jnp.dtype(config.precision.compute)
+    function = partial(jnp.einsum, "bsd,vd->bsv", preferred_element_type=jnp.float32)
+    draw = (((1, t, d), dtype), ((v, d), dtype))
+    name = f"logits {t} x {d} x {v}, float32 out"
+    return Spec("matmul", name, 2.0 * t * d * v, "flop", function, draw, weight=0)
+
+
+def _attention(config: Config, sizes: Sizes, implementation: Implementation) -> Iterator[Spec]:
+    b, s, m = sizes.sequences, sizes.length, config.model.attention.head_dim
+    dtype = jnp.dtype(config.precision.compute)
+    q, kv = ((b, s, sizes.heads, m), dtype), ((b, s, sizes.kv_heads, m), dtype)
+    for span in dict.fromkeys(config.model.attention.windows):
+        attend = partial(
+            dot_attention,
+            window=span,
+            implementation=implementation,
+            query_block=config.model.attention.query_block,
+        )
+
+        def forward(q, k, v, attend=attend):
+            documents = config.data.document_mask == "segments"
+            return attend(q, k, v, jnp.zeros((b, s), jnp.int32) if documents else None)
+
+        def linearised(q, k, v, grad, forward=forward):
+            return jax.vjp(forward, q, k, v)[1], grad
+
+        flops = 4.0 * b * s * sizes.heads * m * mean_context(s, span)
+        within = f", window {span}" if span else ""
+        name = f"{implementation} {b} x {s} x {sizes.heads} x {m} causal{within}"
+        yield Spec("attention_forward", name, flops, "flop", forward, (q, kv, kv))
+        yield Spec(
+            "attention_backward",
+            name,
+            flops * (TRAINING_OVER_FORWARD - 1),
+            "flop",
+            lambda pull, grad: pull(grad),
+            (q, kv, kv, q),
+            linearised,
+        )
+
+
+def _gathers(config: Config, sizes: Sizes) -> Iterator[Spec]:
+    """Random routing, as a fresh router does; rows without a token are written but not read."""
+    moe, t, d, c = config.model.moe, sizes.tokens, config.model.d_model, sizes.capacity
+    dtype = jnp.dtype(config.precision.compute)
+    rows, row_bytes = moe.num_experts * c, d * dtype.itemsize
+    scores = ((t, moe.num_experts), jnp.dtype(jnp.float32))
+
+    def routed(scores_te: jax.Array, x: jax.Array) -> tuple[Any, ...]:
+        weights_tk, experts_tk = jax.lax.top_k(jax.nn.softmax(scores_te), moe.top_k)
+        return x, weights_tk, window(make_queues(experts_tk, moe.num_experts), 0, c)
+
+    sizes_text = f"{t} tokens, top {moe.top_k}, {rows} rows of {d}"
+    yield Spec(
+        "gather",
+        f"to_rows {sizes_text}",
+        (t * moe.top_k + rows) * row_bytes,
+        "byte",
+        lambda x, _, at: to_rows(x, at),
+        (scores, ((t, d), dtype)),
+        routed,
+    )
+    yield Spec(
+        "gather",
+        f"from_rows {sizes_text}",
+        (t * moe.top_k + t) * row_bytes,
+        "byte",
+        from_rows,
+        (scores, ((rows, d), dtype)),
+        routed,
+    )
+
+
+def _elementwise(config: Config, sizes: Sizes) -> Iterator[Spec]:
+    e, r, f = sizes.local_experts, sizes.rows, sizes.d_ff
+    kind, dtype = config.model.moe.activation, jnp.dtype(config.precision.compute)
+    inputs = 2 if is_gated(kind) else 1
+    hidden: Argument = ((e, r, f), dtype)
+
+    def act(up: jax.Array, gate: jax.Array | None = None) -> jax.Array:
+        return activate(kind, up, gate)
+
+    work = (inputs + 1) * e * r * f * dtype.itemsize
+    yield Spec("memory", f"{kind} {e} x {r} x {f}", work, "byte", act, (hidden,) * inputs)
+    token: Argument = ((sizes.sequences, sizes.length, config.model.d_model), dtype)
+    work = 3 * sizes.tokens * config.model.d_model * dtype.itemsize
+    name = f"residual sum {sizes.tokens} x {config.model.d_model}"
+    yield Spec("memory", name, work, "byte", jnp.add, (token, token), weight=2)

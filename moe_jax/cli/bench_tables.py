@@ -1,0 +1,81 @@
+"""Measurements as tables, every figure beside its bound. Taking them is `bench/`."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+
+from moe_jax.cli.describe import headed_table
+from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement
+from moe_jax.planner.hardware import Gpu
+
+
+def measurement_table(found: Sequence[Measurement], gpu: Gpu | None) -> Table:
+    """Return measurements, each beside the peak of what it uses."""
+    table = headed_table("Measured", "what", "ms", "spread", "rate", "bound", "of bound", "note")
+    for m in found:
+        scale, unit = (1e-12, "TFLOP/s") if m.unit == "flop" else (1e-9, "GB/s")
+        bound = _bound(m, gpu)
+        table.add_row(
+            title(m),
+            f"{m.seconds * 1e3:.4g}",
+            f"{m.spread_s / m.seconds:.1%}",
+            f"{m.rate * scale:.4g} {unit}",
+            f"{bound * scale:.4g} {unit}" if bound else "unknown",
+            f"{m.rate / bound:.1%}" if bound else "",
+            m.note,
+        )
+    return table
+
+
+def collective_table(found: Sequence[CollectiveTime], link: float) -> Table:
+    """Return collectives, each beside the rate of one device's NVLink."""
+    table = headed_table("Collectives", "what", "MiB", "µs", "per device and direction", "NVLink")
+    for c in found:
+        rate = wire_bytes(c) / c.seconds
+        table.add_row(
+            title(c),
+            f"{c.bytes / 2**20:.4g}",
+            f"{c.seconds * 1e6:.4g}",
+            f"{rate / 1e9:.4g} GB/s",
+            f"{link / 1e9:.4g} GB/s" if link else "unknown",
+        )
+    return table
+
+
+def wire_bytes(c: CollectiveTime) -> float:
+    """Return the bytes that one device has to send, by the best algorithm (ring or direct)."""
+    others = c.devices - 1
+    factor = {
+        "all-to-all": others / c.devices,
+        "all-gather": others,
+        "all-reduce": 2 * others / c.devices,
+        "reduce-scatter": others / c.devices,
+    }
+    return c.bytes * factor[c.kind]
+
+
+def rate_table(result: Calibration) -> Table:
+    """Return the rates that a plan uses."""
+    table = headed_table(f"Calibration of {result.gpu}, {result.date}", "rate", "measured")
+    for name, text in _rates(result):
+        table.add_row(name, text)
+    return table
+
+
+def _rates(result: Calibration) -> Iterator[tuple[str, str]]:
+    for name in ("matmul", "attention_forward", "attention_backward"):
+        yield name, f"{getattr(result, f'{name}_flops_per_s') / 1e12:.4g} TFLOP/s"
+    for name in ("gather", "memory"):
+        yield name, f"{getattr(result, f'{name}_bytes_per_s') / 1e9:.4g} GB/s"
+
+
+def _bound(m: Measurement, gpu: Gpu | None) -> float:
+    if gpu is None:
+        return 0.0
+    return gpu.peak_bf16_flops if m.unit == "flop" else gpu.memory_bandwidth
+
+
+def title(found: Measurement | CollectiveTime) -> str:
+    if isinstance(found, CollectiveTime):
+        return f"{found.kind} {found.bytes} bytes, {found.devices} devices"
+    return f"{found.suite.replace('_', ' ')}: {found.name}"

@@ -1,0 +1,143 @@
+"""The paper's claims, checked: which programs to compile, and the report of what came out.
+
+The checks themselves are `paper_size.py` and `paper_speed.py`, how the report looks is
+`claims_table.py`, the command `cli/claims.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moe_jax.config import Config, override
+from moe_jax.planner.calibration import Calibration
+from moe_jax.planner.findings import Claim
+from moe_jax.planner.hardware import gpu_by_name
+from moe_jax.planner.paper import OTHER_LAYERS, Evidence
+from moe_jax.planner.paper_size import check_buffer, check_layers, check_memory, check_parameters
+from moe_jax.planner.paper_speed import (
+    check_latency,
+    check_scaling,
+    check_throughput,
+    check_utilisation,
+)
+from moe_jax.planner.plan import Request, plan_all
+from moe_jax.planner.results import Mode, Plan
+from moe_jax.planner.scaling import scaled
+from moe_jax.planner.target import Target
+
+#: The paper's cluster.
+GPU, DEVICES_PER_HOST = "h100", 8
+#: Its cluster sizes over the smallest: EP16, 32, 64, 128; and the one of 16 experts in 8 replicas.
+SIZES, REPLICAS = (1, 2, 4, 8), 8
+
+CHECKS = (
+    check_layers,
+    check_parameters,
+    check_buffer,
+    check_memory,
+    check_throughput,
+    check_latency,
+    check_scaling,
+    check_utilisation,
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The programs to compile, by name, and what each of them is for; see `paper.Evidence`."""
+
+    requests: Mapping[str, Request]
+    experts: Mapping[str, str]
+    replicas: Mapping[str, str]
+    train: str
+    few_layers: str
+
+
+@dataclass(frozen=True)
+class ClaimsReport:
+    """Every claim, and the plans that its findings rest on, by name."""
+
+    claims: tuple[Claim, ...]
+    plans: Mapping[str, Plan]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values; plans by name only, as each has a JSON of its own."""
+        claims = [asdict(claim) for claim in self.claims]
+        return {"claims": claims, "plans": list(self.plans)}
+
+
+def check_claims(config: Config, calibration: Calibration | None = None) -> ClaimsReport:
+    """Compile what the claims are about, and check each.
+
+    Args:
+        config: the paper's smallest, `configs/paper_ep16.toml`, perhaps with overrides; the other
+            cluster sizes are made from it.
+        calibration: measured rates of the paper's GPU.
+
+    Raises:
+        ValueError: the config is no multiple of 16 devices, or cannot be scaled or compared.
+        PlanExtraMissing: with the line that installs what is missing.
+    """
+    found = programs(config)
+    made = plan_all(tuple(found.requests.values()), calibration=calibration)
+    plans = dict(zip(found.requests, made, strict=True))
+    return report(config, found, plans, calibration)
+
+
+def programs(config: Config) -> Programs:
+    """What is to be compiled: forward for all sizes in both readings of scaling, forward with
+    fewer layers, and the training step.
+
+    Raises:
+        ValueError: the devices do not fill hosts of 8.
+    """
+    mesh = config.mesh
+    devices = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
+    requests: dict[str, Request] = {}
+
+    def add(program: Config, mode: Mode, size: int = 1) -> str:
+        name = f"{program.name}.{mode}"
+        requests[name] = Request(program, _target(devices * size), mode)
+        return name
+
+    experts = {
+        f"EP{mesh.expert * size}": add(
+            config if size == 1 else scaled(config, devices * size, "experts"), "forward", size
+        )
+        for size in SIZES
+    }
+    copies = scaled(config, devices * REPLICAS, "replicas")
+    replicas = {f"EP{mesh.expert} x {REPLICAS}": add(copies, "forward", REPLICAS)}
+    few = [f"model.num_layers={OTHER_LAYERS}", f"name={config.name}_{OTHER_LAYERS}_layers"]
+    few_layers = add(override(config, few), "forward")
+    train = add(config, "train")
+    return Programs(requests, experts, replicas, train, few_layers)
+
+
+def report(
+    config: Config,
+    found: Programs,
+    plans: Mapping[str, Plan],
+    calibration: Calibration | None = None,
+) -> ClaimsReport:
+    """Check every claim with plans of `programs(config)`."""
+    evidence = Evidence(
+        config=config,
+        plans=plans,
+        experts=found.experts,
+        replicas=found.replicas,
+        train=found.train,
+        few_layers=found.few_layers,
+        calibration=calibration,
+    )
+    return ClaimsReport(tuple(check(evidence) for check in CHECKS), plans)
+
+
+def _target(devices: int) -> Target:
+    hosts, rest = divmod(devices, DEVICES_PER_HOST)
+    if rest or not hosts:
+        raise ValueError(
+            f"the paper's hosts have {DEVICES_PER_HOST} devices each and the mesh has {devices}: "
+            f"use paper_ep16.toml, or a mesh of a multiple of {DEVICES_PER_HOST} devices"
+        )
+    return Target(gpu_by_name(GPU), hosts, DEVICES_PER_HOST)

@@ -1,0 +1,180 @@
+"""The paper's claims about speed: throughput, latency, scaling, use of the network.
+
+Claims about sizes are `paper_size.py`; the claims' figures `paper.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from moe_jax.planner.analytic import estimate
+from moe_jax.planner.baselines import FAIR, NAIVE, Baseline, Comparison, compare, most_microbatches
+from moe_jax.planner.bounds import Mode
+from moe_jax.planner.findings import Claim, Finding, Point, show
+from moe_jax.planner.paper import (
+    LATENCY,
+    NEAR_LINEAR,
+    SKEW,
+    THROUGHPUT,
+    TOLERANCE,
+    UTILISATION,
+    Evidence,
+    at_least,
+    within,
+)
+from moe_jax.planner.whatif import smallest, step_with_faster_collectives
+
+
+def check_throughput(e: Evidence) -> Claim:
+    findings = tuple(_speedups(e, "train", THROUGHPUT))
+    return Claim("throughput over TP=8, PP=2 (training step)", f"{THROUGHPUT}x", findings)
+
+
+def check_latency(e: Evidence) -> Claim:
+    findings = tuple(_speedups(e, "forward", LATENCY))
+    return Claim("latency over TP=8, PP=2 (forward of one batch)", f"{LATENCY}x", findings)
+
+
+def _speedups(e: Evidence, mode: Mode, claimed: float) -> Iterator[Finding]:
+    for baseline in (NAIVE, FAIR):
+        for skew, routing in ((0.0, "balanced"), (SKEW, "skewed")):
+            yield _speedup(e, mode, claimed, baseline, skew, routing)
+
+
+def _speedup(
+    e: Evidence, mode: Mode, claimed: float, baseline: Baseline, skew: float, routing: str
+) -> Finding:
+    how = {"mode": mode, "skew": skew, "calibration": e.calibration}
+    target = e.plans[e.forward].target
+    found = compare(e.config, target, baseline=baseline, **how)
+    limit = claimed * (1 - TOLERANCE)
+    most = most_microbatches(e.config, limit, target=target, baseline=baseline, **how)
+    needed = found.theirs.predicted.mfu * found.speedup / claimed
+    takes = (
+        f"no number of microbatches; a baseline at {needed:.1%} MFU instead of "
+        f"{found.theirs.predicted.mfu:.1%}"
+        if most is None
+        else f"a baseline of at most {most} microbatch{'es' if most > 1 else ''}"
+    )
+    memory = found.theirs.memory
+    if not memory.fits:
+        takes += f" (this one needs {show(memory.peak_bytes, 'bytes')}: it does not fit)"
+    return Finding(
+        f"{baseline.name} baseline, {routing} routing",
+        (Point("", found.speedup),),
+        "times",
+        "modelled",
+        at_least(found.speedup, claimed),
+        takes,
+        (
+            "both sides modelled; the baseline is not compiled",
+            _agreement(e, mode),
+            *_assumptions(f"{baseline.name} baseline", e.label, found),
+        ),
+    )
+
+
+def _assumptions(theirs: str, ours: str, found: Comparison) -> Iterator[str]:
+    """What both rest on once, what only one rests on with its name."""
+    for assumption in found.theirs.assumptions:
+        shared = assumption in found.ours.assumptions
+        yield assumption if shared else f"{theirs}: {assumption}"
+    for assumption in found.ours.assumptions:
+        if assumption not in found.theirs.assumptions:
+            yield f"{ours}: {assumption}"
+
+
+def _agreement(e: Evidence, mode: Mode) -> str:
+    name = e.train if mode == "train" else e.forward
+    target = e.plans[name].target
+    modelled = estimate(e.config, target, mode, calibration=e.calibration).predicted.step_s
+    predicted, _ = e.read(name, "predicted.step_s")
+    return (
+        f"{e.label}, {mode}, balanced: the model says {modelled:.2f} s, the plan made from the "
+        f"compiled program {predicted:.2f} s"
+    )
+
+
+def check_scaling(e: Evidence) -> Claim:
+    findings = (
+        _scaling(e, "experts grow with the devices", e.experts),
+        _scaling(e, f"{e.config.model.moe.num_experts} experts, replicas", e.replicas),
+    )
+    return Claim("near-linear scaling", " to ".join([e.label, list(e.experts)[-1]]), findings)
+
+
+def _scaling(e: Evidence, case: str, names: Mapping[str, str]) -> Finding:
+    """Tokens/s per device over those of the smallest cluster."""
+    names = {e.label: e.forward} | names
+    speeds, sources = e.series(names, "predicted.tokens_per_s")
+    per_device = [p.value / e.plans[names[p.at]].target.devices for p in speeds]
+    points = tuple(
+        Point(p.at, speed / per_device[0]) for p, speed in zip(speeds, per_device, strict=True)
+    )
+    worst = min(points, key=lambda p: p.value)
+    return Finding(
+        f"forward, {case}: of linear",
+        points,
+        "share",
+        "modelled",
+        "holds" if worst.value >= NEAR_LINEAR else "fails",
+        _scaling_takes(e, names[worst.at], worst),
+        (
+            f"near-linear is read as at least {NEAR_LINEAR:.0%} of linear",
+            "speeds predicted from compiled schedules",
+        ),
+        sources,
+    )
+
+
+def _scaling_takes(e: Evidence, worst: str, point: Point) -> str:
+    first, last = e.plans[e.forward], e.plans[worst]
+
+    def reaches(factor: float) -> bool:
+        before, after = (step_with_faster_collectives(p, factor) for p in (first, last))
+        return before / after >= NEAR_LINEAR
+
+    if point.value >= NEAR_LINEAR:
+        return ""
+    factor = smallest(reaches, 1.0, 100.0)
+    if factor is None:
+        return f"no network is fast enough for {NEAR_LINEAR:.0%} at {point.at}"
+    return f"collectives {factor:.2f} times as fast, for {NEAR_LINEAR:.0%} at {point.at}"
+
+
+def check_utilisation(e: Evidence) -> Claim:
+    trained = {f"{e.label} train": e.train}
+    findings = tuple(
+        _utilisation(e, case, names, key)
+        for key, how in (
+            ("wire.nic.inside_windows", "while collectives cross hosts"),
+            ("wire.nic.over_step", "averaged over the step"),
+        )
+        for case, names in ((f"forward, {how}", e.experts), (f"training step, {how}", trained))
+    )
+    return Claim("network utilisation", "65 to 85 %", findings)
+
+
+def _utilisation(e: Evidence, case: str, names: Mapping[str, str], key: str) -> Finding:
+    points, sources = e.series(names, key)
+    verdicts = {within(p.value, *UTILISATION) for p in points}
+    low, high = min(p.value for p in points), max(p.value for p in points)
+    kinds = {e.plans[name].wire.nic.kind for name in names.values()}
+    return Finding(
+        case,
+        tuple(points),
+        "share",
+        "modelled" if "modelled" in kinds else "compiled",
+        "holds" if verdicts == {"holds"} else "fails",
+        _utilisation_takes(low, high),
+        ("bytes sent to other hosts over line rate x time",),
+        sources,
+    )
+
+
+def _utilisation_takes(low: float, high: float) -> str:
+    """The same bytes in another time: how much shorter, or longer, it would have to be."""
+    least, most = UTILISATION
+    if low < least:
+        return f"the same bytes in {low / least:.0%} of the time, where it is lowest"
+    if high > most:
+        return f"the same bytes in {high / most:.0%} of the time, where it is highest"
+    return ""

@@ -1,0 +1,121 @@
+"""The measured operations: their sizes, that they run, and that their work is what XLA counts."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training_cases import ONE_DEVICE, small_config
+
+from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
+from moe_jax.bench.specs import layer_specs
+from moe_jax.config import load_config
+from moe_jax.model.flops import flops_per_token
+
+ROOT = Path(__file__).parents[2]
+
+
+def described(config):
+    return [(s.suite, s.name, s.work, s.draw) for s in layer_specs(config, "cudnn")]
+
+
+def test_sizes_without_a_config_are_those_of_the_papers_file():
+    assert described(PAPER) == described(load_config(ROOT / "configs" / "paper_ep16.toml"))
+
+
+def test_sizes_of_the_paper():
+    assert sizes_of(PAPER) == Sizes(1, 10_000, 1, 25_008, 1563, 32, 32, 16_384, 32_000, 2000)
+
+
+def test_tensor_parallelism_splits_what_a_device_multiplies():
+    split = PAPER.model_copy(update={"mesh": PAPER.mesh.model_copy(update={"tensor": 8})})
+    sizes = sizes_of(split)
+    assert (sizes.heads, sizes.d_ff, sizes.vocab, sizes.rows) == (4, 2048, 4000, 25_008)
+
+
+CONFIGS = {
+    "plain": (),
+    "gated": ("model.moe.activation=swiglu", "model.attention.kv_heads=1"),
+    "windows": ("model.attention.windows=[0, 8]", "data.document_mask=none"),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def config(request):
+    return small_config(*ONE_DEVICE, "train.global_batch=2", *request.param)
+
+
+def test_work_of_a_product_is_what_xla_counts(config):
+    products = [s for s in layer_specs(config, "xla") if s.suite == "matmul" and s.unit == "flop"]
+    assert len(products) == 10
+    for spec in products:
+        lowered = jax.jit(spec.function).lower(*spec.arguments())
+        assert lowered.compile().cost_analysis()["flops"] == pytest.approx(spec.work), spec.name
+
+
+def test_products_of_a_layer_add_up_to_the_models_own_count(config):
+    """Per token, with as many rows as tokens visit experts; router and logits come on top."""
+    sizes, model = sizes_of(config), config.model
+    specs = [s for s in layer_specs(config, "xla") if s.suite == "matmul" and s.weight]
+    visits = sizes.tokens * model.moe.top_k / (sizes.rows * sizes.local_experts)
+    layer = 0.0
+    for spec in specs:
+        if "gradient" not in spec.name:
+            layer += spec.weight * spec.work * (visits if "expert" in spec.name else 1)
+    router_and_logits = (
+        2 * model.d_model * (model.num_layers * model.moe.num_experts + model.vocab_size)
+    )
+    found = model.num_layers * layer / sizes.tokens + router_and_logits
+    assert found == pytest.approx(flops_per_token(config).matmul)
+
+
+def test_attention_counts_what_the_causal_mask_leaves(config):
+    specs = layer_specs(config, "xla")
+    forward = [s.work for s in specs if s.suite == "attention_forward"]
+    backward = [s.work for s in specs if s.suite == "attention_backward"]
+    layers = config.model.num_layers / len(config.model.attention.windows)
+    total = flops_per_token(config).attention * sizes_of(config).tokens
+    assert layers * sum(forward) == pytest.approx(total)
+    assert backward == [2 * work for work in forward]
+
+
+def test_every_operation_runs_on_random_arguments(config):
+    for spec in layer_specs(config, "xla"):
+        results = jax.tree.leaves(jax.jit(spec.function)(*spec.arguments()))
+        assert results
+        for result in results:
+            assert np.isfinite(result).all(), spec.name
+            assert float(jnp.abs(result).max()) > 0, spec.name
+
+
+def test_backward_alone_returns_the_gradients_of_forward():
+    config = small_config(*ONE_DEVICE, "train.global_batch=2")
+    forward, backward = (
+        next(s for s in layer_specs(config, "xla") if s.suite == f"attention_{which}")
+        for which in ("forward", "backward")
+    )
+    pull, grad = backward.arguments()
+    keys = jax.random.split(jax.random.key(0), 4)
+    drawn = [
+        jax.random.normal(k, shape, dtype)
+        for k, (shape, dtype) in zip(keys, backward.draw, strict=True)
+    ]
+    wanted = jax.grad(lambda *qkv: (forward.function(*qkv) * drawn[3]).sum(), (0, 1, 2))(*drawn[:3])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        backward.function(pull, grad),
+        wanted,
+    )
+
+
+def test_gathers_move_every_choice_of_random_routing():
+    """Else their bytes would be counted too high."""
+    config = small_config(*ONE_DEVICE, "train.global_batch=2", "exchange.capacity_factor=8")
+    sizes = sizes_of(config)
+    to_rows = next(s for s in layer_specs(config, "xla") if s.name.startswith("to_rows"))
+    rows = to_rows.function(*to_rows.arguments())
+    filled = int((jnp.abs(rows).max(axis=-1) > 0).sum())
+    assert filled == sizes.tokens * config.model.moe.top_k
+    row_bytes = config.model.d_model * rows.dtype.itemsize
+    assert to_rows.work == (filled + rows.shape[0]) * row_bytes

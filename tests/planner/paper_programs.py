@@ -1,0 +1,31 @@
+"""The paper's configs, planned once per test process for the H100 clusters they are meant for."""
+
+from functools import cache
+from pathlib import Path
+
+from moe_jax.config import check, load_config
+from moe_jax.planner.compile import Compiled, compile_for
+from moe_jax.planner.hardware import gpu_by_name
+from moe_jax.planner.plan import Request, make_job, make_plan
+from moe_jax.planner.results import Mode, Plan
+from moe_jax.planner.target import Target
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def request(name: str, mode: Mode, *overrides: str) -> Request:
+    config = load_config(CONFIGS / f"{name}.toml", overrides)
+    devices = config.mesh.data * config.mesh.expert
+    check(config, devices)
+    return Request(config, Target(gpu_by_name("h100"), devices // 8, 8), mode)
+
+
+@cache
+def compiled(name: str, mode: Mode, *overrides: str) -> Compiled:
+    asked = request(name, mode, *overrides)
+    return compile_for(asked.target, make_job(asked))
+
+
+@cache
+def planned(name: str, mode: Mode, *overrides: str) -> Plan:
+    return make_plan(request(name, mode, *overrides), compiled(name, mode, *overrides))

@@ -1,0 +1,87 @@
+"""Compiling a search's best layouts: ranks, winners that fit, and the file that is written."""
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from moe_jax.config import check, load_config, override
+from moe_jax.config.load import parse_config
+from moe_jax.planner.finals import compile_finalists, winner_toml
+from moe_jax.planner.hardware_file import known_hardware
+from moe_jax.planner.search import NothingFits, finalists, search
+from moe_jax.planner.search_table import finals_table
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GIB = 2**30
+
+
+@cache
+def found():
+    changes = ("mesh.expert=8", "model.moe.num_experts=8", "train.global_batch=64")
+    config = override(load_config(CONFIGS / "paper_ep16.toml"), changes)
+    return search(config, known_hardware().target("h200", 1))
+
+
+def fake_plan(peak_gib, step_s):
+    memory = SimpleNamespace(peak_bytes=peak_gib * GIB, capacity_bytes=141 * GIB)
+    predicted = None if step_s is None else SimpleNamespace(step_s=step_s, tokens_per_s=1e6)
+    return SimpleNamespace(memory=memory, predicted=predicted)
+
+
+def finals(*figures):
+    def plan_all(requests, calibration):
+        assert len(requests) == len(figures)
+        return [fake_plan(*figure) for figure in figures]
+
+    return compile_finalists(found(), len(figures), plan_all=plan_all)
+
+
+def test_the_fastest_compiled_layout_that_fits_wins():
+    made = finals((100, 3.0), (100, 2.0), (140, 1.0))
+    assert [f.step_s for f in made.ranked] == [2.0, 3.0, 1.0]
+    assert made.winner.candidate is finalists(found(), 3)[1]
+
+
+def test_arithmetic_ranks_where_xla_has_no_times():
+    made = finals((100, None), (100, None))
+    assert made.winner.candidate is found().candidates[0]
+
+
+def test_compiled_layouts_that_are_all_too_large_are_named():
+    made = finals((150, 1.0), (140, 2.0))
+    with pytest.raises(NothingFits, match=r"none of the 2 layouts.*needs 140.0 GiB of 129.7"):
+        _ = made.winner
+
+
+def test_the_winner_is_a_complete_file_that_runs():
+    made = finals((100, 3.0), (100, 2.0))
+    config = parse_config(winner_toml(made))
+    assert config == made.winner.candidate.config
+    check(config, 8)
+
+
+def test_the_table_shows_modelled_beside_compiled_and_what_was_refused():
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(finals_table(finals((100, 3.0), (140, 1.0))))
+    text = captured.get()
+    for part in ("refused, such as", "compiled", "modelled", "140.0 GiB too large", "1.25"):
+        assert part in text
+
+
+@pytest.mark.slow
+@pytest.mark.compile_target
+def test_search_of_a_small_model_compiles_and_agrees_on_what_fits():
+    config = override(
+        load_config(CONFIGS / "quickstart.toml"),
+        ["precision.compute=bfloat16", "data.document_mask=none", "train.global_batch=32"],
+    )
+    target = known_hardware().target("h100", 1, 4)
+    made = compile_finalists(search(config, target), 2)
+    assert len(made.ranked) == 2
+    assert all(finalist.fits and finalist.plan.predicted for finalist in made.ranked)
+    assert made.winner.step_s == min(finalist.step_s for finalist in made.ranked)
+    check(parse_config(winner_toml(made)), 4)

@@ -1,0 +1,83 @@
+"""Checks of the paper's speeds, on plans made by hand and the analytic model."""
+
+import dataclasses
+import re
+
+import pytest
+from test_paper_size import evidence
+
+from moe_jax.planner.paper_speed import (
+    check_latency,
+    check_scaling,
+    check_throughput,
+    check_utilisation,
+)
+
+
+@pytest.mark.parametrize("check", [check_throughput, check_latency])
+def test_both_baselines_under_both_routings_are_modelled(check):
+    findings = check(evidence()).findings
+    assert [f.case for f in findings] == [
+        "naive baseline, balanced routing",
+        "naive baseline, skewed routing",
+        "fair baseline, balanced routing",
+        "fair baseline, skewed routing",
+    ]
+    assert {f.kind for f in findings} == {"modelled"}
+    assert all(
+        "both sides modelled; the baseline is not compiled" in f.assumptions for f in findings
+    )
+
+
+def test_speedup_that_fails_says_how_slow_the_baseline_would_have_to_be():
+    fair = check_throughput(evidence()).findings[2]
+    assert fair.verdict == "fails"
+    needed, found = map(float, re.findall(r"([\d.]+)% MFU instead of ([\d.]+)%", fair.takes)[0])
+    assert needed / found == pytest.approx(fair.points[0].value / 3.75, rel=0.01)
+
+
+def test_assumptions_name_the_side_that_makes_them():
+    fair = check_throughput(evidence()).findings[2]
+    assert any(a.startswith("fair baseline: ") and "virtual stages" in a for a in fair.assumptions)
+    assert any(a.startswith("EP16: ") and "streams" in a for a in fair.assumptions)
+    assert len([a for a in fair.assumptions if "rates" in a]) == 1
+
+
+def test_scaling_is_speed_per_device_over_the_smallest_cluster():
+    experts, replicas = check_scaling(evidence()).findings
+    assert [p.at for p in experts.points] == ["EP16", "EP32", "EP64", "EP128"]
+    assert [p.value for p in experts.points] == pytest.approx([1, 1, 1, 104 / 124])
+    assert [p.at for p in replicas.points] == ["EP16", "EP16 x 8"]
+    assert experts.verdict == "fails"
+
+
+def test_scaling_that_fails_says_how_fast_the_network_would_have_to_be():
+    experts, _ = check_scaling(evidence()).findings
+    factor = float(re.match(r"collectives ([\d.]+) times as fast", experts.takes)[1])
+    # 40 ms / f each: EP16 hides all of it, EP128 exposes 40 / f - 16, at most a ninth of 100 ms.
+    assert factor == pytest.approx(40 / (100 / 9 + 16), rel=0.03)
+
+
+def test_scaling_that_holds_needs_nothing():
+    e = evidence()
+    level = {name: dataclasses.replace(e.plans[e.forward]) for name in e.experts.values()}
+    speeds = {
+        name: dataclasses.replace(
+            plan, target=e.plans[name].target, predicted=_scaled(plan, e, name)
+        )
+        for name, plan in level.items()
+    }
+    experts, _ = check_scaling(dataclasses.replace(e, plans=dict(e.plans) | speeds)).findings
+    assert (experts.verdict, experts.takes) == ("holds", "")
+
+
+def _scaled(plan, e, name):
+    devices = e.plans[name].target.devices / plan.target.devices
+    return dataclasses.replace(plan.predicted, tokens_per_s=plan.predicted.tokens_per_s * devices)
+
+
+def test_network_use_in_both_definitions():
+    inside, inside_train, over, over_train = check_utilisation(evidence()).findings
+    assert (inside.verdict, inside_train.verdict, inside.takes) == ("holds", "holds", "")
+    assert (over.verdict, over_train.verdict) == ("fails", "fails")
+    assert over.takes == "the same bytes in 31% of the time, where it is lowest"  # 0.2 / 0.65

@@ -1,0 +1,44 @@
+"""Which loops are layers, and that the parts of a step add up."""
+
+import dataclasses
+
+import pytest
+from hand_loops import CLUSTER, LOOPS, RATES
+
+from moe_jax.planner.clock import Clock
+from moe_jax.planner.hlo import parse_hlo
+from moe_jax.planner.phases import LayerLoop, layer_loops, make_step
+
+
+def clock(text=LOOPS):
+    return Clock(parse_hlo(text), (), RATES, CLUSTER)
+
+
+def test_layer_loops_are_told_by_their_name_and_direction():
+    assert layer_loops(clock()) == (LayerLoop("layer", 5, False), LayerLoop("layer", 5, True))
+
+
+def test_microbatches_repeat_the_loops_inside():
+    text = LOOPS.replace("jit(f)/jvp(layers)/while", "jit(f)/while").replace(
+        "jit(f)/layers/while/body/searchsorted/while", "jit(f)/while/body/jvp(layers)/while"
+    )
+    assert LayerLoop("inner", 15, False) in layer_loops(clock(text))
+
+
+def test_a_layer_is_its_share_of_the_unit():
+    step = make_step(clock(), layers_per_unit=2)
+    assert step.forward.layer.total_s == pytest.approx(13 / 2)
+    assert step.forward.whole.total_s == pytest.approx(5 * 13)
+
+
+def test_parts_add_up_to_the_step():
+    step = make_step(clock(), layers_per_unit=1)
+    whole = step.forward.whole + step.backward.whole + step.outside
+    assert dataclasses.astuple(whole) == pytest.approx(dataclasses.astuple(step.total))
+
+
+def test_model_too_short_to_be_scanned_has_no_layer():
+    step = make_step(clock(LOOPS.replace("layers", "blocks")), layers_per_unit=1)
+    assert step.forward.layer is None
+    assert step.backward is None
+    assert step.outside == step.total
