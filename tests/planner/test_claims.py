@@ -80,11 +80,16 @@ def test_programs_are_those_of_the_paper_configs(plan, file):
     assert request.mode == "forward"
 
 
-def test_training_and_fewer_layers_are_compiled_too():
+def test_training_and_four_layers_are_compiled_too():
     found = programs(PAPER)
     assert found.requests[found.train].mode == "train"
-    assert found.requests[found.few_layers].config.model.num_layers == 4
+    assert found.requests[found.other_layers].config.model.num_layers == 4
     assert len(found.requests) == 7
+
+
+def test_config_of_the_other_number_of_layers_is_compared_with_sixteen():
+    found = programs(override(PAPER, ["model.num_layers=4"]))
+    assert found.requests[found.other_layers].config.model.num_layers == 16
 
 
 def test_every_claim_of_the_paper_is_checked():
