@@ -56,7 +56,7 @@ def test_memory_holds_forward_and_not_in_training():
     assert [p.at for p in forward.points] == ["EP16", "EP32", "EP64", "EP128", "EP16 x 8"]
     assert train.verdict == "fails"
     assert train.takes == (
-        "parameters and optimiser are 35 GB, the rest 35 GB: no splitting of the former is enough"
+        "parameters and optimiser are 35.0 GB, the rest 35.0 GB: no splitting of the former is enough"
     )
 
 
