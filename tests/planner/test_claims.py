@@ -12,7 +12,7 @@ from moe_jax.config import load_config, override
 from moe_jax.planner.claims import ClaimsReport, check_claims, programs, report
 from moe_jax.planner.claims_table import claims_table
 
-#: paper_ep16 with everything but the layers and devices made small.
+#: paper_ep16 with everything but the devices made small.
 SMALL = (
     "model.d_model=128",
     "model.vocab_size=512",
@@ -23,6 +23,7 @@ SMALL = (
     "data.sequence_length=256",
     "train.loss_chunk=64",
     "model.num_layers=6",
+    "exchange.streams=2",
 )
 
 
