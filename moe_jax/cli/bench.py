@@ -113,7 +113,8 @@ def run_calibrate(args: argparse.Namespace) -> int:
     gpu = gpu_by_device_kind(mesh.devices.flat[0].device_kind)
     console.print(measurement_table(result.measurements, gpu))
     if result.collectives:
-        console.print(collective_table(result.collectives, topology.nvlink_bytes_per_s))
+        links = (topology.nvlink_bytes_per_s, topology.network_bytes_per_s)
+        console.print(collective_table(result.collectives, links[topology.hosts > 1]))
     console.print(rate_table(result))
     if args.out is not None and jax.process_index() == 0:
         save_calibration(result, args.out)

@@ -28,8 +28,8 @@ def measurement_table(found: Sequence[Measurement], gpu: Gpu | None) -> Table:
 
 
 def collective_table(found: Sequence[CollectiveTime], link: float) -> Table:
-    """Return collectives, each beside the rate of one device's NVLink."""
-    table = headed_table("Collectives", "what", "MiB", "µs", "per device and direction", "NVLink")
+    """Return collectives, each beside the bytes/s of one device's slowest link (0: unknown)."""
+    table = headed_table("Collectives", "what", "MiB", "µs", "per device and direction", "link")
     for c in found:
         rate = wire_bytes(c) / c.seconds
         table.add_row(

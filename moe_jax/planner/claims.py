@@ -12,7 +12,7 @@ from moe_jax.config import Config, override
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.findings import Claim
 from moe_jax.planner.hardware import gpu_by_name
-from moe_jax.planner.paper import OTHER_LAYERS, Evidence
+from moe_jax.planner.paper import Evidence, other_layers
 from moe_jax.planner.paper_size import check_buffer, check_layers, check_memory, check_parameters
 from moe_jax.planner.paper_speed import (
     check_latency,
@@ -50,7 +50,7 @@ class Programs:
     experts: Mapping[str, str]
     replicas: Mapping[str, str]
     train: str
-    few_layers: str
+    other_layers: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def check_claims(config: Config, calibration: Calibration | None = None) -> Clai
 
 def programs(config: Config) -> Programs:
     """What is to be compiled: forward for all sizes in both readings of scaling, forward with
-    fewer layers, and the training step.
+    the other number of layers, and the training step.
 
     Raises:
         ValueError: the devices do not fill hosts of 8.
@@ -108,10 +108,11 @@ def programs(config: Config) -> Programs:
     }
     copies = scaled(config, devices * REPLICAS, "replicas")
     replicas = {f"EP{mesh.expert} x {REPLICAS}": add(copies, "forward", REPLICAS)}
-    few = [f"model.num_layers={OTHER_LAYERS}", f"name={config.name}_{OTHER_LAYERS}_layers"]
-    few_layers = add(override(config, few), "forward")
+    n = other_layers(config)
+    other = override(config, [f"model.num_layers={n}", f"name={config.name}_{n}_layers"])
+    of_other = add(other, "forward")
     train = add(config, "train")
-    return Programs(requests, experts, replicas, train, few_layers)
+    return Programs(requests, experts, replicas, train, of_other)
 
 
 def report(
@@ -127,7 +128,7 @@ def report(
         experts=found.experts,
         replicas=found.replicas,
         train=found.train,
-        few_layers=found.few_layers,
+        other_layers=found.other_layers,
         calibration=calibration,
     )
     return ClaimsReport(tuple(check(evidence) for check in CHECKS), plans)

@@ -76,11 +76,11 @@ class Claim:
 
 
 def show(value: float, unit: Unit) -> str:
-    """A value with its unit, to three or four digits; GB are 10^9 bytes."""
+    """A value with its unit, to three digits or so; GB are 10^9 bytes."""
     return {
         "count": f"{value:g}",
-        "bytes": f"{value / 1e9:.3g} GB",
+        "bytes": f"{value / 1e9:#.3g}".rstrip(".") + " GB",
         "times": f"{value:.2f}x",
-        "share": f"{value:.0%}",
+        "share": f"{value:.1%}",
         "parameters": f"{value / 1e9:.3g} billion",
     }[unit]

@@ -16,7 +16,8 @@ BUFFER_BYTES = 10.5e9
 MEMORY_BYTES = (12e9, 15e9)
 THROUGHPUT, LATENCY = 3.75, 3.8
 UTILISATION = (0.65, 0.85)
-OTHER_LAYERS = 4
+#: Both numbers of layers that the paper's source states.
+LAYERS = (16, 4)
 #: Ours, since the paper gives none: how far off still counts, and what "near-linear" means.
 TOLERANCE = 0.05
 NEAR_LINEAR = 0.9
@@ -29,7 +30,7 @@ class Evidence:
     """What claims are checked with.
 
     `experts` and `replicas` name the forward plans of the two readings of scaling, smallest first;
-    `train` and `few_layers` the plans of a training step and of the model with 4 layers.
+    `train` and `other_layers` the plans of a training step and of the other number of layers.
     """
 
     config: Config
@@ -37,7 +38,7 @@ class Evidence:
     experts: Mapping[str, str]
     replicas: Mapping[str, str]
     train: str
-    few_layers: str
+    other_layers: str
     calibration: Calibration | None = None
 
     @property
@@ -56,6 +57,11 @@ class Evidence:
         found = {at: self.read(name, key) for at, name in names.items()}
         points = [Point(at, value) for at, (value, _) in found.items()]
         return points, tuple(source for _, source in found.values())
+
+
+def other_layers(config: Config) -> int:
+    """The number of layers that the paper also states: 4, or 16 for a config of 4."""
+    return LAYERS[0] if config.model.num_layers == LAYERS[1] else LAYERS[1]
 
 
 def within(value: float, low: float, high: float) -> Verdict:

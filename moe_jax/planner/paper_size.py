@@ -10,9 +10,9 @@ from moe_jax.planner.findings import Claim, Finding, Point, Source, show
 from moe_jax.planner.paper import (
     BUFFER_BYTES,
     MEMORY_BYTES,
-    OTHER_LAYERS,
     Evidence,
     at_most,
+    other_layers,
     within,
 )
 from moe_jax.planner.results import Plan
@@ -21,9 +21,10 @@ from moe_jax.planner.results import Plan
 def check_layers(e: Evidence) -> Claim:
     """16 or 4 layers: which of the two needs the memory that the paper reports?"""
     layers = e.config.model.num_layers
-    many, few = (e.read(name, "memory.peak_bytes") for name in (e.forward, e.few_layers))
-    each = (many[0] - few[0]) / (layers - OTHER_LAYERS)
-    low, high = (layers + (limit - many[0]) / each for limit in MEMORY_BYTES)
+    other = other_layers(e.config)
+    this, that = (e.read(name, "memory.peak_bytes") for name in (e.forward, e.other_layers))
+    each = (this[0] - that[0]) / (layers - other)
+    low, high = (layers + (limit - this[0]) / each for limit in MEMORY_BYTES)
     takes = f"12 to 15 GB per GPU are {low:.0f} to {high:.0f} layers"
 
     def finding(count: int, peak: tuple[float, Source]) -> Finding:
@@ -39,17 +40,17 @@ def check_layers(e: Evidence) -> Claim:
             sources=(peak[1],),
         )
 
-    findings = (finding(layers, many), finding(OTHER_LAYERS, few))
+    findings = (finding(layers, this), finding(other, that))
     return Claim("layers", "16 in one place, 4 in another", findings)
 
 
 def check_parameters(e: Evidence) -> Claim:
-    small = override(e.config, [f"model.num_layers={OTHER_LAYERS}"])
+    other = override(e.config, [f"model.num_layers={other_layers(e.config)}"])
     findings = tuple(
         Finding(
             f"{what}, {e.config.model.moe.num_experts} experts per layer",
             tuple(
-                Point(f"{c.model.num_layers} layers", float(count(c))) for c in (e.config, small)
+                Point(f"{c.model.num_layers} layers", float(count(c))) for c in (e.config, other)
             ),
             "parameters",
             "modelled",
@@ -87,7 +88,7 @@ def check_buffer(e: Evidence) -> Claim:
 
 
 def check_memory(e: Evidence) -> Claim:
-    names = e.experts | e.replicas
+    names = {**e.experts, **e.replicas}
     forward, sources = e.series(names, "memory.peak_bytes")
     most = max(point.value for point in forward)
     train, train_source = e.read(e.train, "memory.peak_bytes")

@@ -103,7 +103,7 @@ def check_scaling(e: Evidence) -> Claim:
 
 def _scaling(e: Evidence, case: str, names: Mapping[str, str]) -> Finding:
     """Tokens/s per device over those of the smallest cluster."""
-    names = {e.label: e.forward} | names
+    names = {e.label: e.forward, **names}
     speeds, sources = e.series(names, "predicted.tokens_per_s")
     per_device = [p.value / e.plans[names[p.at]].target.devices for p in speeds]
     points = tuple(
@@ -157,7 +157,7 @@ def _utilisation(e: Evidence, case: str, names: Mapping[str, str], key: str) -> 
     points, sources = e.series(names, key)
     verdicts = {within(p.value, *UTILISATION) for p in points}
     low, high = min(p.value for p in points), max(p.value for p in points)
-    kinds = {e.plans[name].wire.nic.kind for name in names.values()}
+    kinds = {nic.kind for name in names.values() if (nic := e.plans[name].wire.nic)}
     return Finding(
         case,
         tuple(points),

@@ -86,5 +86,5 @@ def paper_plans() -> dict[str, Plan]:
     for name in (found.experts["EP128"], *found.replicas.values()):
         plans[name] = hand_plan(found.requests[name], exposed_ms=24)
     plans[found.train] = hand_plan(found.requests[found.train], peak_gb=70, state_gb=35)
-    plans[found.few_layers] = hand_plan(found.requests[found.few_layers], peak_gb=6, state_gb=1)
+    plans[found.other_layers] = hand_plan(found.requests[found.other_layers], peak_gb=6, state_gb=1)
     return plans

@@ -12,7 +12,7 @@ from moe_jax.config import load_config, override
 from moe_jax.planner.claims import ClaimsReport, check_claims, programs, report
 from moe_jax.planner.claims_table import claims_table
 
-#: paper_ep16 with everything but the layers and devices made small.
+#: paper_ep16 with everything but the devices made small.
 SMALL = (
     "model.d_model=128",
     "model.vocab_size=512",
@@ -23,6 +23,7 @@ SMALL = (
     "data.sequence_length=256",
     "train.loss_chunk=64",
     "model.num_layers=6",
+    "exchange.streams=2",
 )
 
 
@@ -80,11 +81,16 @@ def test_programs_are_those_of_the_paper_configs(plan, file):
     assert request.mode == "forward"
 
 
-def test_training_and_fewer_layers_are_compiled_too():
+def test_training_and_four_layers_are_compiled_too():
     found = programs(PAPER)
     assert found.requests[found.train].mode == "train"
-    assert found.requests[found.few_layers].config.model.num_layers == 4
+    assert found.requests[found.other_layers].config.model.num_layers == 4
     assert len(found.requests) == 7
+
+
+def test_config_of_the_other_number_of_layers_is_compared_with_sixteen():
+    found = programs(override(PAPER, ["model.num_layers=4"]))
+    assert found.requests[found.other_layers].config.model.num_layers == 16
 
 
 def test_every_claim_of_the_paper_is_checked():

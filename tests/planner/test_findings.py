@@ -12,8 +12,10 @@ from moe_jax.planner.findings import Finding, Point, Source, show
     ("value", "unit", "text"),
     [
         (10.486e9, "bytes", "10.5 GB"),
+        (12e9, "bytes", "12.0 GB"),
+        (390e9, "bytes", "390 GB"),
         (2.345, "times", "2.35x"),
-        (0.284, "share", "28%"),
+        (0.284, "share", "28.4%"),
         (35.7e9, "parameters", "35.7 billion"),
         (16, "count", "16"),
     ],
@@ -25,7 +27,7 @@ def test_values_carry_their_unit(value, unit, text):
 def test_points_say_where_they_are():
     points = (Point("EP16", 1.0), Point("EP32", 0.5), Point("", 0.25))
     finding = Finding("", points, "share", "modelled", "fails", "")
-    assert finding.result == "EP16 100%, EP32 50%, 25%"
+    assert finding.result == "EP16 100.0%, EP32 50.0%, 25.0%"
 
 
 def test_source_reads_what_the_json_has():
