@@ -19,7 +19,7 @@ from moe_jax.cli.plan_scaling import add_scaling_arguments, check_scaling_argume
 from moe_jax.cli.plan_search import add_search_arguments, check_search_arguments, run_search
 from moe_jax.config import Config, load_config
 from moe_jax.mesh.build import mesh_shape
-from moe_jax.planner.calibration import Calibration, load_calibration
+from moe_jax.planner.calibration import Calibration, load_calibration, recorded
 from moe_jax.planner.hardware_file import known_hardware, load_hardware
 from moe_jax.planner.overlap import (
     OverlapLost,
@@ -74,9 +74,9 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--hardware", type=Path, metavar="FILE", help="GPUs and clusters of yours")
     group.add_argument(
         "--calibration",
-        type=Path,
-        metavar="FILE",
-        help="rates measured by `moe-jax bench calibrate`, in place of XLA's estimates of compute",
+        metavar="FILE|recorded",
+        help="measured rates in place of XLA's estimates of compute: a file of `moe-jax bench "
+        "calibrate`, or our own record of the GPU",
     )
 
 
@@ -133,8 +133,22 @@ def chosen_target(args: argparse.Namespace, config: Config, *, mesh_varies: bool
 
 
 def chosen_calibration(args: argparse.Namespace) -> Calibration | None:
-    """The calibration that `add_target_arguments` asked for."""
-    return load_calibration(args.calibration) if args.calibration else None
+    """The calibration that `add_target_arguments` asked for.
+
+    Raises:
+        ValueError: a file that is none, or a GPU that we have no record of.
+    """
+    if args.calibration is None:
+        return None
+    if args.calibration != "recorded":
+        return load_calibration(args.calibration)
+    found = recorded(args.gpu)
+    if found is None:
+        raise ValueError(
+            f"--calibration recorded: there is no record of {args.gpu}; calibrate one with "
+            "`moe-jax bench calibrate` and pass its file"
+        )
+    return found
 
 
 def require_writable(path: Path | None) -> None:

@@ -92,6 +92,12 @@ def test_hosts_are_those_that_the_mesh_fills(moe_jax, planned):
     assert (asked["target"].gpu.name, asked["mode"]) == ("h200", "train")
 
 
+def test_recorded_calibration_is_that_of_the_gpu(moe_jax, planned):
+    asked = planned(hand_plan(0))
+    moe_jax("--calibration", "recorded")
+    assert asked["calibration"].gpu == "h100"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +108,7 @@ def test_hosts_are_those_that_the_mesh_fills(moe_jax, planned):
         (["--gpu", "h1000"], "unknown GPU 'h1000'"),
         (["--json", "/nowhere/out.json"], "cannot write /nowhere/out.json"),
         (["--calibration", "/nowhere.toml"], "cannot read the calibration"),
+        (["--calibration", "recorded", "--gpu", "b200"], "there is no record of b200"),
         (["--require-hidden", "90"], "must be from 0 to 1"),
         (["--mode", "sleep"], "invalid choice"),
     ],
