@@ -12,7 +12,11 @@ Groups = tuple[tuple[int, ...], ...]
 
 _LISTS = re.compile(r"(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\})")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")
+#: Axes with sizes, the devices' order where it is not that of their numbers, the axes in a group.
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+    r" ?\{([^}]*)\}"
+)
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 #: An axis, or the part of it that has `size` and lies inside parts of `before`: 'a' or 'a':(2)4.
 _PART = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
@@ -30,18 +34,24 @@ def device_groups(attributes: str) -> Groups:
     if found := _LISTS.search(attributes):
         return tuple(_numbers(row) for row in re.findall(r"\{([\d,]+)\}", found[1]))
     if found := _IOTA.search(attributes):
-        shape, source = _numbers(found[1]), _numbers(found[2])
-        ids = np.arange(math.prod(source)).reshape(source)
-        return _rows((ids.transpose(_numbers(found[3])) if found[3] else ids).reshape(shape))
+        return _rows(_order(found[2], found[3]).reshape(_numbers(found[1])))
     found = _MESH.search(attributes)
     if found and not _AXIS.sub("", found[1]).strip(", "):
-        return _over_axes({name: int(size) for name, size in _AXIS.findall(found[1])}, found[2])
+        sizes = {name: int(size) for name, size in _AXIS.findall(found[1])}
+        order = _order(found[2] or str(math.prod(sizes.values())), found[3])
+        return _over_axes(sizes, order, found[4])
     raise ValueError(f"no device groups in a form known here: {attributes[:200]!r}")
 
 
-def _over_axes(sizes: dict[str, int], over: str) -> Groups:
-    """Groups along some axes (or parts of axes) of a mesh whose devices are in order."""
-    ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+def _order(shape: str, transposed: str | None) -> np.ndarray:
+    """The devices' numbers in the order that [2,4]T(1,0) means."""
+    ids = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
+    return ids.transpose(_numbers(transposed)) if transposed else ids
+
+
+def _over_axes(sizes: dict[str, int], order: np.ndarray, over: str) -> Groups:
+    """Groups along some axes (or parts of axes) of a mesh."""
+    ids = order.reshape(tuple(sizes.values()))
     names = list(sizes)
     inner = []
     for name, before, size in _PART.findall(over):

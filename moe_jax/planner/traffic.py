@@ -20,26 +20,25 @@ from moe_jax.planner.figures import CollectiveCost, Nic, Rows, Wire
 from moe_jax.planner.network import collective_time
 from moe_jax.planner.results import Mode
 from moe_jax.planner.wire import Call, calls_per_step, sent, widest_group
+from moe_jax.sharding.tensor import TensorAxis
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one device works on: `microbatches` x `streams` slices of `tokens`."""
+    """What a MoE layer on one device works on: `microbatches` x `streams` slices of `tokens`."""
 
     microbatches: int
     streams: int
     tokens: int
 
-    @property
-    def total(self) -> int:
-        return self.microbatches * self.streams * self.tokens
-
 
 def device_batch(config: Config) -> Batch:
-    """A device's share of a step."""
-    mesh = config.mesh
-    microbatches, streams, rows, length = batch_shape(config)
-    return Batch(microbatches, streams, rows * length // (mesh.data * mesh.fsdp * mesh.expert))
+    """A device's share of a step, in the layers of its pipeline stage."""
+    mesh, tensor = config.mesh, TensorAxis(config.mesh.tensor, config.sharding.sequence)
+    accumulation, streams, rows, length = batch_shape(config)
+    microbatches = config.pipeline.microbatches
+    shards = mesh.data * mesh.fsdp * mesh.expert * tensor.token_shards
+    return Batch(accumulation * microbatches, streams, rows * length // (shards * microbatches))
 
 
 def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, timed: bool) -> Wire:
@@ -52,7 +51,7 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
     each = [sent(call.collective, topology) for call in calls]
     intra = sum(s.intra_host * call.times for s, call in zip(each, calls, strict=True))
     inter = sum(s.inter_host * call.times for s, call in zip(each, calls, strict=True))
-    tokens = device_batch(config).total
+    tokens = config.train.global_batch * config.data.sequence_length / topology.devices
     exchanges = "moe" in config.model.layers and config.mesh.expert > 1
     return Wire(
         kind="compiled",
@@ -69,7 +68,8 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
 
 
 def exchange_rows(config: Config) -> Rows | None:
-    """Rows of one forward pass on one device; None without MoE layers.
+    """Rows of one forward pass on one device (of a pipeline, in its stage's share of the layers);
+    None without MoE layers.
 
     all_to_all: capacity rows to each expert; all_gather and local: capacity rows of each expert
     that the device computes.
@@ -80,7 +80,7 @@ def exchange_rows(config: Config) -> Rows | None:
     moe, devices = config.model.moe, config.mesh.expert
     batch = device_batch(config)
     transport = choose_transport(config, devices, batch.tokens) if devices > 1 else "local"
-    slices = moe_layers * batch.microbatches * batch.streams
+    slices = moe_layers * batch.microbatches * batch.streams // config.mesh.pipe
     filled = batch.tokens * moe.top_k
     return Rows("modelled", slices * filled, slices * (_slots(config, transport, batch) - filled))
 

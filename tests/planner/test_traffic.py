@@ -24,7 +24,13 @@ EP4 = override(
 def test_a_devices_batch():
     # 32 sequences over 2 microbatches, 2 streams and 4 devices: 2 of 100 tokens.
     assert device_batch(EP4) == Batch(2, 2, 200)
-    assert device_batch(EP4).total == 800
+
+
+def test_microbatches_of_a_pipeline_and_the_tensor_axis_split_it_further():
+    more = override(EP4, ["mesh.pipe=2", "pipeline.microbatches=2", "mesh.tensor=2"])
+    assert device_batch(more) == Batch(4, 2, 50)
+    whole = override(more, ["sharding.sequence=whole"])
+    assert device_batch(whole) == Batch(4, 2, 100)
 
 
 @pytest.mark.parametrize(
