@@ -6,6 +6,7 @@ Starting a job of several processes is `distributed.py`; what links the devices 
 import ctypes
 import logging
 import math
+import os
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
@@ -16,6 +17,7 @@ from jax._src import xla_bridge  # JAX has no public way to ask whether backends
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.mesh.axes import AXES, BATCH_AXES, TENSOR
 from moe_jax.mesh.topology import Device, Topology, host_keys
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,8 @@ def prepare_devices(config: Config, num_processes: int = 1) -> str:
         return _running_platform(config, share * num_processes)
     platform = _choose_platform(config.runtime.platform, share)
     if platform == "gpu":
+        # Read when the backend starts; the user's own setting wins.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(MEMORY_FRACTION))
         # CPU stays available for data and checkpoints.
         jax.config.update("jax_platforms", "cuda,cpu")
         if num_processes == 1:

@@ -105,6 +105,19 @@ def test_auto_takes_gpus_and_leaves_the_rest_alone():
     assert "gpu cuda,cpu 0,1,2,3" in run(code)
 
 
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [({}, "0.92"), ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, "0.5")],
+    ids=["ours", "the user's"],
+)
+def test_gpus_give_most_of_their_memory(environment, share):
+    code = (
+        "import os\nbuild.count_gpus = lambda: 8\nbuild.prepare_devices(config('mesh.expert=4'))\n"
+        "print(os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'])"
+    )
+    assert share in run(code, **environment)
+
+
 def test_auto_respects_a_platform_chosen_in_the_environment():
     code = "build.count_gpus = lambda: 8\nprint(build.prepare_devices(config('mesh.expert=4')))"
     assert "JAX_PLATFORMS asks for the CPU" in run(code, JAX_PLATFORMS="cpu")
