@@ -133,10 +133,15 @@ class Steps:
 
         def accumulate(carry: Any, part: Batch) -> tuple[Any, None]:
             grads, aux = gradient(params, part)
+            # Of many bfloat16 gradients, the last ones would no longer move a bfloat16 sum.
+            grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
             return jax.tree.map(jnp.add, carry, (aux, grads)), None
 
-        shapes = jax.eval_shape(gradient, params, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[1], shapes[0]))
+        grads, aux = jax.eval_shape(gradient, params, first)
+        zeros = (
+            jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux),
+            jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), grads),
+        )
         return jax.lax.scan(accumulate, zeros, batch)[0]
 
     def _forward(

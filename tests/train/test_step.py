@@ -169,3 +169,12 @@ def test_balance_loss_of_microbatches_is_averaged():
         float(metrics.auxiliary_loss), rel=0.2
     )
     assert float(metrics.auxiliary_loss) > 0
+
+
+def test_accumulated_bfloat16_gradients_are_summed_in_float32():
+    overrides = ("precision.params=bfloat16", "train.accumulation=2", *UNBALANCED)
+    _, steps, *_ = trainer(*overrides)
+    params, buffers = steps.skeleton.abstract(steps.parallel.mesh)
+    assert {p.dtype for p in params.values()} == {jnp.dtype(jnp.bfloat16)}
+    _, grads = jax.eval_shape(steps._gradients, params, buffers, batch(None, *overrides))
+    assert {g.dtype for g in grads.values()} == {jnp.dtype(jnp.float32)}
