@@ -4,8 +4,22 @@ The only part of the package that imports orbax.
 """
 
 from moe_jax.checkpoint.checkpoints import Checkpoints, Restored
-from moe_jax.checkpoint.directory import Rejected
+from moe_jax.checkpoint.contents import Contents, StoredArray, locate, read_contents, verify_digests
+from moe_jax.checkpoint.directory import Listing, Rejected, scan
 from moe_jax.checkpoint.errors import CheckpointError
 from moe_jax.checkpoint.preemption import watch_preemption
 
-__all__ = ["CheckpointError", "Checkpoints", "Rejected", "Restored", "watch_preemption"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Contents",
+    "Listing",
+    "Rejected",
+    "Restored",
+    "StoredArray",
+    "locate",
+    "read_contents",
+    "scan",
+    "verify_digests",
+    "watch_preemption",
+]

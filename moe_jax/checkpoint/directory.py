@@ -63,6 +63,33 @@ def scan(directory: Path) -> Listing:
     return listing
 
 
+def require(directory: Path, step: int, listing: Listing) -> None:
+    """Raises CheckpointError unless `step` is a complete checkpoint; says what is wrong with it."""
+    if step in listing.steps:
+        return
+    for entry in claims(listing.rejected):
+        if int(Path(entry.path).name) == step:
+            raise CheckpointError(f"step {step} in {entry.path} is damaged: {entry.reason}")
+    raise CheckpointError(
+        f"no good checkpoint of step {step} in {directory}, which holds: "
+        f"{', '.join(map(str, listing.steps)) or 'none'}"
+    )
+
+
+def claims(rejected: list[Rejected]) -> list[Rejected]:
+    """Those that are named like a checkpoint, unlike leftovers and strangers."""
+    return [entry for entry in rejected if is_step_name(Path(entry.path).name)]
+
+
+def nothing_in(directory: Path, rejected: list[Rejected]) -> str:
+    """The message for a directory without any good checkpoint."""
+    remedy = "check the path, or start a run without resuming"
+    if claims(rejected):
+        remedy = "restore these from a copy, or move them away to start anew"
+    reasons = "".join(f"\n  {path}: {reason}" for path, reason in rejected)
+    return f"no good checkpoint in {directory}: {remedy}{reasons}"
+
+
 def stage(directory: Path, step: int, distrusted: Collection[int]) -> Path:
     """An empty directory for the files of `step`; removes what dead processes left.
 

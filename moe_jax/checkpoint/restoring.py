@@ -57,14 +57,14 @@ class Restorer:
             except DamagedCheckpointError as error:
                 logger.warning("%s; trying the one before", error)
                 rejected.append(Rejected(str(directory.path_of(self._root, step)), str(error)))
-        if missing == "none" and not _claims(rejected):
+        if missing == "none" and not directory.claims(rejected):
             return None
-        raise CheckpointError(_nothing_in(self._root, rejected))
+        raise CheckpointError(directory.nothing_in(self._root, rejected))
 
     def load(self, step: int, wanted: dict[str, Any], extra: Extra) -> Loaded:
         """The checkpoint of `step`, or an error that says what is wrong with it."""
         listing = self._listing()
-        self._require(step, listing)
+        directory.require(self._root, step, listing)
         contents, arrays = self._load(step, wanted, extra)
         return Loaded(contents, arrays, listing.rejected)
 
@@ -72,9 +72,9 @@ class Restorer:
         """The `info` of a checkpoint; its arrays are not read."""
         listing = self._listing()
         if step == "latest" and not listing.steps:
-            raise CheckpointError(_nothing_in(self._root, listing.rejected))
+            raise CheckpointError(directory.nothing_in(self._root, listing.rejected))
         chosen = listing.steps[-1] if step == "latest" else step
-        self._require(chosen, listing)
+        directory.require(self._root, chosen, listing)
         return self._intact(chosen, "sizes").info
 
     def _listing(self) -> Listing:
@@ -83,17 +83,6 @@ class Restorer:
         steps, rejected = agree.from_primary(own)
         trusted = [step for step in steps if step not in self.distrusted]
         return Listing(trusted, [Rejected(*entry) for entry in rejected])
-
-    def _require(self, step: int, listing: Listing) -> None:
-        if step in listing.steps:
-            return
-        for entry in _claims(listing.rejected):
-            if int(Path(entry.path).name) == step:
-                raise CheckpointError(f"step {step} in {entry.path} is damaged: {entry.reason}")
-        raise CheckpointError(
-            f"no good checkpoint of step {step} in {self._root}, which holds: "
-            f"{', '.join(map(str, listing.steps)) or 'none'}"
-        )
 
     def _load(
         self, step: int, wanted: dict[str, Any], extra: Extra
@@ -132,16 +121,3 @@ class Restorer:
             raise DamagedCheckpointError(f"step {step} in {path} is damaged: {'; '.join(faults)}")
         assert contents is not None, "no fault, yet no manifest"
         return contents
-
-
-def _claims(rejected: list[Rejected]) -> list[Rejected]:
-    """Those that are named like a checkpoint, unlike leftovers and strangers."""
-    return [entry for entry in rejected if directory.is_step_name(Path(entry.path).name)]
-
-
-def _nothing_in(root: Path, rejected: list[Rejected]) -> str:
-    remedy = "check the path, or start a run without resuming"
-    if _claims(rejected):
-        remedy = "restore these from a copy, or move them away to start anew"
-    reasons = "".join(f"\n  {path}: {reason}" for path, reason in rejected)
-    return f"no good checkpoint in {root}: {remedy}{reasons}"

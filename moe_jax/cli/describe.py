@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, AxisType
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from moe_jax.cli.describe_layout import layout_rows
 from moe_jax.config import Config
 from moe_jax.mesh.axes import AXES, BATCH_AXES
 from moe_jax.mesh.build import mesh_shape
@@ -73,6 +74,7 @@ def parameter_table(config: Config) -> Table:
     state = _abstract_state(config)
     headings = ("name", "shape (logical axes)", "split over the mesh", "dtype", "per device")
     table = headed_table("Parameters", *headings)
+    table.columns[0].no_wrap = True
     for name, info in Skeleton(config).variables.items():
         leaf = (state.buffers if info.is_buffer else state.params)[name]
         table.add_row(
@@ -136,6 +138,7 @@ def _summary(config: Config, facts: ConfigFacts) -> Iterator[tuple[str, str]]:
         f"{train.global_batch // shards} sequences per step (accumulation {train.accumulation}, "
         f"streams {config.exchange.streams})",
     )
+    yield from layout_rows(config)
     yield "parameters", f"{facts.parameters:,} ({decimal(facts.parameters)})"
     active = facts.active_parameters
     yield "active per token", f"{active:,} ({active / facts.parameters:.1%})"

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         tables += [summary_table(config), parameter_table(config)]
     console = Console(
         # A file has no width: wide enough for the parameter table.
-        width=None if sys.stdout.isatty() else 160,
+        width=None if sys.stdout.isatty() else 200,
         quiet=jax.process_index() != 0,
         markup=False,
         highlight=False,

@@ -73,14 +73,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inference_config(workdir: Path, overrides: list[str]) -> Config:
-    """Returns the run's config with `overrides`, and a batch that one sample per shard fills."""
+    """Returns the run's config with `overrides`, and a batch that one sample per shard fills.
+
+    Those samples go through a pipeline one by one, in one round.
+    """
     path = workdir / CONFIG
     if not path.is_file():
         raise ValueError(f"{path} is missing: give the --workdir of a training run")
     config = parse_config(path.read_text(), overrides, origin=str(path))
     shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     whole = ["exchange.streams=1", "exchange.overflow=rounds", "train.accumulation=1"]
-    return override(config, [*whole, f"train.global_batch={shards}"])
+    in_turn = [f"pipeline.microbatches={config.mesh.pipe}", "pipeline.virtual_stages=1"]
+    return override(config, [*whole, *in_turn, f"train.global_batch={shards}"])
 
 
 def _encode(text: str, tokenizer: Tokenizer) -> np.ndarray:

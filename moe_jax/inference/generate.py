@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from moe_jax.inference.sampling import SamplingOptions, sample
-from moe_jax.mesh.axes import TENSOR
+from moe_jax.mesh.axes import PIPE, TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Arrays, Skeleton
@@ -54,7 +54,10 @@ class Generator:
         if samples < 1:
             raise ValueError(f"samples ({samples}) must be 1 or more")
         self._params, self._buffers = params, buffers
-        self._skeleton, self._parallel = skeleton, parallel
+        # Rows are a multiple of the batch shards: that many microbatches divide them, and keep
+        # every stage busy.
+        stages = parallel.placement.sizes[PIPE]
+        self._skeleton, self._parallel = skeleton, replace(parallel, microbatches=stages)
         self._samples = samples
         self.window = skeleton.config.data.sequence_length
         mesh = parallel.mesh

@@ -85,6 +85,21 @@ def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
     return np.array([topology.host_of(int(i)) for i in first.ravel()], dtype=np.int32)
 
 
+def warn_of_slow_tensor_axis(config: MeshConfig, topology: Topology) -> None:
+    """Log a warning if devices of one tensor group are on different hosts.
+
+    Its collectives run several times in every layer, with nothing to hide behind.
+    """
+    if topology.hosts > 1 and topology.devices_per_host % config.tensor:
+        log.warning(
+            "mesh.tensor = %d does not stay inside a host of %d devices: its collectives cross "
+            "the network in every layer; set mesh.tensor to a divisor of %d",
+            config.tensor,
+            topology.devices_per_host,
+            topology.devices_per_host,
+        )
+
+
 def prepare_devices(config: Config, num_processes: int = 1) -> str:
     """Choose the platform and, on CPU, the number of emulated devices; call before JAX starts.
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from moe_jax.config import Config, check
 from moe_jax.data.batch import batch_shape
 from moe_jax.mesh.axes import BATCH_AXES
-from moe_jax.mesh.build import build_mesh, host_table
+from moe_jax.mesh.build import build_mesh, host_table, warn_of_slow_tensor_axis
 from moe_jax.mesh.topology import Topology, find_topology
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.train.batch_sharding import BATCH_SPEC
@@ -52,6 +52,7 @@ def make_session(config: Config, platform: str, *, batch_tokens: int | None = No
     check(config, jax.device_count())
     mesh = build_mesh(config.mesh)
     topology = find_topology(config.runtime.cluster, list(mesh.devices.flat))
+    warn_of_slow_tensor_axis(config.mesh, topology)
     parallel = resolve_parallel(
         config,
         mesh,

@@ -27,7 +27,7 @@ PAPER = load_config(CONFIGS / "paper_ep16.toml")
 
 
 def text_of(table):
-    console = Console(file=io.StringIO(), width=160, markup=False)
+    console = Console(file=io.StringIO(), width=200, markup=False)
     console.print(table)
     return console.file.getvalue()
 
@@ -67,6 +67,79 @@ def test_summary_names_what_a_reader_checks():
         assert part in text
     for part in ("8 sequences per step", "35,696,807,936 (35.7 G)", "6.49 GiB", "16.62 GiB"):
         assert part in text
+
+
+def rows_of(*overrides, config=PAPER):
+    """Returns the summary's rows by name."""
+    lines = text_of(summary_table(override(config, overrides))).splitlines()
+    cut = max(line.find("16 devices") for line in lines)
+    assert cut > 0
+    pairs = (line.strip().split("   ", 1) for line in lines if "   " in line.strip())
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def test_summary_of_a_pipeline_has_its_schedule():
+    rows = rows_of("mesh.pipe=2", "mesh.expert=8", "pipeline.microbatches=4", "exchange.streams=2")
+    assert rows["pipeline"] == "2 stages x 1 = 2 groups of 8 layers"
+    # 128 sequences on 8 shards in 2 streams.
+    assert rows["microbatches"] == "4 of 2 sequences per stream; 5 ticks, bubble 20.0%"
+    assert "FSDP" not in rows
+    assert "tensor parallelism" not in rows
+
+
+def test_summary_counts_places_that_uneven_layers_leave_empty():
+    rows = rows_of(
+        "mesh.pipe=2",
+        "mesh.expert=8",
+        "pipeline.microbatches=4",
+        "pipeline.virtual_stages=3",
+        "train.remat=full",
+        "exchange.streams=1",
+    )
+    assert rows["pipeline"] == "2 stages x 3 = 6 groups of 3 layers, 2 places empty"
+    assert rows["microbatches"] == "4 of 4 sequences per stream; 13 ticks, bubble 7.7%"
+
+
+def test_summary_says_what_tensor_and_fsdp_split():
+    rows = rows_of("mesh.tensor=2", "mesh.fsdp=2", "mesh.expert=4", "sharding.dense=fsdp_expert")
+    assert rows["FSDP"] == (
+        "d_model of dense parameters / 8 (fsdp x expert), those of experts / 2 (fsdp); gathered "
+        "for use"
+    )
+    assert rows["tensor parallelism"].startswith(
+        "heads, key/value heads, experts' d_ff and vocabulary / 2; activations between matmuls "
+        "split along the sequence, 5,000 tokens"
+    )
+    fewer = rows_of("mesh.tensor=4", "mesh.expert=4", "model.attention.kv_heads=2")
+    assert "key/value heads whole on each device" in fewer["tensor parallelism"]
+
+
+def test_bytes_follow_every_kind_of_split():
+    """By hand: an expert matrix and attention's, with 16 layers unevenly in 6 groups."""
+    layout = (
+        "mesh.pipe=2",
+        "mesh.fsdp=2",
+        "mesh.expert=4",
+        "sharding.dense=fsdp_expert",
+        "pipeline.virtual_stages=3",
+        "pipeline.microbatches=2",
+        "train.remat=full",
+        "exchange.streams=1",
+    )
+    lines = text_of(parameter_table(override(PAPER, layout))).splitlines()
+    (expert,) = [line for line in lines if "experts.w_up_edf" in line]
+    # 16 layers x 16 experts x 4096 x 16384 x 2 bytes = 32 GiB over 16 devices.
+    assert "experts / 4 (expert), embed / 4 (fsdp x pipe)" in expert
+    assert expert.rstrip().endswith("2 GiB")
+    (query,) = [line for line in lines if "attention.w_q_dhm" in line]
+    assert "embed / 16 (fsdp x expert x pipe)" in query
+    # 16 x 4096 x 4096 x 2 bytes = 512 MiB over 16 devices.
+    assert query.rstrip().endswith("32 MiB")
+    in_order = text_of(
+        parameter_table(override(PAPER, ["mesh.pipe=2", "mesh.expert=8", "exchange.streams=1"]))
+    ).splitlines()
+    (expert,) = [line for line in in_order if "experts.w_up_edf" in line]
+    assert "layers / 2 (pipe), experts / 8 (expert)" in expert
 
 
 def test_every_parameter_has_shape_axes_and_sharding():

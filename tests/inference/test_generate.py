@@ -3,6 +3,8 @@
 The command, other meshes and trained models are tested in tests/cli/test_main.py.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,44 @@ def test_another_seed_compiles_nothing_new(generator, caplog):
 
 def test_any_number_of_samples(session, arrays):
     assert generated(make_generator(session, arrays, samples=3), [65], 1).shape == (3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(("mesh.pipe=2", "mesh.expert=4", "pipeline.microbatches=1"), id="pipe 2"),
+        pytest.param(
+            (
+                "mesh.pipe=2",
+                "mesh.expert=2",
+                "pipeline.microbatches=4",
+                "pipeline.virtual_stages=2",
+                "train.remat=full",
+            ),
+            id="interleaved, trained with 4 microbatches",
+        ),
+        pytest.param(("mesh.expert=4", "mesh.tensor=2"), id="expert 4, tensor 2"),
+        pytest.param(
+            ("mesh.fsdp=2", "mesh.pipe=2", "mesh.tensor=2", "mesh.expert=1"),
+            id="fsdp, pipe, tensor",
+        ),
+    ],
+)
+def test_greedy_text_does_not_depend_on_the_layout(layout):
+    got, want = greedy_text(layout), greedy_text(ONE_DEVICE)
+    assert got == want
+    assert len(set(want)) > 2
+
+
+@functools.cache
+def greedy_text(layout):
+    """Returns the text of one sample, fewer than most meshes have batch shards."""
+    sizes = (*SIZES, "model.num_layers=5", "train.global_batch=32", "exchange.streams=1")
+    session = session_on_first_devices(small_config(*sizes, *layout))
+    arrays = session.steps.skeleton.init(0, session.mesh)
+    (text,) = generated(make_generator(session, arrays, samples=1), [72, 101, 108, 108], 6)
+    return tuple(text.tolist())
 
 
 def test_dropping_exchange_is_refused(arrays):

@@ -151,3 +151,14 @@ def test_running_jax_with_other_devices_is_refused(change):
 def test_count_gpus_is_zero_without_a_plugin(monkeypatch):
     monkeypatch.setattr(build, "entry_points", lambda group: [])
     assert build.count_gpus() == 0
+
+
+@pytest.mark.parametrize(
+    ("tensor", "hosts", "per_host", "warns"),
+    [(8, 2, 8, False), (4, 2, 8, False), (8, 4, 4, True), (3, 2, 8, True), (8, 1, 8, False)],
+)
+def test_tensor_axis_that_crosses_hosts_is_warned_of(tensor, hosts, per_host, warns, caplog):
+    config = override(Config(), [f"mesh.tensor={tensor}"])
+    build.warn_of_slow_tensor_axis(config.mesh, named_topology("h100", hosts, per_host))
+    told = f"mesh.tensor = {tensor} does not stay inside a host of {per_host} devices"
+    assert (told in caplog.text) == warns
