@@ -1,6 +1,7 @@
 """`moe-jax bench SUITE`: measure the hardware at hand. What is measured, and how, is `bench/`."""
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -9,18 +10,29 @@ import jax
 from rich.console import Console
 
 from moe_jax.bench.calibrate import calibrate, describe_hardware
+from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
 from moe_jax.bench.mock import pretend_devices
 from moe_jax.bench.sizes import PAPER
 from moe_jax.bench.step import measure_step
 from moe_jax.cli import exit_codes
 from moe_jax.cli.bench_tables import (
     collective_table,
+    layout_line,
+    layout_table,
     measurement_table,
     rate_table,
     title,
 )
-from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
-from moe_jax.config import Config
+from moe_jax.cli.claims import SOURCE_TREE
+from moe_jax.cli.options import (
+    add_config_arguments,
+    add_job_arguments,
+    add_override_argument,
+    job_flags,
+    load,
+)
+from moe_jax.cli.plan import require_writable
+from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig, RuntimeConfig
 from moe_jax.mesh.build import build_mesh, count_gpus, mesh_shape, prepare_devices
 from moe_jax.mesh.distributed import start_distributed
@@ -28,6 +40,9 @@ from moe_jax.mesh.topology import detect_topology
 from moe_jax.planner.calibration import save_calibration
 from moe_jax.planner.hardware import gpu_by_device_kind
 from moe_jax.train.session import make_session
+
+#: What `bench layouts` always compares: the first with the others.
+LAYOUTS = ("paper_ep16", "paper_baseline_tp8_pp2", "paper_baseline_tuned")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -39,6 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
     _add_calibrate(suites)
     _add_step(suites)
+    _add_layouts(suites)
 
 
 def _add_calibrate(suites: argparse._SubParsersAction) -> None:
@@ -80,6 +96,31 @@ def _add_step(suites: argparse._SubParsersAction) -> None:
     )
     add_job_arguments(parser)
     parser.set_defaults(run=run_step)
+
+
+def _add_layouts(suites: argparse._SubParsersAction) -> None:
+    parser = suites.add_parser(
+        "layouts",
+        help="the paper's layout against its baselines, on emulated devices",
+        description=(
+            "Time the forward pass and the training step of one small model under the layouts of "
+            f"configs/{LAYOUTS[0]}.toml, both baselines and every CONFIG, one after another. "
+            f"{CAVEAT}"
+        ),
+        epilog=f"sizes, for all: {' '.join(REDUCED)}",
+    )
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="further layouts")
+    add_override_argument(parser, "change a value of all configs")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=0,
+        metavar="N",
+        help="cut every mesh's largest axis to fit N devices (default: 16)",
+    )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.set_defaults(run=run_layouts)
 
 
 def run_calibrate(args: argparse.Namespace) -> int:
@@ -142,6 +183,34 @@ def run_step(args: argparse.Namespace) -> int:
     console.print(measurement_table([result], gpu_by_device_kind(device.device_kind)))
     if stats := device.memory_stats():
         console.print(f"peak memory {stats['peak_bytes_in_use'] / 2**30:.1f} GiB (measured)")
+    return exit_codes.OK
+
+
+def run_layouts(args: argparse.Namespace) -> int:
+    """Measures, prints, writes `--json`; returns an exit code.
+
+    Raises:
+        ValueError: a config, an override or the number of devices does not suit all layouts.
+    """
+    require_writable(args.json)
+    paths = [SOURCE_TREE / "configs" / f"{name}.toml" for name in LAYOUTS] + args.configs
+    found = [load_config(path) for path in paths]
+    devices = args.devices or math.prod(mesh_shape(found[0].mesh))
+    configs = [reduced(config, args.overrides, devices) for config in found]
+    platform = prepare_devices(configs[0])
+    console = _console()
+    result = measure_layouts(
+        configs,
+        platform,
+        overrides=(*REDUCED, *args.overrides),
+        repeats=args.repeats,
+        report=lambda time: console.print(f"  {layout_line(time)}"),
+    )
+    console.print(layout_table(result))
+    if platform == "cpu":
+        console.print(CAVEAT)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
     return exit_codes.OK
 
 

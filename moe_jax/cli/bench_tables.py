@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from moe_jax.cli.describe import headed_table
+from moe_jax.bench.layouts import LayoutTime, LayoutTimes
+from moe_jax.cli.describe import decimal, headed_table
 from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement
 from moe_jax.planner.hardware import Gpu
 
@@ -60,6 +61,33 @@ def rate_table(result: Calibration) -> Table:
     for name, text in _rates(result):
         table.add_row(name, text)
     return table
+
+
+def layout_table(result: LayoutTimes) -> Table:
+    """Return layouts beside the first of them."""
+    versions = ", ".join(f"{name} {number}" for name, number in result.versions.items())
+    table = headed_table(
+        f"{result.hardware} on {result.cores} cores, {result.date}, {versions}",
+        *("layout", "mesh", "program", "s (measured)", "spread", "tokens/s", "of the first"),
+        *("FLOP per device (compiled)", "of the first"),
+    )
+    for time in result.times:
+        table.add_row(
+            time.layout,
+            time.mesh,
+            time.mode,
+            f"{time.seconds:.4g}",
+            f"{time.spread_s / time.seconds:.1%}",
+            f"{time.tokens_per_s:.4g}",
+            f"{result.ratio(time):.2f} x",
+            decimal(time.device_flops),
+            f"{result.flops_ratio(time):.2f} x",
+        )
+    return table
+
+
+def layout_line(time: LayoutTime) -> str:
+    return f"{time.layout}, {time.mesh}, {time.mode}: {time.tokens_per_s:.4g} tokens/s"
 
 
 def _rates(result: Calibration) -> Iterator[tuple[str, str]]:

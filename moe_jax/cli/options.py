@@ -17,13 +17,18 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         nargs=None if required else "?",
         help="TOML file of the run, such as configs/quickstart.toml",
     )
+    add_override_argument(parser, "change a value of the config")
+
+
+def add_override_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the repeatable `--set KEY=VALUE`; `what` it does begins its help."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change a value of the config, such as model.moe.top_k=1; may be repeated",
+        help=f"{what}, such as model.moe.top_k=1; may be repeated",
     )
 
 
