@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(to_json(scan(root), contents, verified, faults), indent=2))
     else:
-        _print(root, scan(root), contents, verified, faults)
+        _print(scan(root), contents, verified, faults)
     return exit_codes.USER_ERROR if faults else exit_codes.OK
 
 
@@ -150,15 +150,13 @@ def _array_json(array: StoredArray) -> dict[str, Any]:
     }
 
 
-def _print(
-    root: Path, listing: Listing, contents: Contents, verified: str, faults: list[str]
-) -> None:
+def _print(listing: Listing, contents: Contents, verified: str, faults: list[str]) -> None:
     # A file has no width: wide enough for the arrays.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, markup=False, highlight=False)
     config, problem = saved_config(contents)
     console.print(
-        step_table(root, listing, contents.step),
+        step_table(listing, contents.step),
         checkpoint_table(contents, config, problem),
         group_table(contents.arrays),
         array_table(contents.arrays),

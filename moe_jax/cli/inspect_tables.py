@@ -21,9 +21,9 @@ def group_of(array: StoredArray) -> str:
     return GROUPS.get(array.name.split("/")[0], COUNTERS)
 
 
-def step_table(root: Path, listing: Listing, shown: int) -> Table:
-    """Returns every checkpoint below `root`, and what is there besides good ones."""
-    table = headed_table(f"Checkpoints in {root}", "step", "state")
+def step_table(listing: Listing, shown: int) -> Table:
+    """Returns every checkpoint of a directory, and what is there besides good ones."""
+    table = headed_table("Checkpoints", "step", "state")
     for step in listing.steps:
         table.add_row(str(step), "good, shown below" if step == shown else "good")
     for entry in listing.rejected:

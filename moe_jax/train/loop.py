@@ -72,7 +72,8 @@ def train(session: Session, workdir: Path, resume: str) -> Outcome:
         steps = session.steps
         abstract = abstract_state(steps.skeleton, steps.optimizer, session.mesh)
         restored = restore_run(checkpoints, resume, abstract, config, loaders.train)
-        progress.note(describe(restored))
+        for line in describe(restored, config):
+            progress.note(line)
         if jax.process_index() == 0:
             write_config(config, workdir)
         if restored is None:

@@ -1,4 +1,8 @@
-"""What a checkpoint says about its run, and whether another run may go on from it."""
+"""What a checkpoint says about its run, and whether another run may go on from it.
+
+It holds whole arrays, the config and the data position as (seed, step), nothing of processes or
+devices: any layout may go on from it. Which keys may change is `changes.py`.
+"""
 
 import importlib.metadata
 import logging
@@ -7,6 +11,7 @@ from typing import Any
 from moe_jax.checkpoint import CheckpointError, Checkpoints, Restored
 from moe_jax.config import Config, dump_config, parse_config
 from moe_jax.data import Loader, require_same_data
+from moe_jax.train.changes import changes
 from moe_jax.train.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -83,9 +88,15 @@ def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> N
         )
 
 
-def describe(restored: Restored | None) -> str:
-    """Returns the line that says where training starts."""
+def describe(restored: Restored | None, config: Config) -> list[str]:
+    """Returns the lines that say where training starts, and what has changed since."""
     if restored is None:
-        return "starting from scratch"
+        return ["starting from scratch"]
     skipped = f", passing over {len(restored.rejected)} unusable" if restored.rejected else ""
-    return f"resuming from the checkpoint of step {restored.step}{skipped}"
+    lines = [f"resuming from the checkpoint of step {restored.step}{skipped}"]
+    found = changes(parse_config(restored.info["config"]), config)
+    if found.layout:
+        lines.append(f"under another layout, which changes no loss: {'; '.join(found.layout)}")
+    if found.training:
+        lines.append(f"from here on it trains differently: {'; '.join(found.training)}")
+    return lines

@@ -15,11 +15,16 @@ from training_cases import (
     train_arguments,
 )
 
+from moe_jax.checkpoint import Checkpoints
 from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
+from moe_jax.data import make_loaders
 from moe_jax.train.loop import train
+from moe_jax.train.resume import run_info
+from moe_jax.train.state import init_state
+from moe_jax.train.workdir import write_config
 
-VERBS = ("train", "generate", "doctor")
+VERBS = ("train", "generate", "inspect", "doctor")
 
 
 @pytest.fixture
@@ -172,6 +177,46 @@ def test_greedy_text_is_the_same_on_another_mesh(generate_on_8, workdir, tmp_pat
     alone = run([*map(str, generate(workdir, "--temperature", "0"))], tmp_path)
     assert alone.returncode == exit_codes.OK, alone.stderr
     assert alone.stdout == text
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A run saved, untrained, under an interleaved pipeline of 4 microbatches."""
+    layout = (
+        "mesh.pipe=2",
+        "mesh.expert=2",
+        "mesh.fsdp=2",
+        "sharding.dense=fsdp_expert",
+        "pipeline.microbatches=4",
+        "pipeline.virtual_stages=2",
+        "train.remat=full",
+        "train.global_batch=32",
+        "model.num_layers=5",
+        "model.init_std=0.3",
+    )
+    session = session_on_first_devices(small_config(*layout))
+    steps = session.steps
+    loader = make_loaders(session.config, session.batch_sharding()).train
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        state = init_state(steps.skeleton, steps.optimizer, session.mesh)
+        checkpoints.save(1, state, run_info(session.config, loader))
+    write_config(session.config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_text_of_a_pipelined_run_is_the_same_on_other_meshes(moe_jax, staged):
+    def on(*mesh):
+        code, text, errors = moe_jax(
+            *generate(staged, "--temperature", "0", *settings(mesh), "--max-tokens", "6")
+        )
+        assert code == exit_codes.OK, errors
+        return text
+
+    as_trained = on()
+    assert len(set(as_trained[len("def f(") :])) > 2
+    assert on("mesh.pipe=1", "mesh.tensor=2") == as_trained
+    assert on("mesh.pipe=4", "mesh.fsdp=1") == as_trained
 
 
 @pytest.mark.slow

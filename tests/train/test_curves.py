@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-from training_cases import ONE_DEVICE, session_on_first_devices, small_config
+from training_cases import ONE_DEVICE, QUICK_COMPILE, session_on_first_devices, small_config
 
 from moe_jax.data import make_loaders
 from moe_jax.train.state import init_state, state_shardings
@@ -19,8 +19,6 @@ pytestmark = pytest.mark.slow
 
 #: 4 streams on 8 devices need 32 sequences.
 COMMON = ("train.global_batch=32",)
-#: Compiling is nearly all of the time here, and these programs run for a second.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 UNBALANCED = ("model.moe.router.balance_loss=none",)
 
 
@@ -86,6 +84,19 @@ def test_reference_learns():
         pytest.param(("mesh.expert=1",), id="1 device, 8 local experts"),
         pytest.param(("mesh.expert=4",), id="4 devices, 2 local experts each"),
         pytest.param(("mesh.expert=4", "mesh.data=2"), id="2 replicas of 4 devices"),
+        pytest.param(("mesh.fsdp=2", "mesh.expert=4"), id="fsdp 2, expert 4"),
+        pytest.param(
+            ("mesh.fsdp=2", "mesh.expert=4", "sharding.dense=fsdp_expert"),
+            id="dense parameters over fsdp x expert",
+        ),
+        pytest.param(("mesh.expert=4", "mesh.tensor=2"), id="expert 4, tensor 2"),
+        pytest.param(
+            ("mesh.pipe=2", "mesh.expert=4", "pipeline.microbatches=2"), id="pipe 2, expert 4"
+        ),
+        pytest.param(
+            ("mesh.pipe=2", "mesh.expert=2", "mesh.tensor=2", "pipeline.microbatches=2"),
+            id="pipe 2, expert 2, tensor 2",
+        ),
         pytest.param(("train.remat=full",), id="remat full"),
         pytest.param(("train.remat=dispatch",), id="remat dispatch"),
     ],

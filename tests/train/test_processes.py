@@ -22,6 +22,8 @@ from training_cases import (
     wait_for,
 )
 
+from moe_jax.checkpoint import read_contents
+
 pytestmark = pytest.mark.slow
 
 STEPS = ("train.steps=20", "checkpoint.every=10")
@@ -37,6 +39,10 @@ def start_cluster(workdir, cache, *overrides):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+#: One stage in each process, so that experts exchange tokens inside a process only.
+PIPELINE = ("mesh.pipe=2", "mesh.expert=4", "pipeline.microbatches=2")
 
 
 def losses(workdir):
@@ -78,6 +84,43 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(together, cache, tmp_pat
     np.testing.assert_array_equal(losses(workdir)[:10], losses(together)[:10])
     np.testing.assert_allclose(losses(workdir), losses(together), rtol=1e-4)
     assert_same_bits(checkpoint_arrays(workdir, 10), checkpoint_arrays(together, 10))
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory, cache):
+    """Workdir of two processes, each a stage of the pipeline."""
+    workdir = tmp_path_factory.mktemp("staged")
+    cluster = start_cluster(workdir, cache, *PIPELINE)
+    output, _ = cluster.communicate(timeout=300)
+    assert cluster.returncode == 0, output
+    return workdir
+
+
+def test_two_stages_draw_the_curve_of_one_process_without_a_pipeline(alone, staged):
+    assert [record["step"] for record in records(staged)] == list(range(1, 21))
+    np.testing.assert_allclose(losses(staged), losses(alone), rtol=1e-4)
+    assert {record["layers.off_host_share"][0] for record in records(staged)} == {0}
+    assert read_contents(staged / "checkpoints", 20).writers == 2
+
+
+def test_one_process_goes_on_without_a_pipeline(staged, alone, cache, tmp_path):
+    workdir = shutil.copytree(staged, tmp_path / "copy")
+    done = run([*train_arguments(workdir, *STEPS), "--resume", "10"], cache)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from the checkpoint of step 10" in done.stderr
+    np.testing.assert_array_equal(losses(workdir)[:10], losses(staged)[:10])
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
+
+
+def test_two_processes_go_on_as_stages_of_a_pipeline(alone, cache, tmp_path):
+    workdir = shutil.copytree(alone, tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "00000020")
+    cluster = start_cluster(workdir, cache, *PIPELINE)
+    output, _ = cluster.communicate(timeout=300)
+    assert cluster.returncode == 0, output
+    assert "resuming from the checkpoint of step 10" in output
+    np.testing.assert_array_equal(losses(workdir)[:10], losses(alone)[:10])
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-4)
 
 
 def test_two_processes_save_on_sigterm_and_one_goes_on(alone, cache, tmp_path):
