@@ -22,7 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="train a model",
         description=(
             "Train the model of CONFIG. Everything a run leaves behind is in its working "
-            "directory: the resolved config, metrics.jsonl, checkpoints/."
+            "directory: the resolved config, metrics.jsonl, checkpoints/. A run goes on under any "
+            "mesh, sharding, pipeline and number of processes; its data, seed, train.global_batch "
+            "and the shapes of its arrays must stay."
         ),
     )
     add_config_arguments(parser)
