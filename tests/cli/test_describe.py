@@ -32,9 +32,29 @@ def text_of(table):
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_bytes_per_device_are_those_of_a_state_that_exists(optimizer):
-    config = override(QUICKSTART, [f"optimizer.name={optimizer}"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(["optimizer.name=adamw"], id="adamw"),
+        pytest.param(["optimizer.name=muon"], id="muon"),
+        pytest.param(
+            ["mesh.fsdp=2", "mesh.expert=2", "mesh.tensor=2", "sharding.dense=fsdp_expert"],
+            id="fsdp over expert, tensor",
+        ),
+        pytest.param(
+            [
+                "mesh.pipe=2",
+                "mesh.expert=4",
+                "model.num_layers=5",
+                "pipeline.microbatches=2",
+                "sharding.optimizer=parameter",
+            ],
+            id="uneven pipeline without ZeRO",
+        ),
+    ],
+)
+def test_bytes_per_device_are_those_of_a_state_that_exists(overrides):
+    config = override(QUICKSTART, overrides)
     facts = config_facts(config)
     skeleton = Skeleton(config)
     transformation = make_optimizer(config, skeleton.variables)
