@@ -29,8 +29,9 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--search",
         action="store_true",
-        help="try every mesh, streams, capacity factor, rematerialisation and accumulation for the "
-        "config's model and global batch on these devices; rank by arithmetic, compile the best",
+        help="try every mesh, sharding, pipeline, streams, capacity factor, rematerialisation and "
+        "accumulation for the config's model and global batch on these devices; rank by "
+        "arithmetic, compile the best",
     )
     group.add_argument(
         "--top", type=_positive, metavar="N", help="layouts that --search compiles (default 3)"

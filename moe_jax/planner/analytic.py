@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import AXES, DATA, EXPERT
+from moe_jax.mesh.axes import AXES
 from moe_jax.model.flops import flops_per_token
 from moe_jax.planner.analytic_compute import LayerCompute, Seconds
 from moe_jax.planner.analytic_memory import MemoryModel
+from moe_jax.planner.analytic_outside import OutsideModel
 from moe_jax.planner.analytic_time import LayerModel
 from moe_jax.planner.bounds import Mode
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.figures import Memory, Predicted
 from moe_jax.planner.rates import rates_for
-from moe_jax.planner.share import Layout, Share
+from moe_jax.planner.share import Share
 from moe_jax.planner.target import Target
-
-AS_CONFIGURED = Layout()
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class Estimate:
     config: Config
     target: Target
     mode: Mode
-    layout: Layout
     skew: float
     memory: Memory
     step: StepModel
@@ -73,30 +71,28 @@ def estimate(
     *,
     calibration: Calibration | None = None,
     skew: float = 0.0,
-    layout: Layout = AS_CONFIGURED,
 ) -> Estimate:
     """Model one step of a config on a target, for any mesh.
 
-        step = m (stage forward + backward) (1 + (p - 1) / (v m)) + optimiser
+        step = (m v + p - 1) (group forward + backward + sends) + outside + optimiser
 
-    for m microbatches through p pipeline stages with v virtual stages per device (the bubble of
-    Narayanan et al., 2021, arxiv.org/abs/2104.04473, section 2.2).
+    for m microbatches through p pipeline stages with v groups of layers per device
+    (`model/pipeline.py`: bubble ticks are p - 1), as often as gradients are accumulated.
 
     Args:
-        config: need not pass `config.check`: meshes that cannot run yet are modelled too.
+        config: need not pass `config.check`: layouts that are refused are modelled too.
         target: as many devices as the mesh.
         mode: "forward" (a batch to its loss), "train" (a whole step), or "decode" (one token of
             every sequence, with a full cache).
         calibration: measured rates; None takes stated shares of the peaks on paper.
         skew: load of the busiest expert over the mean, minus 1; 0 is balanced routing.
-        layout: what the config does not say.
 
     Raises:
         ValueError: the mesh has another number of devices than the target, the batch does not
             give every shard whole sequences, or a mode or skew that makes no sense.
     """
     _check(config, target, mode, skew)
-    share = Share(config, mode, layout)
+    share = Share(config, mode)
     compute = LayerCompute(share, rates_for(target.gpu, calibration))
     model = LayerModel(compute, target.topology, skew)
     step = _step(model)
@@ -104,9 +100,8 @@ def estimate(
         config,
         target,
         mode,
-        layout,
         skew,
-        _memory(share, target),
+        modelled_memory(config, target, mode),
         step,
         _predicted(share, target, step.total_s),
         _assumptions(model),
@@ -131,37 +126,33 @@ def _check(config: Config, target: Target, mode: Mode, skew: float) -> None:
 
 
 def _step(model: LayerModel) -> StepModel:
-    share, mesh = model.share, model.config.mesh
-    training = share.mode == "train"
-    layers = sum(share.layers.values())
+    share, outside = model.share, OutsideModel(model)
+    schedule, training = share.schedule, share.mode == "train"
     forward, backward = Seconds(), Seconds()
-    for spec, count in share.layers.items():
-        forward += model.forward(spec) * count
+    for spec, runs in share.runs.items():
+        forward += model.forward(spec) * runs
         if training:
-            backward += model.backward(spec) * count
-    sends = share.layout.virtual_stages * (2 if training else 1) * model.stage_send()
-    micro = forward + backward + model.compute.head() + Seconds(stages=sends, exposed=sends)
-    whole = micro * share.microbatches
+            backward += model.backward(spec) * runs
+    items = schedule.microbatches * schedule.rounds
+    sends = items * outside.directions * outside.send() if schedule.stages > 1 else 0.0
+    ticks = forward + backward + Seconds(stages=sends, exposed=sends)
+    whole = (ticks + outside.once()) * share.accumulation
     if training:
-        whole += _last_gradients(model)
+        whole += outside.update()
+    runs = sum(share.runs.values())
     return StepModel(
         "modelled",
-        forward * (1 / layers),
-        backward * (1 / layers) if training else None,
+        forward * (1 / runs),
+        backward * (1 / runs) if training else None,
         whole,
-        bubble_s=micro.total * (mesh.pipe - 1) / share.layout.virtual_stages,
+        bubble_s=share.accumulation * ticks.total / items * (schedule.stages - 1),
         optimizer_s=model.compute.optimizer() if training else 0.0,
     )
 
 
-def _last_gradients(model: LayerModel) -> Seconds:
-    """Sums of the embedding's and the head's gradients, behind which nothing is left to compute."""
-    seconds = model.summed(model.share.parameters.ends, (DATA, EXPERT))
-    return Seconds(gradients=seconds, exposed=seconds)
-
-
-def _memory(share: Share, target: Target) -> Memory:
-    parts = MemoryModel(share).parts()
+def modelled_memory(config: Config, target: Target, mode: Mode) -> Memory:
+    """The memory of `estimate`, which takes longer."""
+    parts = MemoryModel(Share(config, mode)).parts()
     peak = sum(part.bytes for part in parts)
     return Memory("modelled", peak, peak, target.topology.memory_bytes, parts)
 
@@ -190,29 +181,31 @@ def _assumptions(model: LayerModel) -> tuple[str, ...]:
             f"a stream's exchange hides behind the other {share.streams - 1} streams' compute; the "
             "first dispatch and the last combine of a forward layer hide behind nothing"
         )
-    if share.microbatches > 1 and share.mode == "train":
-        found.append("gradients are summed over devices in every microbatch")
+    if share.accumulation > 1 and share.mode == "train":
+        found.append("gradients are summed over devices in every pass")
     if config.mesh.fsdp > 1:
-        found.append("weights of the next layer are gathered, and gradients summed, behind compute")
-    if config.mesh.tensor > 1:
         found.append(
-            "tensor-parallel sums hide behind nothing; as rings, without NVLink SHARP; sequence "
-            f"parallelism {share.layout.sequence_parallel}"
+            "experts' weights are gathered behind the first stream's attention, unless there is an "
+            "exchange beside it"
+        )
+    if config.mesh.tensor > 1:
+        hidden = "nothing" if share.streams == 1 else f"the other {share.streams - 1} streams"
+        found.append(
+            f"tensor-parallel sums hide behind {hidden}; as rings, without NVLink SHARP; "
+            f"activations between matmuls {config.sharding.sequence}"
         )
     if config.mesh.pipe > 1:
+        schedule = share.schedule
         found.append(
-            f"{share.microbatches} microbatches through {config.mesh.pipe} equal stages, "
-            f"{share.layout.virtual_stages} virtual stages per device, sends exposed; embedding "
-            "and head on every stage"
+            f"{share.accumulation} x {schedule.microbatches} microbatches through "
+            f"{schedule.stages} stages of {schedule.rounds} x {schedule.group} layers, bubble "
+            f"{schedule.bubble:.1%} of the ticks, sends exposed"
         )
     return tuple(found)
 
 
 def _routing(model: LayerModel) -> str:
-    rows = {
-        "padded": f"experts compute {model.config.exchange.capacity_factor:g} x the mean rows",
-        "grouped": "experts compute exactly the rows there are",
-    }[model.share.layout.experts]
+    rows = f"experts compute {model.config.exchange.capacity_factor:g} x the mean rows"
     if not model.skew:
         return f"balanced routing; {rows}"
     rounds = model.share.rounds(model.skew)

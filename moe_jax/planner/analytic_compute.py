@@ -18,6 +18,9 @@ from moe_jax.planner.share import Share
 #: norms, rotary q and k, two residual sums (activations); gather and combine (rows); the
 #: activation function (hidden values, and once more for a gate).
 ACTIVATION_PASSES, ROW_PASSES, HIDDEN_PASSES = 12, 4, 2
+#: Where tokens of the tensor axis come together along the sequence, and where they part again, they
+#: are copied into order: read and written.
+ENTER_PASSES = 2
 #: float32 logits: written, and read for the normaliser and for the target.
 LOGIT_PASSES = 3
 #: Backward over forward: two products per product, and as much again of elementwise work.
@@ -35,11 +38,12 @@ class Seconds:
     exchange: float = 0.0
     #: Sums and gathers of activations over the tensor axis.
     tensor: float = 0.0
-    #: Parameters gathered over the fsdp axis (or over expert, for `local`).
+    #: Parameters gathered over the fsdp axis (or over expert, for `local`), or handed out to the
+    #: stages of a pipeline.
     weights: float = 0.0
     #: Sums of gradients over the batch axes.
     gradients: float = 0.0
-    #: Activations to the next pipeline stage.
+    #: Activations to the next pipeline stage, into the first one and out of the last.
     stages: float = 0.0
     #: Further rounds, or waiting for the busiest device; nothing hides behind either.
     imbalance: float = 0.0
@@ -81,7 +85,7 @@ class LayerCompute:
         return DTYPE_BYTES[self.config.precision.compute]
 
     def forward(self, spec: LayerSpec) -> Seconds:
-        return self._dense(spec) + self.experts(spec)
+        return self.dense(spec) + self.experts(spec)
 
     def backward(self, spec: LayerSpec) -> Seconds:
         """Backward alone; what is computed again for it is another forward."""
@@ -93,7 +97,7 @@ class LayerCompute:
             other=BACKWARD * once.other,
         )
 
-    def _dense(self, spec: LayerSpec) -> Seconds:
+    def dense(self, spec: LayerSpec) -> Seconds:
         """Everything but the experts: projections, attention, dense MLPs, elementwise work."""
         model, share = self.config.model, self.share
         tokens, tensor = share.tokens, share.tensor
@@ -107,8 +111,12 @@ class LayerCompute:
             dense += mlp_elements(model.d_model, shared, model.moe.activation)
             hidden = tokens * self._hidden(shared, model.moe.activation)
         router = model.moe.num_experts * model.d_model if spec.kind == "moe" else 0
-        elements = dense / tensor + router / share.sequence_tensor
-        passes = ACTIVATION_PASSES * tokens * model.d_model / share.sequence_tensor
+        elements = dense / tensor + router / share.token_shards
+        each = ACTIVATION_PASSES / share.token_shards
+        if share.token_shards > 1:
+            # Into and out of attention, into and out of the MLP or the experts.
+            each += 4 * ENTER_PASSES
+        passes = each * tokens * model.d_model
         return Seconds(
             matmul=self._matmul(2 * tokens * elements, elements),
             attention=self._attention(spec),
@@ -122,7 +130,7 @@ class LayerCompute:
         model, moe = self.config.model, self.config.model.moe
         rows = self.share.streams * self.share.rows
         each = mlp_elements(model.d_model, moe.d_ff, moe.activation) / self.share.tensor
-        moved = ROW_PASSES * rows * model.d_model * self.width
+        moved = ROW_PASSES * self.share.streams * self.share.slots * model.d_model * self.width
         hidden = rows * self._hidden(moe.d_ff, moe.activation) * self.width
         return Seconds(
             matmul=self._matmul(2 * rows * each, self.share.local_experts * each),
@@ -155,7 +163,7 @@ class LayerCompute:
 
     def head(self) -> Seconds:
         """Output projection and loss, forward and, in training, backward (computed again)."""
-        model, tokens = self.config.model, self.share.tokens
+        model, tokens = self.config.model, self.share.outside_tokens
         elements = model.vocab_size * model.d_model / self.share.tensor
         logits = tokens * model.vocab_size / self.share.tensor
         matmul = self._matmul(2 * tokens * elements, elements)
@@ -164,10 +172,12 @@ class LayerCompute:
         return Seconds(matmul=matmul, other=other) * repeats
 
     def optimizer(self) -> float:
-        """Reading gradients, moments and parameters, and writing the latter two."""
+        """Reading gradients, moments and parameters, and writing the latter two, of the part of the
+        optimiser's state that lives here."""
         precision, name = self.config.precision, self.config.optimizer.name
         moments = {"adamw": 2, "muon": 1}[name]
         parameter = DTYPE_BYTES[precision.params]
         per_element = 2 * parameter + 2 * moments * DTYPE_BYTES[precision.optimizer_state]
         per_element += 2 * 4 if precision.master == "float32" else parameter
-        return self.share.parameter_count * per_element / self.rates.memory_bytes_per_s
+        count = self.share.count(self.share.optimizer_state)
+        return count * per_element / self.rates.memory_bytes_per_s

@@ -1,7 +1,7 @@
 """The paper's claims, checked: which programs to compile, and the report of what came out.
 
-The checks themselves are `paper_size.py` and `paper_speed.py`, how the report looks is
-`claims_table.py`, the command `cli/claims.py`.
+The checks themselves are `paper_size.py`, `paper_speed.py` and `paper_baseline.py`, how the report
+looks is `claims_table.py`, the command `cli/claims.py`.
 """
 
 from collections.abc import Mapping
@@ -9,17 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moe_jax.config import Config, override
+from moe_jax.planner.baselines import BASELINES, baseline_config
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.findings import Claim
 from moe_jax.planner.hardware import gpu_by_name
 from moe_jax.planner.paper import Evidence, other_layers
+from moe_jax.planner.paper_baseline import check_latency, check_throughput
 from moe_jax.planner.paper_size import check_buffer, check_layers, check_memory, check_parameters
-from moe_jax.planner.paper_speed import (
-    check_latency,
-    check_scaling,
-    check_throughput,
-    check_utilisation,
-)
+from moe_jax.planner.paper_speed import check_scaling, check_utilisation
 from moe_jax.planner.plan import Request, plan_all
 from moe_jax.planner.results import Mode, Plan
 from moe_jax.planner.scaling import scaled
@@ -29,6 +26,8 @@ from moe_jax.planner.target import Target
 GPU, DEVICES_PER_HOST = "h100", 8
 #: Its cluster sizes over the smallest: EP16, 32, 64, 128; and the one of 16 experts in 8 replicas.
 SIZES, REPLICAS = (1, 2, 4, 8), 8
+#: Modes in which baselines are compared: of latency and of throughput.
+_COMPARED: tuple[Mode, ...] = ("forward", "train")
 
 CHECKS = (
     check_layers,
@@ -51,6 +50,7 @@ class Programs:
     replicas: Mapping[str, str]
     train: str
     other_layers: str
+    baselines: Mapping[tuple[str, Mode], str]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def check_claims(config: Config, calibration: Calibration | None = None) -> Clai
 
 def programs(config: Config) -> Programs:
     """What is to be compiled: forward for all sizes in both readings of scaling, forward with
-    the other number of layers, and the training step.
+    the other number of layers, the training step, and both of each baseline.
 
     Raises:
         ValueError: the devices do not fill hosts of 8.
@@ -112,7 +112,12 @@ def programs(config: Config) -> Programs:
     other = override(config, [f"model.num_layers={n}", f"name={config.name}_{n}_layers"])
     of_other = add(other, "forward")
     train = add(config, "train")
-    return Programs(requests, experts, replicas, train, of_other)
+    baselines = {
+        (baseline.name, mode): add(baseline_config(config, baseline), mode)
+        for baseline in BASELINES
+        for mode in _COMPARED
+    }
+    return Programs(requests, experts, replicas, train, of_other, baselines)
 
 
 def report(
@@ -129,6 +134,7 @@ def report(
         replicas=found.replicas,
         train=found.train,
         other_layers=found.other_layers,
+        baselines=found.baselines,
         calibration=calibration,
     )
     return ClaimsReport(tuple(check(evidence) for check in CHECKS), plans)

@@ -12,7 +12,14 @@ from functools import cache
 
 from moe_jax.mesh.topology import Topology
 from moe_jax.planner.figures import NO_TIME, Times
-from moe_jax.planner.hlo import Collective, HloComputation, called, collectives_of, op_name
+from moe_jax.planner.hlo import (
+    Collective,
+    HloComputation,
+    HloInstruction,
+    called,
+    collectives_of,
+    op_name,
+)
 from moe_jax.planner.loops import body_of, entry_of, trip_count
 from moe_jax.planner.network import collective_time
 from moe_jax.planner.overlap import exposed_spans, own_times, windows
@@ -20,10 +27,12 @@ from moe_jax.planner.rates import Rates
 from moe_jax.planner.replay import play
 from moe_jax.planner.timeline import COLLECTIVES, Instruction, Timeline
 from moe_jax.planner.wire import widest_group
-from moe_jax.planner.work import Work, custom_call_target, seconds, work_of
+from moe_jax.planner.work import Work, custom_call_target, is_mixed_matmul, seconds, work_of
 
 _US = 1e-6
 _CONTROL = ("while", "call", "conditional")
+#: In names of what XLA rematerialises after scheduling.
+_AGAIN = ".remat"
 #: Longer idle moments are waits; bitcasts and the like leave gaps of about 1 µs.
 _WAIT_US = 10.0
 
@@ -79,6 +88,11 @@ class Clock:
             if i.opcode == "while" and "conditional" not in c.context and trip_count(i) is None
         )
 
+    @property
+    def computes_again(self) -> bool:
+        """Whether XLA, short of memory, computes values twice that its schedule has once."""
+        return any(_AGAIN in i.name for c in self.module.values() for i in c.instructions)
+
     def own_s(self, computation: str, collective: str) -> float:
         """Seconds that a collective takes by itself."""
         i = self._find(computation, collective)
@@ -122,15 +136,29 @@ class Clock:
             return sum(n * self.timeline(c).total_us for c, n in inner)
         work = self._work(computation, i)
         known = computation in self._scheduled and not self._calibrated
-        if known and not work.kind.startswith("attention"):
+        if known and not self._is_mispriced(computation, i, work):
             return i.duration_us
         return seconds(work, self.rates) / _US
 
+    def _is_mispriced(self, computation: str, i: Instruction, work: Work) -> bool:
+        """Whether XLA's estimate of an instruction is known to be far off."""
+        if work.kind != "matmul":
+            return work.kind.startswith("attention")
+        body, compiled = self.module[computation], self._as_compiled(computation, i.name)
+        return compiled is not None and is_mixed_matmul(compiled, body, self.module)
+
     def _work(self, name: str, i: Instruction) -> Work:
-        computation = self.module[name]
         # Copies that came and went after XLA's scheduler take no time there either.
-        found = computation.by_name.get(i.name)
-        return work_of(found, computation, self.module) if found else Work("other", 0, 0)
+        found = self._as_compiled(name, i.name)
+        return work_of(found, self.module[name], self.module) if found else Work("other", 0, 0)
+
+    def _as_compiled(self, computation: str, scheduled: str) -> HloInstruction | None:
+        """The instruction that one of the schedule became; XLA renames what it computes again."""
+        by_name = self.module[computation].by_name
+        if found := by_name.get(scheduled):
+            return found
+        again = (i for name, i in by_name.items() if name.startswith(f"{scheduled}{_AGAIN}"))
+        return next(again, None)
 
     def _in_order(self, computation: HloComputation) -> Timeline:
         """A timeline of what XLA's scheduler left alone; collectives block there."""

@@ -80,8 +80,9 @@ NO_TIME = Times(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 class Pass:
     """One direction through the layers.
 
-    `layer` is one repetition of the scanned unit of layers, divided by the layers in it; None for
-    a model too short to be scanned. `whole` is all repetitions in a step.
+    `layer` is one repetition of the scanned unit of layers, divided by the layers in it (in a
+    pipeline: of one microbatch); None for a model too short to be scanned. `whole` is all
+    repetitions in a step; of a pipeline all ticks, with what is sent between stages.
     """
 
     layer: Times | None
@@ -100,6 +101,9 @@ class Step:
     #: precede the repeating ones.
     outside: Times
     total: Times
+    #: Part of forward and backward: ticks at which a stage of a pipeline waits to be filled, or
+    #: for the others to drain. The program computes then too, and drops what it gets.
+    bubble_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from moe_jax.config import dump_config
 from moe_jax.planner.calibration import Calibration
+from moe_jax.planner.layouts import describe
 from moe_jax.planner.plan import Request, plan_all
 from moe_jax.planner.results import Plan
 from moe_jax.planner.search import (
@@ -15,7 +16,6 @@ from moe_jax.planner.search import (
     Candidate,
     NothingFits,
     Search,
-    describe,
     finalists,
 )
 

@@ -29,7 +29,7 @@ EXCHANGE = "exchange buffers"
 WORKSPACE = "workspace"
 FRAGMENTATION = "fragmentation"
 
-_FORWARD_LAYERS = re.compile(rf"\b{LAYERS}\)?/while$")
+_FORWARD_LAYERS = re.compile(rf"\b{LAYERS}\)?(/shard_map)?/while$")
 
 
 def make_memory(buffers: Buffers, module: Module, capacity_bytes: int) -> Memory:

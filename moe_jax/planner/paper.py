@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moe_jax.config import Config
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.findings import Point, Source, Verdict
-from moe_jax.planner.results import Plan
+from moe_jax.planner.results import Mode, Plan
 
 #: The paper's own figures. Its GB are taken as 10^9 bytes, as in its input buffer.
 BUFFER_BYTES = 10.5e9
@@ -30,7 +30,8 @@ class Evidence:
     """What claims are checked with.
 
     `experts` and `replicas` name the forward plans of the two readings of scaling, smallest first;
-    `train` and `other_layers` the plans of a training step and of the other number of layers.
+    `train` and `other_layers` the plans of a training step and of the other number of layers;
+    `baselines` those of each baseline, by (its name, mode).
     """
 
     config: Config
@@ -39,6 +40,7 @@ class Evidence:
     replicas: Mapping[str, str]
     train: str
     other_layers: str
+    baselines: Mapping[tuple[str, Mode], str]
     calibration: Calibration | None = None
 
     @property
@@ -48,6 +50,10 @@ class Evidence:
     @property
     def label(self) -> str:
         return next(iter(self.experts))
+
+    def ours(self, mode: Mode) -> str:
+        """The plan that a baseline's is compared with."""
+        return self.train if mode == "train" else self.forward
 
     def read(self, name: str, key: str) -> tuple[float, Source]:
         source = Source(name, key)

@@ -1,96 +1,14 @@
-"""The paper's claims about speed: throughput, latency, scaling, use of the network.
+"""The paper's claims about speed by itself: scaling, and use of the network.
 
-Claims about sizes are `paper_size.py`; the claims' figures `paper.py`.
+Speed over the baseline is `paper_baseline.py`; claims about sizes are `paper_size.py`, the claims'
+figures `paper.py`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from moe_jax.planner.analytic import estimate
-from moe_jax.planner.baselines import FAIR, NAIVE, Baseline, Comparison, compare, most_microbatches
-from moe_jax.planner.bounds import Mode
-from moe_jax.planner.findings import Claim, Finding, Point, show
-from moe_jax.planner.paper import (
-    LATENCY,
-    NEAR_LINEAR,
-    SKEW,
-    THROUGHPUT,
-    TOLERANCE,
-    UTILISATION,
-    Evidence,
-    at_least,
-    within,
-)
+from moe_jax.planner.findings import Claim, Finding, Point
+from moe_jax.planner.paper import NEAR_LINEAR, UTILISATION, Evidence, within
 from moe_jax.planner.whatif import smallest, step_with_faster_collectives
-
-
-def check_throughput(e: Evidence) -> Claim:
-    findings = tuple(_speedups(e, "train", THROUGHPUT))
-    return Claim("throughput over TP=8, PP=2 (training step)", f"{THROUGHPUT}x", findings)
-
-
-def check_latency(e: Evidence) -> Claim:
-    findings = tuple(_speedups(e, "forward", LATENCY))
-    return Claim("latency over TP=8, PP=2 (forward of one batch)", f"{LATENCY}x", findings)
-
-
-def _speedups(e: Evidence, mode: Mode, claimed: float) -> Iterator[Finding]:
-    for baseline in (NAIVE, FAIR):
-        for skew, routing in ((0.0, "balanced"), (SKEW, "skewed")):
-            yield _speedup(e, mode, claimed, baseline, skew, routing)
-
-
-def _speedup(
-    e: Evidence, mode: Mode, claimed: float, baseline: Baseline, skew: float, routing: str
-) -> Finding:
-    how = {"mode": mode, "skew": skew, "calibration": e.calibration}
-    target = e.plans[e.forward].target
-    found = compare(e.config, target, baseline=baseline, **how)
-    limit = claimed * (1 - TOLERANCE)
-    most = most_microbatches(e.config, limit, target=target, baseline=baseline, **how)
-    needed = found.theirs.predicted.mfu * found.speedup / claimed
-    takes = (
-        f"no number of microbatches; a baseline at {needed:.1%} MFU instead of "
-        f"{found.theirs.predicted.mfu:.1%}"
-        if most is None
-        else f"a baseline of at most {most} microbatch{'es' if most > 1 else ''}"
-    )
-    memory = found.theirs.memory
-    if not memory.fits:
-        takes += f" (this one needs {show(memory.peak_bytes, 'bytes')}: it does not fit)"
-    return Finding(
-        f"{baseline.name} baseline, {routing} routing",
-        (Point("", found.speedup),),
-        "times",
-        "modelled",
-        at_least(found.speedup, claimed),
-        takes,
-        (
-            "both sides modelled; the baseline is not compiled",
-            _agreement(e, mode),
-            *_assumptions(f"{baseline.name} baseline", e.label, found),
-        ),
-    )
-
-
-def _assumptions(theirs: str, ours: str, found: Comparison) -> Iterator[str]:
-    """What both rest on once, what only one rests on with its name."""
-    for assumption in found.theirs.assumptions:
-        shared = assumption in found.ours.assumptions
-        yield assumption if shared else f"{theirs}: {assumption}"
-    for assumption in found.ours.assumptions:
-        if assumption not in found.theirs.assumptions:
-            yield f"{ours}: {assumption}"
-
-
-def _agreement(e: Evidence, mode: Mode) -> str:
-    name = e.train if mode == "train" else e.forward
-    target = e.plans[name].target
-    modelled = estimate(e.config, target, mode, calibration=e.calibration).predicted.step_s
-    predicted, _ = e.read(name, "predicted.step_s")
-    return (
-        f"{e.label}, {mode}, balanced: the model says {modelled:.2f} s, the plan made from the "
-        f"compiled program {predicted:.2f} s"
-    )
 
 
 def check_scaling(e: Evidence) -> Claim:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from moe_jax.config import Config, check, override
+from moe_jax.mesh.axes import TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.planner.buffers import parse_buffers
 from moe_jax.planner.calibration import Calibration
@@ -17,10 +18,12 @@ from moe_jax.planner.clock import Clock
 from moe_jax.planner.compile import Compiled, Job, compile_all
 from moe_jax.planner.hlo import parse_hlo
 from moe_jax.planner.memory import make_memory
+from moe_jax.planner.network import axis_group
 from moe_jax.planner.phases import make_step
 from moe_jax.planner.predict import predict
 from moe_jax.planner.rates import rates_for
 from moe_jax.planner.results import Mode, Plan
+from moe_jax.planner.share import pipeline_schedule
 from moe_jax.planner.target import Target
 from moe_jax.planner.traffic import collective_costs, make_wire
 
@@ -116,7 +119,8 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         target.topology,
         calibrated=calibration is not None,
     )
-    step = make_step(clock, len(segments(config.model)[-1].unit)) if timed else None
+    layers = len(segments(config.model)[-1].unit)
+    step = make_step(clock, layers, pipeline_schedule(config).bubble) if timed else None
     return Plan(
         config=config,
         target=target,
@@ -138,6 +142,12 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
         "routing is balanced: nothing overflows into further rounds, and every branch counts as "
         "its cheapest side"
     )
+    tensor = axis_group(request.config.mesh, (TENSOR,), target.topology)
+    if tensor.hosts > 1:
+        yield (
+            f"mesh.tensor = {tensor.devices} spans {tensor.hosts} hosts: every layer's sums cross "
+            f"the network; up to {target.devices_per_host} they stay inside a host"
+        )
     if not target.has_timeline:
         yield f"XLA estimates no times for {target.gpu.name}: there is no timeline and no speed"
         return
@@ -148,8 +158,9 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
     )
     yield "the order of instructions is the one XLA chose under its own costs"
     yield f"{clock.rates.source}; used for " + (
-        "cuDNN attention, which XLA costs at 10 us a call, and for what its scheduler does not "
-        "time (loops without collectives, such as the loss)"
+        "cuDNN attention, which XLA costs at 10 us a call, for products of bfloat16 with a float32 "
+        "result, which it prices as float32 arithmetic, and for what its scheduler does not time "
+        "(loops without collectives)"
         if calibration is None
         else "all compute, in place of XLA's estimates"
     )
@@ -157,6 +168,11 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
     yield "launching kernels takes no time, nor does the host"
     if clock.untold_loops:
         yield f"loops whose trips XLA does not know run once: {', '.join(clock.untold_loops)}"
+    if clock.computes_again:
+        yield (
+            "XLA, short of memory, computes some values again; times are those of its schedule, "
+            "which does not have that work"
+        )
     if request.mode == "decode":
         yield (
             "there is no cache yet: each token costs a forward pass over the whole window of "

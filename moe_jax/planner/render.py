@@ -38,6 +38,10 @@ def time_table(step: Step) -> Table:
     table = _table("Time in ms", "part", "total", *headings, "kind")
     for name, times in _times(step):
         table.add_row(name, *(f"{1e3 * value:.2f}" for value in _row(times)), step.kind)
+    if step.bubble_s:
+        share = f"{step.bubble_s / step.total.total_s:.1%} of the step"
+        name = "of it the pipeline's bubble"
+        table.add_row(name, f"{1e3 * step.bubble_s:.2f}", share, *5 * ("",), step.kind)
     return table
 
 

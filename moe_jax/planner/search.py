@@ -1,22 +1,25 @@
-"""Which layout is best: enumerate all, exclude with reasons, rank by arithmetic.
+"""Which layout is best: look at all, exclude with reasons, rank by arithmetic.
 
-Figures here are *modelled* (`analytic.py`). Compiling the best few and choosing among them is
-`finals.py`; printing is `search_table.py`.
+Which there are is `layouts.py`. Figures here are *modelled* (`analytic.py`). Compiling the best few
+and choosing among them is `finals.py`; printing is `search_table.py`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 from moe_jax.config import ConfigError, check
-from moe_jax.config.schema import Config, MeshConfig
-from moe_jax.mesh.axes import AXES
+from moe_jax.config.schema import Config
+from moe_jax.mesh.axes import AXES, TENSOR
 from moe_jax.mesh.build import mesh_shape
-from moe_jax.planner.analytic import Estimate, estimate
+from moe_jax.model.parallel import check_stages
+from moe_jax.planner.analytic import Estimate, estimate, modelled_memory
 from moe_jax.planner.bounds import Mode
 from moe_jax.planner.calibration import Calibration
+from moe_jax.planner.layouts import describe, layouts
+from moe_jax.planner.network import axis_group
 from moe_jax.planner.target import Target
+from moe_jax.sharding.rules import Placement
 
 #: Share of a device's memory that a program may fill: CUDA, NCCL and the allocator need the rest;
 #: an assumption.
@@ -25,11 +28,6 @@ USABLE_MEMORY = 0.92
 #: smallest capacity factor would always win.
 TYPICAL_SKEW = 0.2
 
-_STREAMS = (1, 2, 4, 8, 16)
-_CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0)
-_REMAT = ("none", "dispatch", "full")
-_ACCUMULATION = (1, 2, 4, 8, 16)
-
 
 class NothingFits(ValueError):
     """No layout can run; the message says why, and which one is nearest."""
@@ -37,7 +35,7 @@ class NothingFits(ValueError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A rule of `config.check` that excluded layouts."""
+    """A rule that excluded layouts."""
 
     #: The rule's message for one of them, with its values.
     example: str
@@ -46,7 +44,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layout that `config.check` accepts, and its modelled figures."""
+    """A layout that can run, and its modelled figures."""
 
     config: Config
     estimate: Estimate
@@ -95,65 +93,42 @@ def search(
     """Model every layout of a config's model and global batch on a target's devices.
 
     Args:
-        config: its mesh, streams, capacity factor, rematerialisation and accumulation are varied.
+        config: its mesh, sharding, pipeline, streams, capacity factor, rematerialisation and
+            accumulation are varied.
         target: the devices to use, all of them.
         mode: what is to be fast, as for `analytic.estimate`.
         calibration: measured rates.
         skew: imbalance that layouts are judged at.
     """
     refused: dict[str, Refusal] = {}
-    considered, fitting, nearest, too_large = 0, [], None, 0
+    considered, too_large, smallest, fitting = 0, 0, None, []
     limit = USABLE_MEMORY * target.topology.memory_bytes
-    for variant in layouts(config, target.devices, mode):
+
+    def judged(variant: Config) -> Candidate:
+        how = {"calibration": calibration, "skew": skew}
+        return Candidate(variant, estimate(variant, target, mode, **how))
+
+    for variant in layouts(config, target.devices, mode, skew):
         considered += 1
-        if problem := _problem(variant, target.devices):
+        if problem := _problem(variant, target):
             _count(refused, problem)
             continue
-        found = Candidate(
-            variant, estimate(variant, target, mode, calibration=calibration, skew=skew)
-        )
-        if found.estimate.memory.peak_bytes <= limit:
-            fitting.append(found)
+        need = modelled_memory(variant, target, mode).peak_bytes
+        if need <= limit:
+            fitting.append(judged(variant))
             continue
         too_large += 1
-        nearest = found if nearest is None else min(nearest, found, key=_memory)
+        if smallest is None or need < smallest[0]:
+            smallest = (need, variant)
     return Search(
         target,
         mode,
         considered,
         tuple(sorted(refused.values(), key=lambda refusal: -refusal.count)),
         too_large,
-        nearest,
+        judged(smallest[1]) if smallest else None,
         tuple(sorted(fitting, key=_order(config))),
     )
-
-
-def layouts(config: Config, devices: int, mode: Mode) -> Iterator[Config]:
-    """Yield `config` with every mesh of `devices` and every other choice that matters to `mode`."""
-    training = mode == "train"
-    choices = product(
-        meshes(devices),
-        _with(_STREAMS, config.exchange.streams) if mode != "decode" else (1,),
-        _with(_CAPACITY_FACTORS, config.exchange.capacity_factor),
-        _REMAT if training else (config.train.remat,),
-        _with(_ACCUMULATION, config.train.accumulation) if training else (1,),
-    )
-    for mesh, streams, factor, remat, accumulation in choices:
-        exchange = {"streams": streams, "capacity_factor": factor}
-        train = {"remat": remat, "accumulation": accumulation}
-        yield config.model_copy(
-            update={
-                "mesh": mesh,
-                "exchange": config.exchange.model_copy(update=exchange),
-                "train": config.train.model_copy(update=train),
-            }
-        )
-
-
-def meshes(devices: int) -> Iterator[MeshConfig]:
-    """Yield every mesh of that many devices."""
-    for sizes in _factorisations(devices, len(AXES)):
-        yield MeshConfig(**dict(zip(AXES, sizes, strict=True)))
 
 
 def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
@@ -167,31 +142,35 @@ def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
     return tuple((first + later)[:count])
 
 
-def _factorisations(number: int, factors: int) -> Iterator[tuple[int, ...]]:
-    if factors == 1:
-        yield (number,)
-        return
-    for first in range(1, number + 1):
-        if number % first == 0:
-            for rest in _factorisations(number // first, factors - 1):
-                yield (first, *rest)
-
-
-def _with(values: tuple, own: float) -> tuple:
-    """The config's own value first, so that it wins ties."""
-    return (own, *(value for value in values if value != own))
-
-
-def _problem(config: Config, devices: int) -> str | None:
+def _problem(config: Config, target: Target) -> str | None:
+    """What keeps a layout from running, or from being worth a look."""
     try:
-        check(config, devices)
+        check(config, target.devices)
+        sizes = {axis: getattr(config.mesh, axis) for axis in AXES}
+        if config.mesh.pipe > 1:
+            placement = Placement(sizes, config.sharding, config.pipeline.virtual_stages)
+            check_stages(config.model, placement)
     except ConfigError as error:
         return error.problems[0]
-    return None
+    except ValueError as error:
+        return str(error)
+    return _slow(config, target)
+
+
+def _slow(config: Config, target: Target) -> str | None:
+    hosts = axis_group(config.mesh, (TENSOR,), target.topology).hosts
+    if hosts == 1:
+        return None
+    return (
+        f"mesh.tensor ({config.mesh.tensor}) on hosts of {target.devices_per_host} devices would "
+        "sum every layer's activations over the network"
+    )
 
 
 def _count(refused: dict[str, Refusal], problem: str) -> None:
+    """Counts problems that differ in numbers or in lists of axes only as one."""
     rule = re.sub(r"\d[\d.]*", "#", problem)
+    rule = re.sub(r"\w+ #( x \w+ #)*\)|either .*|to #.*", "", rule)
     seen = refused.get(rule)
     refused[rule] = Refusal(seen.example if seen else problem, seen.count + 1 if seen else 1)
 
@@ -218,14 +197,4 @@ def _miss(nearest: Candidate, target: Target) -> str:
         f"nearest: {describe(nearest.config)} needs {need / 2**30:.1f} GiB of "
         f"{have / 2**30:.1f} usable ({USABLE_MEMORY:.0%} of the device): use more devices, a "
         "smaller global batch, or GPUs with more memory"
-    )
-
-
-def describe(config: Config) -> str:
-    """A layout in a line: axes above 1, then what else was varied."""
-    axes = [f"{a}={n}" for a in AXES if (n := getattr(config.mesh, a)) > 1] or ["1 device"]
-    train, exchange = config.train, config.exchange
-    return (
-        f"{' '.join(axes)}, streams={exchange.streams}, capacity_factor="
-        f"{exchange.capacity_factor:g}, remat={train.remat}, accumulation={train.accumulation}"
     )

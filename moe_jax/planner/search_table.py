@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from moe_jax.planner.finals import Finalist, Finals
-from moe_jax.planner.search import TYPICAL_SKEW, USABLE_MEMORY, Search, describe
+from moe_jax.planner.layouts import describe
+from moe_jax.planner.search import TYPICAL_SKEW, USABLE_MEMORY, Search
 
 _GIB = 2**30
 

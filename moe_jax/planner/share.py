@@ -1,54 +1,40 @@
-"""What one device holds and serves under a layout: counts, no seconds and no workspace.
+"""What one device holds and serves under a config: counts, no seconds and no workspace.
 
-The analytic model's first half: tokens, rows and parameters per device for any mesh, tensor and
-pipe axes included. Times from these counts are `analytic_time.py`, memory `analytic_memory.py`.
+The analytic model's first half: tokens, rows and parameters per device for any mesh. Times from
+these counts are `analytic_time.py`, memory `analytic_memory.py`.
 """
 
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import cache, cached_property
 
 from moe_jax.config.schema import Config
 from moe_jax.model.flops import expert_parameters, layer_parameters
-from moe_jax.model.pattern import LayerSpec, layer_specs
+from moe_jax.model.pattern import LayerSpec, layer_specs, segments
+from moe_jax.model.pipeline import Schedule
 from moe_jax.moe.exchange.choose import cheapest_transport
 from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.bounds import Mode
 
+#: A search asks for those of one model thousands of times.
+_segments, _layer_specs = cache(segments), cache(layer_specs)
 
-@dataclass(frozen=True)
-class Layout:
-    """What a config does not say about how its mesh is used.
 
-    Attributes:
-        microbatches: that pass through the pipeline; 0 takes `train.accumulation`.
-        virtual_stages: stages per device of an interleaved schedule; 1 is plain 1F1B.
-        sequence_parallel: whether activations between tensor-parallel parts are split over the
-            tensor axis too.
-        experts: "padded" computes `capacity_factor` rows per expert, as our exchange does;
-            "grouped" computes exactly the rows there are, as a grouped matmul does.
-    """
-
-    microbatches: int = 0
-    virtual_stages: int = 1
-    sequence_parallel: Literal["on", "off"] = "on"
-    experts: Literal["padded", "grouped"] = "padded"
-
-    def __post_init__(self) -> None:
-        if self.microbatches < 0 or self.virtual_stages < 1:
-            raise ValueError(
-                f"microbatches ({self.microbatches}) must be 0 or more and virtual_stages "
-                f"({self.virtual_stages}) 1 or more"
-            )
+def pipeline_schedule(config: Config) -> Schedule:
+    """How the repeated layers are pipelined; without a pipe axis one tick does all of them."""
+    pipe, pipeline = config.mesh.pipe, config.pipeline
+    repeats = _segments(config.model)[-1].repeats
+    if pipe == 1 or repeats == 1:
+        return Schedule(1, 1, 1, repeats)
+    return Schedule(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Elements of one device's parameters, after expert, fsdp, tensor and pipe axes."""
+    """Elements of one device's parameters, or of its part of their optimiser state."""
 
-    #: Of one layer, by kind of layer: those that all batch shards hold, and experts.
+    #: Of one layer, by kind of layer: those that all batch shards use, and experts.
     dense: dict[LayerSpec, float]
     experts: dict[LayerSpec, float]
     #: Embedding, output projection and final norm, on every stage.
@@ -61,40 +47,60 @@ class Share:
 
     config: Config
     mode: Mode
-    layout: Layout
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return pipeline_schedule(self.config)
 
     @property
-    def microbatches(self) -> int:
-        if self.mode == "decode":
-            return 1
-        return self.layout.microbatches or self.config.train.accumulation
+    def hands_out(self) -> bool:
+        """Whether a pipeline's layers are stored elsewhere than where they are computed; see
+        `Placement.in_order`."""
+        schedule = self.schedule
+        return schedule.rounds > 1 or not schedule.is_full
+
+    @property
+    def accumulation(self) -> int:
+        """Times that a step runs through the model."""
+        return 1 if self.mode == "decode" else self.config.train.accumulation
 
     @property
     def tensor(self) -> int:
         return self.config.mesh.tensor
 
     @property
-    def sequence_tensor(self) -> int:
-        """Over how many devices of the tensor axis activations are split."""
-        return self.tensor if self.layout.sequence_parallel == "on" else 1
+    def token_shards(self) -> int:
+        """Over how many devices of the tensor axis activations between matmuls are split."""
+        return self.tensor if self.config.sharding.sequence == "split" else 1
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens of a microbatch on one batch shard.
+        """Tokens of a microbatch that a layer works on, over the whole tensor axis.
 
         Raises:
             ValueError: the batch does not give every shard and microbatch whole sequences.
         """
         mesh, train = self.config.mesh, self.config.train
-        parts = mesh.data * mesh.fsdp * mesh.expert * self.microbatches
+        microbatches = self.accumulation * self.schedule.microbatches
+        parts = mesh.data * mesh.fsdp * mesh.expert * microbatches
         sequences, rest = divmod(train.global_batch, parts)
         if rest or not sequences:
             raise ValueError(
                 f"train.global_batch ({train.global_batch}) must be a multiple of {parts} = "
-                f"mesh data x fsdp x expert ({parts // self.microbatches}) x microbatches "
-                f"({self.microbatches})"
+                f"mesh data x fsdp x expert ({parts // microbatches}) x microbatches "
+                f"({microbatches})"
             )
         return sequences * (1 if self.mode == "decode" else self.config.data.sequence_length)
+
+    @property
+    def stage_tokens(self) -> int:
+        """Tokens of all microbatches of a pipeline."""
+        return self.tokens * self.schedule.microbatches
+
+    @property
+    def outside_tokens(self) -> float:
+        """Tokens of the embedding and the loss, which share them out over the pipe axis too."""
+        return self.stage_tokens / self.config.mesh.pipe
 
     @property
     def streams(self) -> int:
@@ -108,8 +114,22 @@ class Share:
     @cached_property
     def layers(self) -> dict[LayerSpec, float]:
         """Layers of each kind on a stage, the stages sharing them evenly."""
-        counted = Counter(layer_specs(self.config.model))
+        counted = Counter(_layer_specs(self.config.model))
         return {spec: count / self.config.mesh.pipe for spec, count in counted.items()}
+
+    @cached_property
+    def runs(self) -> dict[LayerSpec, float]:
+        """How often a device runs a layer of each kind on a microbatch, per pass; no bubble.
+
+        Layers that precede the repeating ones are outside the pipeline, on fewer tokens.
+        """
+        *leading, repeated = _segments(self.config.model)
+        runs: Counter[LayerSpec] = Counter()
+        for spec in repeated.unit:
+            runs[spec] += self.schedule.microbatches * self.schedule.rounds * self.schedule.group
+        for segment in leading:
+            runs[segment.unit[0]] += self.schedule.microbatches / self.schedule.stages
+        return dict(runs)
 
     @cached_property
     def transport(self) -> TransportName:
@@ -117,7 +137,12 @@ class Share:
         if devices == 1:
             # As `contract.make_spec` does: one device has nobody to exchange with.
             return "local"
-        return cheapest_transport(self.config, devices, self.stream_tokens)
+        return cheapest_transport(self.config, devices, self._own_tokens)
+
+    @property
+    def _own_tokens(self) -> int:
+        """Tokens of a stream that one device of the tensor axis routes."""
+        return math.ceil(self.stream_tokens / self.token_shards)
 
     @property
     def local_experts(self) -> float:
@@ -126,40 +151,68 @@ class Share:
         return self.config.model.moe.num_experts / devices
 
     @cached_property
-    def rows(self) -> float:
-        """Rows that the experts of one device compute per MoE layer, stream and round."""
+    def slots(self) -> int:
+        """Rows of one device that travel per MoE layer, stream and round, empty ones included."""
         moe, devices = self.config.model.moe, self.config.mesh.expert
-        if self.layout.experts == "grouped":
-            return self.stream_tokens * moe.top_k
-        factor, tokens = self.config.exchange.capacity_factor, self.stream_tokens
+        factor, tokens = self.config.exchange.capacity_factor, self._own_tokens
         if self.transport == "all_to_all":
-            per_source = capacity(tokens, moe.top_k, moe.num_experts, factor, devices)
-            return self.local_experts * devices * per_source
+            return moe.num_experts * capacity(tokens, moe.top_k, moe.num_experts, factor, devices)
         if self.transport == "all_gather":
-            gathered = tokens * devices
-            return self.local_experts * capacity(gathered, moe.top_k, moe.num_experts, factor)
-        return moe.num_experts * capacity(tokens, moe.top_k, moe.num_experts, factor)
+            rows = capacity(tokens * devices, moe.top_k, moe.num_experts, factor)
+            return moe.num_experts // devices * rows
+        return moe.num_experts * capacity(self.stream_tokens, moe.top_k, moe.num_experts, factor)
+
+    @property
+    def rows(self) -> int:
+        """Rows that a device's experts compute per MoE layer, stream and round: those of its whole
+        tensor axis, each with a part of the hidden size."""
+        return self.slots * (1 if self.transport == "local" else self.token_shards)
+
+    @property
+    def dense_parts(self) -> int:
+        """Devices that share a dense matrix out between them, and gather it for use."""
+        mesh, over_expert = self.config.mesh, self.config.sharding.dense == "fsdp_expert"
+        return mesh.fsdp * (mesh.expert if over_expert else 1)
 
     @cached_property
     def parameters(self) -> Parameters:
+        """As they are stored."""
         mesh, model = self.config.mesh, self.config.model
-        split = mesh.fsdp * mesh.tensor
-        experts = {
-            spec: model.moe.num_experts * expert_parameters(model) if spec.kind == "moe" else 0
-            for spec in self.layers
-        }
+        each = expert_parameters(model) * model.moe.num_experts
+        experts = {spec: each if spec.kind == "moe" else 0 for spec in self.layers}
         dense = {spec: layer_parameters(model, spec) - experts[spec] for spec in self.layers}
         tables = 1 if model.tie_embeddings == "tied" else 2
+        split = mesh.fsdp * mesh.expert * mesh.tensor
         return Parameters(
-            dense={spec: count / split for spec, count in dense.items()},
-            experts={spec: count / split / mesh.expert for spec, count in experts.items()},
-            ends=tables * model.vocab_size * model.d_model / split,
+            dense={spec: n / self.dense_parts / mesh.tensor for spec, n in dense.items()},
+            experts={spec: n / split for spec, n in experts.items()},
+            ends=tables * model.vocab_size * model.d_model / self.dense_parts / mesh.tensor,
         )
 
     @cached_property
-    def parameter_count(self) -> float:
-        """All elements of this device's parameters."""
-        each = self.parameters
+    def optimizer_state(self) -> Parameters:
+        """Elements with optimiser state on this device; see `Placement.optimizer`."""
+        each, mesh = self.parameters, self.config.mesh
+        if self.config.sharding.optimizer == "parameter":
+            return each
+        copies = mesh.fsdp * mesh.expert // self.dense_parts
+        return Parameters(
+            dense={spec: n / self._zero(copies, mesh.data) for spec, n in each.dense.items()},
+            experts={spec: n / self._zero(mesh.data) for spec, n in each.experts.items()},
+            ends=each.ends / self._zero(copies, mesh.data, mesh.pipe),
+        )
+
+    def _zero(self, *axes: int) -> int:
+        """Over how many holders of a copy its optimiser state is split: axes that divide d_model
+        beside those that split it already."""
+        parts = whole = self.dense_parts
+        for size in axes:
+            if self.config.model.d_model % (parts * size) == 0:
+                parts *= size
+        return parts // whole
+
+    def count(self, each: Parameters) -> float:
+        """All elements on this device."""
         layers = sum(n * (each.dense[s] + each.experts[s]) for s, n in self.layers.items())
         return layers + each.ends
 
@@ -167,17 +220,11 @@ class Share:
         """Keys and values of one layer that a decoding device holds, and reads for each token."""
         attention, length = self.config.model.attention, self.config.data.sequence_length
         entry = 2 * attention.kv_heads * attention.head_dim / self.tensor
-        return self.tokens * min(spec.window or length, length) * entry
+        return self.stage_tokens * min(spec.window or length, length) * entry
 
     def rounds(self, skew: float) -> int:
         """Rounds that serve the busiest expert, whose load is (1 + skew) x the mean."""
         exchange = self.config.exchange
-        if self.layout.experts == "grouped" or exchange.overflow == "drop":
+        if exchange.overflow == "drop":
             return 1
         return math.ceil((1 + skew) / exchange.capacity_factor - 1e-9)
-
-    def straggling(self, skew: float) -> float:
-        """Rows of the busiest device over the mean, where devices compute what they get."""
-        if self.layout.experts == "padded" or self.transport == "local":
-            return 1.0
-        return 1 + skew / self.local_experts

@@ -50,9 +50,10 @@ def hand_plan(
     state_gb: float = 4,
     exposed_ms: float = 4,
     over_step: float = 0.2,
+    slower: int = 1,
 ) -> Plan:
-    """A plan whose step is its layers alone, all exposing as much."""
-    layers = request.config.model.num_layers
+    """A plan whose step is its layers alone, all exposing as much, `slower` times."""
+    layers = request.config.model.num_layers * slower
     timelines = layer(exposed_ms)
     layer_s = timelines[0].total_us / 1e6
     whole = times(layers * layer_s)
@@ -86,5 +87,8 @@ def paper_plans() -> dict[str, Plan]:
     for name in (found.experts["EP128"], *found.replicas.values()):
         plans[name] = hand_plan(found.requests[name], exposed_ms=24)
     plans[found.train] = hand_plan(found.requests[found.train], peak_gb=70, state_gb=35)
+    for (baseline, _), name in found.baselines.items():
+        slower = {"naive": 4, "tuned": 2}[baseline]
+        plans[name] = hand_plan(found.requests[name], slower=slower)
     plans[found.other_layers] = hand_plan(found.requests[found.other_layers], peak_gb=6, state_gb=1)
     return plans

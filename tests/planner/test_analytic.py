@@ -8,17 +8,10 @@ import pytest
 from moe_jax.config import load_config, override
 from moe_jax.planner.analytic import estimate
 from moe_jax.planner.hardware_file import known_hardware
-from moe_jax.planner.share import Layout
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIB = 2**30
-TP8_PP2 = (
-    "mesh.expert=1",
-    "mesh.tensor=8",
-    "mesh.pipe=2",
-    "exchange.streams=1",
-    "exchange.transport='local'",
-)
+NAIVE, TUNED = "paper_baseline_tp8_pp2", "paper_baseline_tuned"
 
 
 @cache
@@ -32,21 +25,35 @@ def modelled(*changes, mode="train", name="paper_ep16", hosts=2, per_host=8, **m
     # Peaks compiled for 2 x 8 H100, JAX 0.10.2 (`test_paper.py` holds the first two).
     [
         ("forward", (), 11.0),
-        ("train", (), 67.7),
+        ("train", (), 56.6),
         ("forward", ("exchange.streams=4",), 12.5),
         ("forward", ("exchange.streams=1",), 17.7),
-        ("train", ("exchange.streams=4",), 69.9),
-        ("train", ("exchange.streams=2",), 79.4),
-        ("train", ("mesh.data=2", "mesh.expert=8"), 99.9),
-        ("train", ("train.accumulation=2", "exchange.streams=4"), 61.5),
-        ("train", ("train.remat='dispatch'",), 102.4),
-        ("train", ("train.remat='none'", "model.num_layers=4"), 250.2),
-        ("train", ("model.moe.top_k=1", "model.num_layers=4"), 28.8),
+        ("train", ("mesh.fsdp=2", "mesh.expert=8"), 63.9),
+        ("train", ("mesh.fsdp=2", "mesh.expert=8", "sharding.dense=fsdp_expert"), 68.5),
+        ("train", ("mesh.fsdp=16", "mesh.expert=1", "exchange.streams=1"), 115.4),
     ],
 )
 def test_memory_is_within_15_percent_of_compiled(mode, changes, compiled_gib):
     peak = modelled(*changes, mode=mode).memory.peak_bytes / GIB
     assert peak == pytest.approx(compiled_gib, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "compiled_gib", "compiled_s"),
+    # Compiled for 2 x 8 H100, JAX 0.10.2; the steps are predicted from compiled schedules.
+    [
+        (NAIVE, "forward", 9.0, 5.98),
+        (NAIVE, "train", 65.2, 21.9),
+        (TUNED, "forward", 15.6, 3.60),
+        (TUNED, "train", 64.7, 11.7),
+        ("paper_ep16", "forward", 11.2, 1.86),
+        ("paper_ep16", "train", 56.6, 7.23),
+    ],
+)
+def test_baselines_are_within_15_percent_of_compiled(name, mode, compiled_gib, compiled_s):
+    found = modelled(name=name, mode=mode)
+    assert found.memory.peak_bytes / GIB == pytest.approx(compiled_gib, rel=0.15)
+    assert found.step.total_s == pytest.approx(compiled_s, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -99,43 +106,65 @@ def test_streams_hide_the_exchange_and_save_memory():
     assert shares[0] > shares[1] > shares[2]
 
 
-@pytest.mark.parametrize(("mode", "naive_range"), [("forward", (2.2, 4.0)), ("train", (2.2, 4.0))])
-def test_paper_baseline_is_slower_by_an_honest_factor(mode, naive_range):
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_paper_baseline_is_slower_by_an_honest_factor(mode):
     ours = modelled(mode=mode).step.total_s
-    naive = modelled(*TP8_PP2, mode=mode, layout=Layout(1, sequence_parallel="off"))
-    fair = modelled(*TP8_PP2, mode=mode, layout=Layout(16, 2, "on", "grouped"))
-    assert naive_range[0] < naive.step.total_s / ours < naive_range[1]
-    assert 1.1 < fair.step.total_s / ours < 1.8
-    # Half of the naive pipeline's time is waiting: two stages, one microbatch.
-    assert naive.step.bubble_s == pytest.approx(naive.step.whole.total, rel=0.01)
-    assert any("microbatches" in line for line in fair.assumptions)
+    naive, tuned = (modelled(name=name, mode=mode).step for name in (NAIVE, TUNED))
+    assert 2.2 < naive.total_s / ours < 4.0
+    assert 1.4 < tuned.total_s / ours < 2.1
+    # Half of the naive pipeline's time in layers is waiting: two stages, one microbatch.
+    outside = naive.whole.total - naive.bubble_s
+    assert 0 < outside < 0.2 * naive.bubble_s
 
 
 def test_microbatches_and_virtual_stages_shrink_the_bubble():
-    layouts = (Layout(1), Layout(8), Layout(8, virtual_stages=4))
-    steps = [modelled(*TP8_PP2, layout=layout).step for layout in layouts]
-    assert [s.bubble_s / s.whole.total for s in steps] == pytest.approx(
-        [1, 1 / 8, 1 / 32], rel=0.01
+    changes = (
+        ("pipeline.microbatches=2", "pipeline.virtual_stages=1"),
+        ("pipeline.microbatches=8", "pipeline.virtual_stages=1"),
+        ("pipeline.microbatches=8", "pipeline.virtual_stages=4"),
     )
+    steps = [modelled(*c, name=TUNED, mode="forward").step for c in changes]
+    shares = [s.bubble_s / s.whole.total for s in steps]
+    assert shares == pytest.approx([1 / 2, 1 / 8, 1 / 32], rel=0.1)
 
 
 def test_more_microbatches_hold_less():
-    peaks = [modelled(*TP8_PP2, layout=Layout(m)).memory.peak_bytes for m in (1, 4, 16)]
+    counts = [f"pipeline.microbatches={m}" for m in (2, 4, 16)]
+    peaks = [modelled(c, name=TUNED).memory.peak_bytes for c in counts]
     assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_interleaving_hands_out_the_layers_and_order_does_not():
+    plain = "pipeline.virtual_stages=1"
+    assert modelled(name=TUNED, mode="forward").step.whole.weights > 0
+    assert modelled(plain, name=TUNED, mode="forward").step.whole.weights == 0
+
+
+def test_streams_hide_tensor_parallel_sums():
+    layers = [
+        modelled(f"exchange.streams={n}", name=NAIVE, mode="forward").step.forward_layer
+        for n in (1, 2)
+    ]
+    assert layers[0].exposed == pytest.approx(layers[0].tensor)
+    assert layers[1].exposed < 0.5 * layers[1].tensor
 
 
 def test_fsdp_trades_memory_for_gathered_weights():
     whole, split = (modelled("mesh.expert=8", f"mesh.{axis}=2") for axis in ("data", "fsdp"))
     assert split.memory.peak_bytes < whole.memory.peak_bytes
-    assert whole.step.whole.weights == 0 < split.step.whole.weights
+    assert whole.step.forward_layer.weights == 0 < split.step.forward_layer.weights
 
 
-def test_skew_costs_rounds_and_grouped_experts_wait():
-    padded = [modelled(skew=skew).step.total_s for skew in (0.0, 0.25, 0.5, 2.0)]
-    assert padded[0] == padded[1] < padded[2] < padded[3]
-    layout = Layout(experts="grouped")
-    grouped = [modelled(skew=skew, layout=layout).step.total_s for skew in (0.0, 0.25, 0.5)]
-    assert grouped[0] < grouped[1] < grouped[2] < padded[2]
+def test_zero_trades_memory_for_gathered_parameters():
+    kept = modelled("sharding.optimizer=parameter")
+    split = modelled()
+    assert split.memory.peak_bytes < kept.memory.peak_bytes - 5 * GIB
+    assert kept.step.whole.weights == 0 < split.step.whole.weights
+
+
+def test_skew_costs_rounds():
+    steps = [modelled(skew=skew).step.total_s for skew in (0.0, 0.25, 0.5, 2.0)]
+    assert steps[0] == steps[1] < steps[2] < steps[3]
 
 
 def test_decode_is_bound_by_memory():

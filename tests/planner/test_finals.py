@@ -20,9 +20,9 @@ GIB = 2**30
 
 @cache
 def found():
-    changes = ("mesh.expert=8", "model.moe.num_experts=8", "train.global_batch=64")
+    changes = ("mesh.expert=4", "model.moe.num_experts=4", "train.global_batch=32")
     config = override(load_config(CONFIGS / "paper_ep16.toml"), changes)
-    return search(config, known_hardware().target("h200", 1))
+    return search(config, known_hardware().target("h200", 1, 4))
 
 
 def fake_plan(peak_gib, step_s):
@@ -60,7 +60,7 @@ def test_the_winner_is_a_complete_file_that_runs():
     made = finals((100, 3.0), (100, 2.0))
     config = parse_config(winner_toml(made))
     assert config == made.winner.candidate.config
-    check(config, 8)
+    check(config, 4)
 
 
 def test_the_table_shows_modelled_beside_compiled_and_what_was_refused():

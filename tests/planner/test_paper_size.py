@@ -11,7 +11,15 @@ from moe_jax.planner.paper_size import check_buffer, check_layers, check_memory,
 def evidence(**changed):
     found = programs(PAPER)
     plans = paper_plans() | changed
-    return Evidence(PAPER, plans, found.experts, found.replicas, found.train, found.other_layers)
+    return Evidence(
+        PAPER,
+        plans,
+        found.experts,
+        found.replicas,
+        found.train,
+        found.other_layers,
+        found.baselines,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,25 @@
 """Searching layouts: all are considered, exclusions have reasons, the order is by speed."""
 
 from functools import cache
-from math import prod
 from pathlib import Path
 
 import pytest
 
 from moe_jax.config import check, load_config, override
-from moe_jax.mesh.axes import AXES
 from moe_jax.planner.hardware_file import known_hardware
-from moe_jax.planner.search import (
-    USABLE_MEMORY,
-    NothingFits,
-    describe,
-    finalists,
-    layouts,
-    meshes,
-    search,
-)
+from moe_jax.planner.search import USABLE_MEMORY, NothingFits, finalists, search
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-#: The paper's model on one host: half its experts and half its batch.
-SMALL = ("mesh.expert=8", "model.moe.num_experts=8", "train.global_batch=64")
-PAPER = override(load_config(CONFIGS / "paper_ep16.toml"), SMALL)
+
+
+def paper(devices):
+    """The paper's model on part of its devices, with that part of its experts and its batch."""
+    changes = (f"mesh.expert={devices}", f"model.moe.num_experts={devices}")
+    batch = f"train.global_batch={8 * devices}"
+    return override(load_config(CONFIGS / "paper_ep16.toml"), [*changes, batch])
+
+
+PAPER = paper(8)
 
 
 def target(gpu="h100", hosts=1, per_host=8):
@@ -35,24 +32,8 @@ def paper_search():
 
 
 @cache
-def h200_search():
-    return search(PAPER, target("h200"))
-
-
-def test_every_mesh_of_8_devices_is_considered_once():
-    found = list(meshes(8))
-    assert all(prod(getattr(mesh, axis) for axis in AXES) == 8 for mesh in found)
-    # Three factors of 2 over five axes.
-    assert len(found) == len(set(found)) == 35
-
-
-def test_every_choice_is_combined_and_the_configs_own_are_among_them():
-    config = override(PAPER, ["exchange.capacity_factor=1.1", "exchange.streams=3"])
-    found = list(layouts(config, 8, "train"))
-    assert config in found
-    assert len(found) == len(list(meshes(8))) * 6 * 5 * 3 * 5
-    # Without gradients there is nothing to rematerialise or to accumulate.
-    assert len(list(layouts(config, 8, "forward"))) == len(list(meshes(8))) * 6 * 5
+def small_search(gpu):
+    return search(paper(4), target(gpu, per_host=4))
 
 
 def test_every_layout_is_refused_with_a_reason_or_too_large_or_a_candidate():
@@ -62,6 +43,9 @@ def test_every_layout_is_refused_with_a_reason_or_too_large_or_a_candidate():
     counts = [refusal.count for refusal in found.refused]
     assert counts == sorted(counts, reverse=True)
     assert any("train.global_batch (64) must be a multiple" in r.example for r in found.refused)
+    assert any("groups need as many repetitions" in r.example for r in found.refused)
+    # One line per rule, whatever the numbers and the axes.
+    assert len(found.refused) < 10
 
 
 def test_candidates_are_checked_fit_and_come_fastest_first():
@@ -75,20 +59,28 @@ def test_candidates_are_checked_fit_and_come_fastest_first():
 
 
 def test_the_papers_own_layout_is_best_on_h100():
+    # Compiled for 2 x 8 H100 (JAX 0.10.2), a training step of the whole model: EP16 7.23 s; experts
+    # over 8 and fsdp over 2 7.31 to 7.40 s; over 4 and 4 7.53 s; all weights gathered 7.34 s, in
+    # 115 GiB. The model has them in this order too, but for the last, which does not fit.
     best = paper_search().candidates[0].config
     assert (best.mesh.expert, best.exchange.streams, best.train.remat) == (8, 8, "full")
 
 
+def test_tensor_parallelism_stays_inside_a_host():
+    found = search(PAPER, target(hosts=2, per_host=4), "forward")
+    assert any("over the network" in r.example for r in found.refused)
+    assert all(c.config.mesh.tensor <= 4 for c in found.candidates)
+
+
 def test_more_memory_buys_time():
     # An H200 need not compute everything again.
-    roomy = h200_search().candidates[0].estimate
-    tight = paper_search().candidates[0].estimate
+    roomy, tight = (small_search(gpu).candidates[0].estimate for gpu in ("h200", "h100"))
     assert roomy.step.total_s <= tight.step.total_s
     assert roomy.memory.peak_bytes > tight.target.topology.memory_bytes * 0.5
 
 
 def test_finalists_are_not_all_of_one_mesh():
-    found = h200_search()
+    found = small_search("h200")
     chosen = finalists(found, 4)
     assert len(chosen) == 4
     per_mesh = [sum(c.config.mesh == d.config.mesh for d in chosen) for c in chosen]
@@ -100,7 +92,7 @@ def test_nothing_that_fits_says_what_is_nearest():
     config = override(PAPER, ["model.moe.d_ff=131072"])
     found = search(config, target())
     assert found.candidates == ()
-    with pytest.raises(NothingFits, match=r"nearest: .*expert=8.* GiB of .*use more devices"):
+    with pytest.raises(NothingFits, match=r"nearest: \S+=\d.* GiB of .*use more devices"):
         found.require_candidates()
 
 
@@ -108,8 +100,3 @@ def test_nothing_that_is_allowed_says_why():
     config = override(PAPER, ["train.global_batch=63"])
     with pytest.raises(NothingFits, match=r"global_batch \(63\) must be a multiple"):
         search(config, target()).require_candidates()
-
-
-def test_a_layout_is_described_by_what_was_varied():
-    line = describe(override(PAPER, ["mesh.data=2", "mesh.expert=4"]))
-    assert line == ("data=2 expert=4, streams=8, capacity_factor=1.25, remat=full, accumulation=1")

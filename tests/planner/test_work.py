@@ -9,7 +9,7 @@ from hand_loops import LOOPS, attention
 from moe_jax.planner.hardware import gpu_by_name
 from moe_jax.planner.hlo import parse_hlo
 from moe_jax.planner.rates import rates_for
-from moe_jax.planner.work import Work, seconds, work_of
+from moe_jax.planner.work import Work, is_mixed_matmul, seconds, work_of
 
 MODULE = parse_hlo(LOOPS)
 ARRAY = 64 * 64 * 2
@@ -61,3 +61,14 @@ def test_time_is_that_of_arithmetic_or_of_memory():
     assert seconds(Work("attention_backward", 10**12, 0), slow) == pytest.approx(
         1e12 / rates.attention_backward_flops_per_s
     )
+
+
+@pytest.mark.parametrize(
+    ("operands", "result", "mixed"),
+    [("bf16", "f32", True), ("bf16", "bf16", False), ("f32", "f32", False)],
+)
+def test_products_of_bfloat16_into_float32_are_mixed(operands, result, mixed):
+    text = LOOPS.replace("bf16", operands)
+    text = text.replace(f"%mm = {operands}", f"%mm = {result}")
+    module = parse_hlo(text)
+    assert is_mixed_matmul(module["inner"].by_name["mm"], module["inner"], module) == mixed
