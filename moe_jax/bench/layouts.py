@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 from moe_jax.bench.calibrate import PACKAGES, describe_hardware
@@ -192,19 +193,12 @@ def _require_same_work(configs: Sequence[Config]) -> None:
     first, *others = configs
     for config in others:
         for section in ("model", "train.global_batch", "data.sequence_length"):
-            mine, theirs = _value(config, section), _value(first, section)
+            mine, theirs = attrgetter(section)(config), attrgetter(section)(first)
             if mine != theirs:
                 raise ValueError(
                     f"{config.name} and {first.name} differ in {section} ({mine} and {theirs}), so "
                     "their layouts cannot be compared: set it for all of them with --set"
                 )
-
-
-def _value(config: Config, path: str) -> Any:
-    value: Any = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _measure(session: Session, repeats: int) -> Iterator[LayoutTime]:
