@@ -58,6 +58,7 @@ class Comparison:
                 self._agreement(names[0], self._theirs(0.0)),
                 self._agreement(names[1], self._ours(0.0)),
                 self._unpadded(0.0),
+                *self._parts(),
             ),
             tuple(Source(name, "predicted.step_s") for name in names),
         )
@@ -109,6 +110,18 @@ class Comparison:
         if memory.fits:
             return ""
         return f" (this one needs {show(memory.peak_bytes, 'bytes')}: it does not fit)"
+
+    def _parts(self) -> Iterator[str]:
+        """Why a batch that the paper may have run as one microbatch is taken in parts."""
+        parts = baseline_config(self.evidence.config, self.baseline).train.accumulation
+        if parts == 1:
+            return
+        whole = self._theirs(0.0, "train.accumulation=1")
+        yield (
+            f"the {self.baseline.name} baseline takes its batch in {parts} parts, each alone in "
+            "the pipeline: as slow as the whole batch in one microbatch, which would need "
+            f"{show(whole.memory.peak_bytes, 'bytes')} ({self.mode}, modelled)"
+        )
 
     def _agreement(self, name: str, modelled: Estimate) -> str:
         compiled, _ = self.evidence.read(name, "predicted.step_s")

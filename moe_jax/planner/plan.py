@@ -46,7 +46,9 @@ class Request:
         """With the config that the program runs with: that of inference, to decode."""
         if self.mode != "decode":
             return self
-        return replace(self, config=override(self.config, _DECODE))
+        # A pipeline generates with as many microbatches as stages, whatever training used.
+        in_turn = (f"pipeline.microbatches={self.config.mesh.pipe}", "pipeline.virtual_stages=1")
+        return replace(self, config=override(self.config, (*_DECODE, *in_turn)))
 
 
 def plan(

@@ -1,5 +1,6 @@
 """The paper's configs, planned once per test process for the H100 clusters they are meant for."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def request(name: str, mode: Mode, *overrides: str) -> Request:
     config = load_config(CONFIGS / f"{name}.toml", overrides)
-    devices = config.mesh.data * config.mesh.expert
+    devices = math.prod(config.mesh.model_dump().values())
     check(config, devices)
     return Request(config, Target(gpu_by_name("h100"), devices // 8, 8), mode)
 

@@ -8,6 +8,7 @@ import pytest
 from paper_programs import CONFIGS, compiled, planned
 
 from moe_jax.config import load_config
+from moe_jax.planner.analytic import estimate
 from moe_jax.planner.async_pairs import require_async
 from moe_jax.planner.overlap import layer_timelines, own_times, require_hidden
 
@@ -89,3 +90,24 @@ def test_more_streams_hide_more():
     one, eight = shares
     assert one < 0.1
     assert eight > 0.85
+
+
+@pytest.mark.parametrize(
+    ("name", "ticks"),
+    # Microbatches through groups of layers, and one tick more to fill two stages.
+    [("paper_baseline_tp8_pp2", 16 * (1 + 1)), ("paper_baseline_tuned", 16 * 4 + 1)],
+)
+def test_baselines_fit_and_their_plans_read_the_pipeline(name, ticks):
+    plan = planned(name, "forward")
+    assert plan.fits
+    step = plan.step
+    groups = {"paper_baseline_tp8_pp2": 1, "paper_baseline_tuned": 4}[name]
+    layers = ticks * (8 // groups) * step.forward.layer.total_s
+    # A tick is its layers, a send, and taking the right microbatch.
+    assert layers < step.forward.whole.total_s < 1.15 * layers
+    idle = {"paper_baseline_tp8_pp2": 16, "paper_baseline_tuned": 1}[name]
+    assert step.bubble_s == pytest.approx(step.forward.whole.total_s * idle / ticks)
+    assert step.outside.total_s < 0.1 * step.total.total_s
+    modelled = estimate(plan.config, plan.target, "forward")
+    assert modelled.step.total_s == pytest.approx(plan.predicted.step_s, rel=0.15)
+    assert modelled.memory.peak_bytes == pytest.approx(plan.memory.peak_bytes, rel=0.15)

@@ -56,6 +56,13 @@ def test_the_model_stands_beside_what_was_compiled():
     assert sum("grouped matmul" in a for a in tuned.assumptions) == 1
 
 
+def test_naive_baseline_says_why_it_takes_its_batch_in_parts():
+    naive, _, tuned, _ = check_throughput(evidence()).findings
+    (said,) = (a for a in naive.assumptions if "in 16 parts" in a)
+    assert re.search(r"would need [3-5]\d\d GB \(train, modelled\)", said)
+    assert not any("parts" in a for a in tuned.assumptions)
+
+
 def test_assumptions_name_the_side_that_makes_them():
     skewed = check_throughput(evidence()).findings[3]
     assert any(a.startswith("tuned baseline: ") and "stages" in a for a in skewed.assumptions)

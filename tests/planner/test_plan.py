@@ -19,6 +19,7 @@ from moe_jax.planner.hlo import parse_hlo
 from moe_jax.planner.loops import executions
 from moe_jax.planner.overlap import layer_timelines
 from moe_jax.planner.plan import Request, make_plan, plan, plan_all
+from moe_jax.planner.share import Share
 from moe_jax.planner.target import Target
 from moe_jax.planner.wire import calls_per_step, sent
 from moe_jax.planner.work import matmul_flops, work_of
@@ -112,8 +113,11 @@ class TestCrossChecks:
 
     def test_memory_parts_of_a_training_state_are_known(self, plans):
         parts = {part.name: part.bytes for part in plans["train"].memory.parts}
-        # bfloat16 parameters; two bfloat16 moments and a float32 master copy of each.
-        assert parts["optimiser"] == pytest.approx(4 * parts["parameters"], rel=0.01)
+        share = Share(config(), "train")
+        # bfloat16 parameters; two bfloat16 moments and a float32 master copy of each, those of
+        # dense parameters split over all devices (ZeRO).
+        assert parts["parameters"] == pytest.approx(2 * share.count(share.parameters), rel=0.01)
+        assert parts["optimiser"] == pytest.approx(8 * share.count(share.optimizer_state), rel=0.01)
         # The input of each layer; besides, a counter or two of the losses.
         saved = LAYERS * TOKENS * D_MODEL * BF16
         assert saved <= parts["saved activations"] < 1.001 * saved
@@ -229,3 +233,18 @@ def test_calibration_of_another_gpu_is_refused_before_compiling():
     other = dataclasses.replace(calibration(), gpu="h200")
     with pytest.raises(ValueError, match="measured on 'h200' and the target is 'h100'"):
         plan_all([Request(config(), TARGET)], calibration=other)
+
+
+def test_decoding_has_one_stream_and_a_microbatch_per_stage():
+    changes = ("mesh.pipe=2", "mesh.expert=2", "pipeline.microbatches=4")
+    asked = Request(override(config(), changes), TARGET, "decode").prepared().config
+    assert (asked.exchange.streams, asked.pipeline.microbatches) == (1, 2)
+
+
+@pytest.mark.compile_target
+@pytest.mark.slow
+def test_tensor_parallelism_across_hosts_is_pointed_out(plans):
+    wide = override(config(), ["mesh.expert=1", "mesh.tensor=4"])
+    found = make_plan(Request(wide, TARGET, "forward"), compiled()["forward"])
+    assert any("mesh.tensor = 4 spans 2 hosts" in a for a in found.assumptions)
+    assert not any("spans" in a for a in plans["forward"].assumptions)
