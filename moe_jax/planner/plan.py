@@ -5,7 +5,9 @@ Compiling is `compile.py`, the programs are `programs.py`; memory, times, bytes 
 `memory.py`, `clock.py` with `phases.py`, `traffic.py` and `predict.py`.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -85,18 +87,35 @@ def plan(
 def plan_all(
     requests: Sequence[Request], *, calibration: Calibration | None = None
 ) -> tuple[Plan, ...]:
-    """Plan several programs, those of one target in one worker process; see `plan`."""
+    """Plan several programs, those of one target in one worker process each; see `plan`."""
     prepared = [request.prepared() for request in requests]
     for request in prepared:
         check(request.config, request.target.devices)
         rates_for(request.target.gpu, calibration)
     plans: dict[int, Plan] = {}
-    for target in dict.fromkeys(request.target for request in prepared):
-        mine = [i for i, request in enumerate(prepared) if request.target == target]
-        compiled = compile_all(target, [make_job(prepared[i]) for i in mine])
+    for mine, compiled in _compiled_by_target(prepared):
         for i, program in zip(mine, compiled, strict=True):
             plans[i] = make_plan(prepared[i], program, calibration)
     return tuple(plans[i] for i in range(len(prepared)))
+
+
+def _compiled_by_target(
+    prepared: Sequence[Request],
+) -> Iterator[tuple[list[int], tuple[Compiled, ...]]]:
+    """Compiles the programs of each target in a worker process of its own, one per core at a time.
+
+    Yields:
+        Which requests, and what became of them.
+    """
+    targets = dict.fromkeys(request.target for request in prepared)
+    mine = {t: [i for i, r in enumerate(prepared) if r.target == t] for t in targets}
+
+    def compiled(target: Target) -> tuple[Compiled, ...]:
+        return compile_all(target, [make_job(prepared[i]) for i in mine[target]])
+
+    # XLA compiles a program on one core.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        yield from zip(mine.values(), workers.map(compiled, targets), strict=True)
 
 
 def make_job(request: Request) -> Job:

@@ -248,3 +248,17 @@ def test_tensor_parallelism_across_hosts_is_pointed_out(plans):
     found = make_plan(Request(wide, TARGET, "forward"), compiled()["forward"])
     assert any("mesh.tensor = 4 spans 2 hosts" in a for a in found.assumptions)
     assert not any("spans" in a for a in plans["forward"].assumptions)
+
+
+def test_programs_of_several_targets_come_back_in_order(monkeypatch):
+    def compile_all(target, jobs):
+        return tuple((target.hosts, job.kwargs["config"]["name"]) for job in jobs)
+
+    monkeypatch.setattr("moe_jax.planner.plan.compile_all", compile_all)
+    monkeypatch.setattr("moe_jax.planner.plan.make_plan", lambda request, made, _: made)
+    other = dataclasses.replace(TARGET, hosts=1, devices_per_host=4)
+    asked = [
+        Request(override(config(), [f"name={name}"]), target, "forward")
+        for name, target in (("a", TARGET), ("b", other), ("c", TARGET))
+    ]
+    assert plan_all(asked) == ((2, "a"), (1, "b"), (2, "c"))
