@@ -31,6 +31,7 @@ TINY = (
     "model.moe.d_ff=16",
     "exchange.streams=1",
     "train.global_batch=16",
+    "train.accumulation=1",
 )
 
 
