@@ -189,7 +189,8 @@ def _assumptions(model: LayerModel) -> tuple[str, ...]:
             "exchange beside it"
         )
     if config.mesh.tensor > 1:
-        hidden = "nothing" if share.streams == 1 else f"the other {share.streams - 1} streams"
+        others = "the other stream" if share.streams == 2 else f"{share.streams - 1} other streams"
+        hidden = "nothing" if share.streams == 1 else others
         found.append(
             f"tensor-parallel sums hide behind {hidden}; as rings, without NVLink SHARP; "
             f"activations between matmuls {config.sharding.sequence}"
