@@ -5,20 +5,23 @@ these counts are `analytic_time.py`, memory `analytic_memory.py`.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import cast
 
-from moe_jax.config.schema import Config
+from moe_jax.config.schema import Config, ModelConfig
 from moe_jax.model.flops import expert_parameters, layer_parameters
-from moe_jax.model.pattern import LayerSpec, layer_specs, segments
+from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
 from moe_jax.model.pipeline import Schedule
 from moe_jax.moe.exchange.choose import cheapest_transport
 from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.bounds import Mode
 
 #: A search asks for those of one model thousands of times.
-_segments, _layer_specs = cache(segments), cache(layer_specs)
+_segments = cast(Callable[[ModelConfig], tuple[Segment, ...]], cache(segments))
+_layer_specs = cast(Callable[[ModelConfig], tuple[LayerSpec, ...]], cache(layer_specs))
 
 
 def pipeline_schedule(config: Config) -> Schedule:
@@ -124,7 +127,7 @@ class Share:
         Layers that precede the repeating ones are outside the pipeline, on fewer tokens.
         """
         *leading, repeated = _segments(self.config.model)
-        runs: Counter[LayerSpec] = Counter()
+        runs: dict[LayerSpec, float] = defaultdict(float)
         for spec in repeated.unit:
             runs[spec] += self.schedule.microbatches * self.schedule.rounds * self.schedule.group
         for segment in leading:

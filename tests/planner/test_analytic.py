@@ -30,6 +30,7 @@ def modelled(*changes, mode="train", name="paper_ep16", hosts=2, per_host=8, **m
         ("forward", ("exchange.streams=1",), 17.7),
         ("train", ("mesh.fsdp=2", "mesh.expert=8"), 63.9),
         ("train", ("mesh.fsdp=2", "mesh.expert=8", "sharding.dense=fsdp_expert"), 68.5),
+        ("forward", ("mesh.data=8", "mesh.fsdp=2", "mesh.expert=1", "exchange.streams=4"), 78.6),
         ("train", ("mesh.fsdp=16", "mesh.expert=1", "exchange.streams=1"), 115.4),
     ],
 )
