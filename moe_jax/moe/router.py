@@ -69,7 +69,7 @@ def route(logits_te: ScoresTE, bias_e: Float[Array, " e"] | None, config: MoeCon
     if router.groups > 1:
         choose_te = _limit_to_groups(choose_te, router)
     _, experts_tk = jax.lax.top_k(choose_te, config.top_k)
-    weights_tk = jnp.take_along_axis(scores_te, experts_tk, axis=-1)
+    weights_tk = jnp.take_along_axis(scores_te, experts_tk, axis=-1, mode="promise_in_bounds")
     if router.normalize_over == "selected":
         weights_tk = weights_tk / jnp.maximum(weights_tk.sum(-1, keepdims=True), 1e-20)
     probs_te = scores_te / jnp.maximum(scores_te.sum(-1, keepdims=True), 1e-20)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moe_jax.config import dump_config
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.layouts import describe
 from moe_jax.planner.plan import Request, plan_all
 from moe_jax.planner.results import Plan
 from moe_jax.planner.search import (
-    USABLE_MEMORY,
     Candidate,
     NothingFits,
     Search,
@@ -39,7 +39,7 @@ class Finalist:
     @property
     def fits(self) -> bool:
         """Whether what XLA needs leaves the device what others need."""
-        return self.plan.memory.peak_bytes <= USABLE_MEMORY * self.plan.memory.capacity_bytes
+        return self.plan.memory.peak_bytes <= MEMORY_FRACTION * self.plan.memory.capacity_bytes
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Finals:
         if best.fits:
             return best
         near = min(self.ranked, key=lambda f: f.plan.memory.peak_bytes)
-        need, have = near.plan.memory.peak_bytes, USABLE_MEMORY * near.plan.memory.capacity_bytes
+        need, have = near.plan.memory.peak_bytes, MEMORY_FRACTION * near.plan.memory.capacity_bytes
         raise NothingFits(
             f"none of the {len(self.ranked)} layouts compiled fits; nearest: "
             f"{describe(near.candidate.config)} needs {need / 2**30:.1f} GiB of "

@@ -12,6 +12,7 @@ from moe_jax.config import ConfigError, check
 from moe_jax.config.schema import Config
 from moe_jax.mesh.axes import AXES, TENSOR
 from moe_jax.mesh.build import mesh_shape
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.model.parallel import check_stages
 from moe_jax.planner.analytic import Estimate, estimate, modelled_memory
 from moe_jax.planner.bounds import Mode
@@ -21,9 +22,6 @@ from moe_jax.planner.network import axis_group
 from moe_jax.planner.target import Target
 from moe_jax.sharding.rules import Placement
 
-#: Share of a device's memory that a program may fill: CUDA, NCCL and the allocator need the rest;
-#: an assumption.
-USABLE_MEMORY = 0.92
 #: Load of the busiest expert over the mean, minus 1, that layouts are judged at. Without any, the
 #: smallest capacity factor would always win.
 TYPICAL_SKEW = 0.2
@@ -102,7 +100,7 @@ def search(
     """
     refused: dict[str, Refusal] = {}
     considered, too_large, smallest, fitting = 0, 0, None, []
-    limit = USABLE_MEMORY * target.topology.memory_bytes
+    limit = MEMORY_FRACTION * target.topology.memory_bytes
 
     def judged(variant: Config) -> Candidate:
         how = {"calibration": calibration, "skew": skew}
@@ -192,9 +190,9 @@ def _order(config: Config) -> Callable[[Candidate], tuple]:
 
 
 def _miss(nearest: Candidate, target: Target) -> str:
-    need, have = _memory(nearest), USABLE_MEMORY * target.topology.memory_bytes
+    need, have = _memory(nearest), MEMORY_FRACTION * target.topology.memory_bytes
     return (
         f"nearest: {describe(nearest.config)} needs {need / 2**30:.1f} GiB of "
-        f"{have / 2**30:.1f} usable ({USABLE_MEMORY:.0%} of the device): use more devices, a "
+        f"{have / 2**30:.1f} usable ({MEMORY_FRACTION:.0%} of the device): use more devices, a "
         "smaller global batch, or GPUs with more memory"
     )

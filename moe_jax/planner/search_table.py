@@ -7,9 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.planner.finals import Finalist, Finals
 from moe_jax.planner.layouts import describe
-from moe_jax.planner.search import TYPICAL_SKEW, USABLE_MEMORY, Search
+from moe_jax.planner.search import TYPICAL_SKEW, Search
 
 _GIB = 2**30
 
@@ -20,7 +21,7 @@ def search_summary(found: Search) -> str:
     lines = [
         f"{found.considered} layouts of {target.hosts} x {target.devices_per_host} "
         f"{target.gpu.title} for {found.mode}: {len(found.candidates)} fit, {found.too_large} need "
-        f"more than {USABLE_MEMORY:.0%} of the memory (modelled; busiest expert at "
+        f"more than {MEMORY_FRACTION:.0%} of the memory (modelled; busiest expert at "
         f"{1 + TYPICAL_SKEW:g} x the mean load)"
     ]
     lines += [f"  {r.count} refused, such as: {r.example}" for r in found.refused]

@@ -73,10 +73,14 @@ class Placement:
         if self.config.optimizer == "zero" and "embed" in axes:
             dim = axes.index("embed")
             used = {name for entry in names for name in entry}
+            more: set[str] = set()
             for axis in (EXPERT, FSDP, DATA, PIPE):
-                wider = (*names[dim], axis)
+                wider = (*names[dim], *more, axis)
                 if axis not in used and shape[dim] % self.parts(wider) == 0:
-                    names[dim] = wider
+                    more.add(axis)
+            # In mesh order: XLA makes a reduce-scatter of a gradient's sum and its split only where
+            # a device's part follows from its place in the group; else it sums everything.
+            names[dim] = (*names[dim], *(axis for axis in BATCH_AXES if axis in more))
         return _spec(names)
 
     def in_order(self, layers: int) -> bool:

@@ -23,8 +23,6 @@ from moe_jax.config.schema import MeshConfig
 from moe_jax.mesh.axes import EXPERT, PIPE, TENSOR
 
 compiles = [pytest.mark.compile_target, pytest.mark.slow]
-#: ZeRO splits over these in another order than the mesh's: XLA sums whole gradients, then slices.
-SUMMED_WHOLE = ("data x expert", "pipe x expert")
 
 
 @cache
@@ -39,18 +37,7 @@ def times(arrays, **fields) -> int:
 class TestCompiled:
     pytestmark = compiles
 
-    @pytest.mark.parametrize(
-        "layout",
-        [
-            pytest.param(
-                name,
-                marks=pytest.mark.xfail(
-                    name in SUMMED_WHOLE, reason="gradients are all-reduced", strict=True
-                ),
-            )
-            for name in LAYOUTS
-        ],
-    )
+    @pytest.mark.parametrize("layout", LAYOUTS)
     def test_everything_that_moves_is_explained(self, layout):
         explain(moved(layout), expected_of(layout))
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from moe_jax.config import check, load_config, override
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.planner.hardware_file import known_hardware
-from moe_jax.planner.search import USABLE_MEMORY, NothingFits, finalists, search
+from moe_jax.planner.search import NothingFits, finalists, search
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -54,7 +55,7 @@ def test_candidates_are_checked_fit_and_come_fastest_first():
     assert steps == pytest.approx(sorted(steps), rel=2e-3)
     for candidate in found.candidates:
         check(candidate.config, 8)
-        limit = USABLE_MEMORY * target().topology.memory_bytes
+        limit = MEMORY_FRACTION * target().topology.memory_bytes
         assert candidate.estimate.memory.peak_bytes <= limit
 
 

@@ -35,7 +35,7 @@ def test_optimizer_state_is_split_wherever_copies_of_its_parameter_are(overrides
     assert spec_of(placed, UP) == {PartitionSpec("pipe", "expert", ("fsdp", "data"), "tensor")}
     assert placed.params[QUERY].spec == PartitionSpec("pipe", "fsdp", "tensor", None)
     ((_, embed, *_),) = spec_of(placed, QUERY)
-    assert embed == ("fsdp", "expert", "data")
+    assert embed == ("fsdp", "data", "expert")
     leaves = jax.tree_util.tree_leaves_with_path(placed.opt_state)
     counts = [s.spec for path, s in leaves if not hasattr(path[-1], "key")]
     assert set(counts) == {PartitionSpec()}

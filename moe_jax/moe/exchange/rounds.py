@@ -70,9 +70,12 @@ def serve(
     if overflow == "rounds":
         served = queues.length_e.sum()
     if overflow == "rounds" and most_rounds > 1:
+        # Decided behind the main round, so that no dispatch waits for the decision: XLA keeps one
+        # collective in flight, and all streams' decisions are one.
+        longest, y_td = jax.lax.optimization_barrier((longest, y_td))
         # Empty queues (a device whose experts nobody chose) still take the main round.
         extra = wire.agree(jnp.maximum(-(-longest // capacity) - 1, 0))
-        y_td = y_td + _further_rounds(one_round, extra, most_rounds, y_td)
+        y_td = _further_rounds(one_round, extra, most_rounds, y_td)
     slots = (1 + extra) * (num_experts * capacity)
     counts = (queues.length_e.sum() - served, extra, slots - served)
     return Served(y_td, *(count.astype(jnp.float32) for count in counts))
@@ -100,17 +103,19 @@ def _further_rounds(
     one_round: Callable[[Int[Array, ""]], TokensTD],
     extra: Int[Array, ""],
     most_rounds: int,
-    like_td: TokensTD,
+    y_td: TokensTD,
 ) -> TokensTD:
-    """Sums rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again."""
+    """Adds rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
+
+    The main round's result goes through the branch, which so comes after it.
+    """
 
     @jax.checkpoint
     def step(y_td: TokensTD, index: Int[Array, ""]) -> tuple[TokensTD, None]:
-        more = jax.lax.cond(index <= extra, one_round, lambda _: jnp.zeros_like(like_td), index)
+        more = jax.lax.cond(index <= extra, one_round, lambda _: jnp.zeros_like(y_td), index)
         return y_td + more, None
 
-    def run() -> TokensTD:
-        indices = jnp.arange(1, most_rounds, dtype=jnp.int32)
-        return jax.lax.scan(step, jnp.zeros_like(like_td), indices)[0]
+    def run(y_td: TokensTD) -> TokensTD:
+        return jax.lax.scan(step, y_td, jnp.arange(1, most_rounds, dtype=jnp.int32))[0]
 
-    return jax.lax.cond(extra > 0, jax.checkpoint(run), lambda: jnp.zeros_like(like_td))
+    return jax.lax.cond(extra > 0, jax.checkpoint(run), lambda y_td: y_td, y_td)

@@ -49,11 +49,14 @@ def make_queues(experts_tk: ChoicesTK, num_experts: int) -> Queues:
     tokens, top_k = experts_tk.shape
     flat_r = experts_tk.T.reshape(-1)
     order_r = jnp.argsort(flat_r, stable=True).astype(jnp.int32)
-    bounds = jnp.searchsorted(flat_r[order_r], jnp.arange(num_experts + 1, dtype=flat_r.dtype))
-    bounds = bounds.astype(jnp.int32)
+    experts_e = jnp.arange(num_experts + 1, dtype=flat_r.dtype)
+    bounds = jnp.searchsorted(_taken(flat_r, order_r), experts_e).astype(jnp.int32)
     places_r = jnp.arange(tokens * top_k, dtype=jnp.int32)
-    inverse_r = jnp.zeros_like(order_r).at[order_r].set(places_r, unique_indices=True)
-    start_r = bounds[jnp.minimum(flat_r, num_experts)]
+    inverse_r = jnp.zeros_like(order_r).at[order_r]
+    inverse_r = inverse_r.set(
+        places_r, unique_indices=True, mode="promise_in_bounds", wrap_negative_indices=False
+    )
+    start_r = _taken(bounds, jnp.minimum(flat_r, num_experts))
     rank_tk = (inverse_r - start_r).reshape(top_k, tokens).T
     return Queues(order_r, bounds[:-1], jnp.diff(bounds), experts_tk, rank_tk)
 
@@ -64,7 +67,7 @@ def window(queues: Queues, index: Int[Array, ""] | int, capacity: int) -> Window
     place_c = index * capacity + jnp.arange(capacity, dtype=jnp.int32)
     filled_ec = place_c[None, :] < queues.length_e[:, None]
     at_ec = jnp.where(filled_ec, queues.start_e[:, None] + place_c[None, :], choices)
-    choice_r = queues.order_r.at[at_ec.reshape(-1)].get(mode="fill", fill_value=choices)
+    choice_r = _taken_or(queues.order_r, at_ec.reshape(-1), choices)
     within_tk = queues.rank_tk - index * capacity
     here_tk = (within_tk >= 0) & (within_tk < capacity) & (queues.experts_tk < num_experts)
     row_tk = queues.experts_tk.astype(jnp.int32) * capacity + within_tk
@@ -80,21 +83,21 @@ def from_rows(rows_rd: Float[Array, "r d"], weights_tk: WeightsTK | None, at: Wi
     """Returns for each token the weighted sum (in float32) of the rows its choices fill."""
     total = jnp.zeros((at.row_tk.shape[0], rows_rd.shape[-1]), jnp.float32)
     for k in range(at.row_tk.shape[1]):
-        rows_td = rows_rd.at[at.row_tk[:, k]].get(mode="fill", fill_value=0).astype(jnp.float32)
+        rows_td = _taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32)
         total += rows_td if weights_tk is None else rows_td * weights_tk[:, k, None]
     return total.astype(rows_rd.dtype)
 
 
 def weighted_to_rows(x_td: TokensTD, weights_tk: WeightsTK, at: Window) -> Float[Array, "r d"]:
     """Returns row r = token times combine weight of the choice that fills it, or zeros."""
-    weights_r = weights_tk.T.reshape(-1).at[at.choice_r].get(mode="fill", fill_value=0)
+    weights_r = _taken_or(weights_tk.T.reshape(-1), at.choice_r, 0)
     rows_rd = to_rows(x_td, at).astype(jnp.float32) * weights_r[:, None]
     return rows_rd.astype(x_td.dtype)
 
 
 def scalars_from_rows(scalars_r: Float[Array, " r"], at: Window) -> WeightsTK:
     """Returns each choice's scalar; 0 for choices of other rounds."""
-    return scalars_r.at[at.row_tk].get(mode="fill", fill_value=0)
+    return _taken_or(scalars_r, at.row_tk, 0)
 
 
 @jax.custom_vjp
@@ -102,10 +105,25 @@ def _to_rows(x_td, at: Window):
     tokens = x_td.shape[0]
     choices = at.row_tk.size
     token_r = jnp.where(at.choice_r < choices, at.choice_r % tokens, tokens)
-    return x_td.at[token_r].get(mode="fill", fill_value=0)
+    return _taken_or(x_td, token_r, 0)
 
 
 _to_rows.defvjp(
     lambda x, at: (_to_rows(x, at), at),
     lambda at, grad: (from_rows(grad, None, at), None),
 )
+
+
+# Indices here are never negative. Letting JAX turn negative ones round costs three operations each
+# time, with constants that all streams share; through these XLA joins the streams' routing into one
+# fusion, and the first dispatch waits for the last stream.
+
+
+def _taken(x: Array, index: Array) -> Array:
+    """x[index], all in range."""
+    return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _taken_or(x: Array, index: Array, otherwise: int) -> Array:
+    """x[index], or `otherwise` past the end."""
+    return x.at[index].get(mode="fill", fill_value=otherwise, wrap_negative_indices=False)
