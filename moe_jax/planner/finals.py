@@ -20,6 +20,8 @@ from moe_jax.planner.search import (
 )
 
 PlanAll = Callable[..., Sequence[Plan]]
+#: How often arithmetic may be too hopeful about memory.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def compile_finalists(
     calibration: Calibration | None = None,
     plan_all: PlanAll = plan_all,
 ) -> Finals:
-    """Compile the best `count` layouts of a search, one after another in one worker.
+    """Compile the best `count` layouts of a search, one after another in one worker; if none of
+    them fits, the next ones, at most `_TRIES` times.
 
     Args:
         found: a search with candidates.
-        count: how many to compile.
+        count: how many to compile at a time.
         calibration: measured rates.
         plan_all: compiles the requests, in order.
 
@@ -87,10 +90,14 @@ def compile_finalists(
         NothingFits: the search found no candidate.
     """
     found.require_candidates()
-    chosen = finalists(found, count)
-    requests = [Request(c.config, found.target, found.mode) for c in chosen]
-    plans = plan_all(requests, calibration=calibration)
-    both = [Finalist(c, p) for c, p in zip(chosen, plans, strict=True)]
+    chosen, both = finalists(found, _TRIES * count), []
+    for start in range(0, len(chosen), count):
+        batch = chosen[start : start + count]
+        requests = [Request(c.config, found.target, found.mode) for c in batch]
+        plans = plan_all(requests, calibration=calibration)
+        both += [Finalist(c, p) for c, p in zip(batch, plans, strict=True)]
+        if any(finalist.fits for finalist in both):
+            break
     return Finals(found, tuple(sorted(both, key=lambda f: (not f.fits, f.step_s))))
 
 

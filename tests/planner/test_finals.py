@@ -31,10 +31,13 @@ def fake_plan(peak_gib, step_s):
     return SimpleNamespace(memory=memory, predicted=predicted)
 
 
-def finals(*figures):
+def finals(*figures, later=()):
+    batches = [figures, *later]
+
     def plan_all(requests, calibration):
-        assert len(requests) == len(figures)
-        return [fake_plan(*figure) for figure in figures]
+        batch = batches.pop(0) if len(batches) > 1 else batches[0]
+        assert len(requests) == len(batch)
+        return [fake_plan(*figure) for figure in batch]
 
     return compile_finalists(found(), len(figures), plan_all=plan_all)
 
@@ -50,9 +53,16 @@ def test_arithmetic_ranks_where_xla_has_no_times():
     assert made.winner.candidate is found().candidates[0]
 
 
+def test_layouts_that_are_all_too_large_make_room_for_the_next():
+    made = finals((150, 1.0), (140, 2.0), later=[((150, 1.5), (100, 3.0))])
+    assert len(made.ranked) == 4
+    assert made.winner.step_s == 3.0
+    assert made.winner.candidate is finalists(found(), 4)[3]
+
+
 def test_compiled_layouts_that_are_all_too_large_are_named():
     made = finals((150, 1.0), (140, 2.0))
-    with pytest.raises(NothingFits, match=r"none of the 2 layouts.*needs 140.0 GiB of 129.7"):
+    with pytest.raises(NothingFits, match=r"none of the 6 layouts.*needs 140.0 GiB of 129.7"):
         _ = made.winner
 
 
