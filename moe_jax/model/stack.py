@@ -104,8 +104,8 @@ def _pipelined(
 ) -> tuple[Streams, list[MoeStats]]:
     in_order = parallel.placement.in_order(schedule.layers)
 
-    def local(state: nnx.State, streams: Streams, *ids: Ids) -> Any:
-        rows = (streams, *ids)
+    def local(state: nnx.State, streams: Streams, positions: Ids, segments: Ids) -> Any:
+        rows = (streams, positions, segments)
         streams, counts = run_pipeline(unit, policy, state, rows, schedule, in_order)
         return streams, jax.tree.map(lambda x: x[None], counts)
 

@@ -57,7 +57,7 @@ def with_gathers(
             taken = tuple(name for name in names if name not in keep | home)
             if placement.parts(taken) > 1:
                 steps.append((dim - lead, taken))
-        metadata = variable.get_metadata() | {"gathers": tuple(steps)}
+        metadata: dict[str, Any] = variable.get_metadata() | {"gathers": tuple(steps)}
         return type(variable)(variable[...], **metadata)
 
     return jax.tree.map(one, state, is_leaf=_is_variable)
@@ -92,7 +92,7 @@ def with_layers_axis(state: nnx.State) -> nnx.State:
     """Returns a stacked state whose variables say so in their logical axes."""
 
     def relabel(variable: nnx.Variable) -> nnx.Variable:
-        metadata = variable.get_metadata() | {"axes": (LAYERS, *variable.axes)}
+        metadata: dict[str, Any] = variable.get_metadata() | {"axes": (LAYERS, *variable.axes)}
         return type(variable)(variable[...], **metadata)
 
     return jax.tree.map(relabel, state, is_leaf=_is_variable)

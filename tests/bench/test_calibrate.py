@@ -51,10 +51,11 @@ def test_rates_are_all_work_over_all_time_as_often_as_a_layer_does_it(calibratio
 
 
 def test_router_and_logits_are_reported_but_part_of_no_rate(calibration):
-    products = {m.name.split()[0]: m for m in calibration.measurements if m.suite == "matmul"}
-    assert {"router", "logits"} < products.keys()
-    rates = [m.rate for name, m in products.items() if name not in ("router", "logits")]
-    assert min(rates) * 0.99 < calibration.matmul_flops_per_s < 1e15
+    products = [m for m in calibration.measurements if m.suite == "matmul"]
+    apart = [m for m in products if m.name.split()[0] in ("router", "logits")]
+    assert len(apart) == 2
+    rates = [m.rate for m in products if m not in apart]
+    assert min(rates) * 0.99 < calibration.matmul_flops_per_s < max(rates) * 1.01
 
 
 def test_every_result_is_reported_as_it_comes(calibration, reported):
