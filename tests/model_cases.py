@@ -42,7 +42,7 @@ TINY = override(
 )
 OVERFLOWING = "exchange.capacity_factor=0.75"
 #: Compile time matters more here than speed.
-OPTIONS = {"xla_backend_optimization_level": 0}
+OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 @dataclass(frozen=True)

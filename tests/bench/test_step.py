@@ -19,6 +19,7 @@ def test_forward_of_emulated_devices():
     assert found.note == "emulated devices share cores"
 
 
+@pytest.mark.slow
 def test_training_on_a_mock_topology_with_overflow_says_so():
     tight = ("exchange.overflow=rounds", "exchange.capacity_factor=0.25")
     session = session_on_first_devices(small_config(*TINY, *tight))

@@ -36,6 +36,7 @@ def test_options_that_nobody_would_read_are_refused(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_cluster_need_not_have_as_many_devices_as_the_configs_mesh(
     tmp_path, monkeypatch, capsys
 ):

@@ -37,6 +37,7 @@ def small_search(gpu):
     return search(paper(4), target(gpu, per_host=4))
 
 
+@pytest.mark.slow
 def test_every_layout_is_refused_with_a_reason_or_too_large_or_a_candidate():
     found = paper_search()
     refused = sum(refusal.count for refusal in found.refused)
@@ -73,6 +74,7 @@ def test_tensor_parallelism_stays_inside_a_host():
     assert all(c.config.mesh.tensor <= 4 for c in found.candidates)
 
 
+@pytest.mark.slow
 def test_more_memory_buys_time():
     # An H200 need not compute everything again.
     roomy, tight = (small_search(gpu).candidates[0].estimate for gpu in ("h200", "h100"))
@@ -89,6 +91,7 @@ def test_finalists_are_not_all_of_one_mesh():
     assert chosen[0] is found.candidates[0]
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_says_what_is_nearest():
     config = override(PAPER, ["model.moe.d_ff=131072"])
     found = search(config, target())

@@ -123,7 +123,7 @@ def compiled(transport: str, case: Case):
         return (y_td.astype(jnp.float32) * grad_td).sum(), (y_td, stats)
 
     # Machine code that is quick to make: each case runs five times.
-    options = {"xla_backend_optimization_level": 0}
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=options)
 
 
