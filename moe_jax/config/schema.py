@@ -260,7 +260,7 @@ class Config(Section):
     """One run, complete."""
 
     name: str = "run"
-    seed: Natural = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     mesh: MeshConfig = MeshConfig()
     sharding: ShardingConfig = ShardingConfig()
     pipeline: PipelineConfig = PipelineConfig()

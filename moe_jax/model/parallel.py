@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from jax.sharding import Mesh, PartitionSpec
 
 from moe_jax.config.schema import Config, ModelConfig
-from moe_jax.mesh.axes import BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
+from moe_jax.mesh.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.model.pipeline import Schedule
 from moe_jax.moe.exchange import Exchange
@@ -96,7 +96,7 @@ def resolve_parallel(
         exchange_spec=make_spec(
             config.exchange, transport, config.model.moe.num_experts, devices, hosts, tensor.size
         ),
-        attention=_attention(config, platform),
+        attention=attention_implementation(config, platform),
         documents=config.data.document_mask == "segments",
         placement=placement,
         tensor=tensor,
@@ -120,16 +120,28 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
     parts = placement.sizes[PIPE] * placement.sizes[FSDP]
     if placement.config.dense == "fsdp_expert":
         parts *= placement.sizes[EXPERT]
-    if not placement.in_order(repeated.repeats) and model.d_model % parts:
+    by_parts = [s.repeats for s in segments(model) if not placement.in_order(s.repeats)]
+    if by_parts and model.d_model % parts:
         raise ValueError(
-            f"{repeated.repeats} layers in {groups} groups on mesh.pipe = {placement.sizes[PIPE]} "
-            f"are stored by parts of d_model ({model.d_model}), which must be a multiple of "
-            f"{parts}: change mesh.fsdp or mesh.pipe, or use one virtual stage and a multiple of "
-            "mesh.pipe layers"
+            f"stacks of {' and '.join(map(str, by_parts))} layers in {groups} groups on mesh.pipe "
+            f"= {placement.sizes[PIPE]} are stored by parts of d_model ({model.d_model}), which "
+            f"must be a multiple of {parts}: change mesh.fsdp or mesh.pipe, or use one virtual stage, a "
+            "multiple of mesh.pipe layers and no leading ones"
         )
 
 
-def _attention(config: Config, platform: str) -> Implementation:
+def placement_of(config: Config) -> Placement:
+    """Returns where the parameters of a config live on its mesh."""
+    sizes = {axis: getattr(config.mesh, axis) for axis in AXES}
+    return Placement(sizes, config.sharding, config.pipeline.virtual_stages)
+
+
+def attention_implementation(config: Config, platform: str) -> Implementation:
+    """Returns how attention is computed on a platform, "auto" resolved.
+
+    Raises:
+        ValueError: cuDNN is asked for where it cannot run.
+    """
     wanted = config.model.attention.implementation
     if wanted == "cudnn" and platform != "gpu":
         raise ValueError(

@@ -71,15 +71,10 @@ class Compiled:
         """XLA's simulated timelines, one per computation that its scheduler arranged.
 
         Raises:
-            ValueError: for a GPU whose collectives XLA has no cost model for.
+            ValueError: for a target whose collectives XLA has no cost model for.
         """
         if not self.target.has_timeline:
-            gpu = self.target.gpu
-            raise ValueError(
-                f"XLA estimates no times for {gpu.name} (compute capability "
-                f"{gpu.compute_capability}, it takes 9.0 or newer): memory and hlo_text are real, "
-                "but for a timeline compile for h100, h200 or b200"
-            )
+            raise ValueError(f"{self.target.why_no_timeline}; memory and hlo_text are real")
         return parse_timelines(self.schedule_text)
 
 

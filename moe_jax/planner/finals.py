@@ -77,8 +77,8 @@ def compile_finalists(
     calibration: Calibration | None = None,
     plan_all: PlanAll = plan_all,
 ) -> Finals:
-    """Compile the best `count` layouts of a search, one after another in one worker; if none of
-    them fits, the next ones, at most `_TRIES` times.
+    """Compile the best `count` layouts of a search, and the one configured, so that nobody is given
+    a slower one; if none of them fits, the next ones, at most `_TRIES` times.
 
     Args:
         found: a search with candidates.
@@ -93,6 +93,8 @@ def compile_finalists(
     chosen, both = finalists(found, _TRIES * count), []
     for start in range(0, len(chosen), count):
         batch = chosen[start : start + count]
+        if start == 0 and found.given and found.given.config not in [c.config for c in batch]:
+            batch = (*batch, found.given)
         requests = [Request(c.config, found.target, found.mode) for c in batch]
         plans = plan_all(requests, calibration=calibration)
         both += [Finalist(c, p) for c, p in zip(batch, plans, strict=True)]

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from moe_jax.config import Config, check, override
 from moe_jax.mesh.axes import TENSOR
+from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
 from moe_jax.model.pattern import segments
 from moe_jax.planner.buffers import parse_buffers
 from moe_jax.planner.calibration import Calibration
@@ -91,6 +92,7 @@ def plan_all(
     prepared = [request.prepared() for request in requests]
     for request in prepared:
         check(request.config, request.target.devices)
+        check_stages(request.config.model, placement_of(request.config))
         rates_for(request.target.gpu, calibration)
     plans: dict[int, Plan] = {}
     for mine, compiled in _compiled_by_target(prepared):
@@ -170,7 +172,7 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
             f"the network; up to {target.devices_per_host} they stay inside a host"
         )
     if not target.has_timeline:
-        yield f"XLA estimates no times for {target.gpu.name}: there is no timeline and no speed"
+        yield f"{target.why_no_timeline}: there is no timeline and no speed"
         return
     yield (
         f"collectives as XLA's analytical model has them at {estimator.nic_gbytes_per_s} GB/s per "
@@ -178,6 +180,10 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
         "per chunk"
     )
     yield "the order of instructions is the one XLA chose under its own costs"
+    attention = attention_implementation(request.config, "gpu")
+    yield f"attention: {attention}" + (
+        "" if attention == "cudnn" else ", whose products count as matmul and other"
+    )
     yield f"{clock.rates.source}; used for " + (
         "cuDNN attention, which XLA costs at 10 us a call, for products of bfloat16 with a float32 "
         "result, which it prices as float32 arithmetic, and for what its scheduler does not time "

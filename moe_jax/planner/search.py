@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 from moe_jax.config import ConfigError, check
 from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import AXES, TENSOR
+from moe_jax.mesh.axes import TENSOR
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.mesh.xla_options import MEMORY_FRACTION
-from moe_jax.model.parallel import check_stages
+from moe_jax.model.parallel import check_stages, placement_of
 from moe_jax.planner.analytic import Estimate, estimate, modelled_memory
 from moe_jax.planner.bounds import Mode
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.layouts import describe, layouts
 from moe_jax.planner.network import axis_group
 from moe_jax.planner.target import Target
-from moe_jax.sharding.rules import Placement
 
 #: Load of the busiest expert over the mean, minus 1, that layouts are judged at. Without any, the
 #: smallest capacity factor would always win.
@@ -62,6 +61,8 @@ class Search:
     nearest: Candidate | None
     #: Those that fit, fastest first.
     candidates: tuple[Candidate, ...]
+    #: The layout as configured, where it can run.
+    given: Candidate | None = None
 
     def require_candidates(self) -> None:
         """Demand at least one layout that fits.
@@ -126,6 +127,7 @@ def search(
         too_large,
         judged(smallest[1]) if smallest else None,
         tuple(sorted(fitting, key=_order(config))),
+        None if _problem(config, target) else judged(config),
     )
 
 
@@ -144,10 +146,8 @@ def _problem(config: Config, target: Target) -> str | None:
     """What keeps a layout from running, or from being worth a look."""
     try:
         check(config, target.devices)
-        sizes = {axis: getattr(config.mesh, axis) for axis in AXES}
         if config.mesh.pipe > 1:
-            placement = Placement(sizes, config.sharding, config.pipeline.virtual_stages)
-            check_stages(config.model, placement)
+            check_stages(config.model, placement_of(config))
     except ConfigError as error:
         return error.problems[0]
     except ValueError as error:

@@ -113,12 +113,22 @@ class Target:
 
     @property
     def has_timeline(self) -> bool:
-        """Whether XLA's analytical estimator knows this GPU.
+        """Whether XLA's analytical estimator knows this GPU, in hosts of this size.
 
         Seen with jaxlib 0.10.2: Ampere gets placeholder costs (5 ms for any collective, 1 µs for
-        any compute), Hopper and Blackwell real ones.
+        any compute), Hopper and Blackwell real ones; but collectives of hosts with 3, 5, 6 or 7
+        devices cost 5 ms too.
         """
-        return float(self.gpu.compute_capability) >= 9
+        return float(self.gpu.compute_capability) >= 9 and self.devices_per_host in (1, 2, 4, 8)
+
+    @property
+    def why_no_timeline(self) -> str:
+        """What `has_timeline` lacks, and what to plan for instead."""
+        return (
+            f"XLA estimates no times for hosts of {self.devices_per_host} x {self.gpu.name} "
+            f"(compute capability {self.gpu.compute_capability}): it knows h100, h200 and b200, in "
+            "hosts of 1, 2, 4 or 8"
+        )
 
 
 def _known_cluster(gpu: Gpu) -> Cluster:

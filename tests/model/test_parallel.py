@@ -3,7 +3,7 @@
 import pytest
 from model_cases import configured, parallel_of
 
-from moe_jax.model.parallel import resolve_parallel
+from moe_jax.model.parallel import check_stages, placement_of, resolve_parallel
 
 
 def resolve(platform: str, *overrides: str):
@@ -48,3 +48,28 @@ def test_spec_follows_config_and_mesh():
     assert parallel.batch_shards == 2
     assert parallel.documents
     assert not resolve("cpu", "data.document_mask=none").documents
+
+
+LEADING = (
+    "model.num_layers=7",
+    'model.layers=["dense", "moe", "moe", "moe", "moe", "moe", "moe"]',
+    "model.attention.heads=6",
+    "model.attention.kv_heads=6",
+    "mesh.pipe=3",
+    "pipeline.microbatches=3",
+    "train.global_batch=36",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("mesh.pipe=4", "pipeline.microbatches=4"), r"= 4 groups .* it has 2 of 1 layers"),
+        (LEADING, r"stacks of 1 layers in 3 groups .* d_model \(16\).*multiple of 3"),
+    ],
+    ids=["too few layers", "a leading layer that cannot be split"],
+)
+def test_layers_that_do_not_fill_the_pipe_axis_are_refused(overrides, message):
+    config = configured(*overrides)
+    with pytest.raises(ValueError, match=message):
+        check_stages(config.model, placement_of(config))

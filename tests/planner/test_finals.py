@@ -1,5 +1,6 @@
 """Compiling a search's best layouts: ranks, winners that fit, and the file that is written."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,10 @@ GIB = 2**30
 def found():
     changes = ("mesh.expert=4", "model.moe.num_experts=4", "train.global_batch=32")
     config = override(load_config(CONFIGS / "paper_ep16.toml"), changes)
-    return search(config, known_hardware().target("h200", 1, 4))
+    made = search(config, known_hardware().target("h200", 1, 4))
+    assert made.given is not None
+    assert made.given.config is config
+    return replace(made, given=None)
 
 
 def fake_plan(peak_gib, step_s):
@@ -46,6 +50,14 @@ def test_the_fastest_compiled_layout_that_fits_wins():
     made = finals((100, 3.0), (100, 2.0), (140, 1.0))
     assert [f.step_s for f in made.ranked] == [2.0, 3.0, 1.0]
     assert made.winner.candidate is finalists(found(), 3)[1]
+
+
+def test_nobody_is_given_a_slower_layout_than_their_own():
+    slowest = found().candidates[-1]
+    plans = [fake_plan(100, 3.0), fake_plan(100, 2.0)]
+    own = replace(found(), given=slowest)
+    made = compile_finalists(own, 1, plan_all=lambda requests, calibration: plans)
+    assert made.winner.candidate is slowest
 
 
 def test_arithmetic_ranks_where_xla_has_no_times():

@@ -79,3 +79,12 @@ def test_gpu_without_a_cluster_needs_one():
 
 def test_equal_targets_are_one_key():
     assert len({Target(gpu_by_name("h100"), 2), Target(gpu_by_name("h100"), 2)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("gpu", "per_host", "known"), [("h100", 8, True), ("h100", 6, False), ("a100-80gb", 8, False)]
+)
+def test_xla_knows_the_times_of_some_targets_only(gpu, per_host, known):
+    target = Target(gpu_by_name(gpu), 1, per_host)
+    assert target.has_timeline == known
+    assert f"{per_host} x {gpu}" in target.why_no_timeline
