@@ -125,8 +125,8 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
         raise ValueError(
             f"stacks of {' and '.join(map(str, by_parts))} layers in {groups} groups on mesh.pipe "
             f"= {placement.sizes[PIPE]} are stored by parts of d_model ({model.d_model}), which "
-            f"must be a multiple of {parts}: change mesh.fsdp or mesh.pipe, or use one virtual stage, a "
-            "multiple of mesh.pipe layers and no leading ones"
+            f"must be a multiple of {parts}: change mesh.fsdp or mesh.pipe, or use one virtual "
+            "stage, a multiple of mesh.pipe layers and no leading ones"
         )
 
 
