@@ -41,8 +41,7 @@ def parse_clusters(text: str) -> dict[str, Cluster]:
     Raises:
         ValueError: for a field that is missing, unknown, without a source, or of a wrong type.
     """
-    data = tomllib.loads(text)
-    return read_rows(Cluster, "cluster", data.get("clusters", {}), data.get("sources", {}))
+    return read_rows(Cluster, "cluster", tomllib.loads(text), "clusters")
 
 
 @functools.cache

@@ -6,8 +6,10 @@ Links between chips belong to a cluster (`mesh/topology.py`), XLA's rendering of
 
 import dataclasses
 import functools
+import re
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, TypeVar
@@ -68,28 +70,31 @@ def parse_gpus(text: str) -> dict[str, Gpu]:
     Raises:
         ValueError: for a field that is missing, unknown, without a source, or of a wrong type.
     """
-    data = tomllib.loads(text)
-    return read_rows(Gpu, "GPU", data.get("gpus", {}), data.get("sources", {}))
+    return read_rows(Gpu, "GPU", tomllib.loads(text), "gpus")
 
 
-def read_rows(
-    row_type: type[Row], noun: str, rows: Mapping[str, dict], citations: Mapping[str, str]
-) -> dict[str, Row]:
+def read_rows(row_type: type[Row], noun: str, data: Mapping[str, Any], key: str) -> dict[str, Row]:
     """Turn TOML tables into dataclasses whose every number has a source.
 
     Args:
         row_type: a dataclass with the fields `name` and `sources`.
         noun: what a row is, for errors: "GPU".
-        rows: name -> table.
-        citations: the file's `[sources]`.
+        data: the file, of which `[key.NAME]` are the rows and `[sources]` the citations.
 
     Raises:
-        ValueError: naming the row, the field and what is wrong with it.
+        ValueError: naming the table, the field and what is wrong with it.
     """
-    return {name: _row(row_type, f"{noun} {name!r}", name, rows[name], citations) for name in rows}
+    rows = _table(f"[{key}]", data.get(key, {}), f"write [{key}.NAME] for each {noun}")
+    citations = _citations("[sources]", data.get("sources", {}))
+    return {name: _row(row_type, noun, key, name, row, citations) for name, row in rows.items()}
 
 
-def _row(row_type: Any, what: str, name: str, row: dict, citations: Mapping[str, str]) -> Any:
+def _row(
+    row_type: Any, noun: str, key: str, name: str, row: Any, citations: Mapping[str, str]
+) -> Any:
+    what = f"{noun} {name!r}"
+    if "name" in _table(what, row, f"write its fields below [{key}.{name}]"):
+        raise ValueError(f"{what}: remove its field name: [{key}.{name}] is what names it")
     values: dict[str, Any] = {"name": name} | row
     fields = {f.name: f.type for f in dataclasses.fields(row_type)}
     if missing := sorted(fields.keys() - values.keys()):
@@ -98,25 +103,74 @@ def _row(row_type: Any, what: str, name: str, row: dict, citations: Mapping[str,
         raise ValueError(
             f"{what}: fields unknown: {', '.join(unknown)}: use {', '.join(fields)} only"
         )
-    for key, kind in fields.items():
-        if kind in (int, float):
-            values[key] = _number(what, key, kind, values[key])
-    if bare := sorted(fields.keys() - set(UNSOURCED) - row["sources"].keys()):
-        raise ValueError(f"{what}: name the source of {', '.join(bare)} in its sources table")
-    if stray := sorted(row["sources"].keys() - fields.keys()):
-        raise ValueError(f"{what}: sources of no field: {', '.join(stray)}: remove them")
-    if unknown := sorted(set(row["sources"].values()) - citations.keys()):
-        raise ValueError(f"{what}: add {', '.join(unknown)} to [sources]")
-    values["sources"] = {field: citations[key] for field, key in row["sources"].items()}
-    if "device_kinds" in fields:
-        values["device_kinds"] = tuple(row["device_kinds"])
+    for field_name, kind in fields.items():
+        values[field_name] = _checked(what, field_name, kind, values[field_name])
+    _require_cited(what, fields.keys(), values["sources"], citations)
+    values["sources"] = {field: citations[cited] for field, cited in values["sources"].items()}
     return row_type(**values)
 
 
+def _require_cited(
+    what: str, fields: Set[str], cited: Mapping[str, str], citations: Mapping[str, str]
+) -> None:
+    if bare := sorted(fields - set(UNSOURCED) - cited.keys()):
+        raise ValueError(f"{what}: name the source of {', '.join(bare)} in its sources table")
+    if stray := sorted(cited.keys() - fields):
+        raise ValueError(f"{what}: sources of no field: {', '.join(stray)}: remove them")
+    if unknown := sorted(set(cited.values()) - citations.keys()):
+        raise ValueError(f"{what}: add {', '.join(unknown)} to [sources]")
+
+
+def _checked(what: str, key: str, kind: Any, value: Any) -> Any:
+    """The value of a field, of the type that the field has."""
+    if kind in (int, float):
+        return _number(what, key, kind, value)
+    if key == "sources":
+        return _citations(f"{what}: sources", value)
+    if key == "device_kinds":
+        return _device_kinds(what, value)
+    if not isinstance(value, str):
+        raise ValueError(f"{what}: {key} must be a string, got {value!r}: put it in quotes")
+    if key == "compute_capability" and not re.fullmatch(r"[0-9]+\.[0-9]+", value):
+        raise ValueError(f'{what}: {key} must be a version such as "9.0", got {value!r}')
+    return value
+
+
 def _number(what: str, key: str, kind: type, value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
-        raise ValueError(f"{what}: {key} must be a positive {kind.__name__}, got {value!r}")
+    of_type = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    # Integers of TOML have no bound; this one is the largest float.
+    if not of_type or not 0 < value <= sys.float_info.max:
+        raise ValueError(
+            f"{what}: {key} must be a positive {kind.__name__}, got {value!r}: write a finite one"
+        )
     return kind(value)
+
+
+def _device_kinds(what: str, value: Any) -> tuple[str, ...]:
+    # XLA's text format quotes them.
+    fine = isinstance(value, list) and all(
+        isinstance(kind, str) and kind and kind.isprintable() and not set(kind) & set("\"'\\")
+        for kind in value
+    )
+    if not fine or not value:
+        raise ValueError(
+            f"{what}: device_kinds must be a list of one or more strings without quotes and "
+            f"backslashes in them, got {value!r}: write what JAX reports as device_kind"
+        )
+    return tuple(value)
+
+
+def _citations(what: str, value: Any) -> dict[str, str]:
+    for key, text in _table(what, value, 'write lines such as key = "where it is from"').items():
+        if not isinstance(text, str):
+            raise ValueError(f"{what}: {key} must be a string, got {text!r}: put it in quotes")
+    return value
+
+
+def _table(what: str, value: Any, remedy: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be a table, got {value!r}: {remedy}")
+    return value
 
 
 @functools.cache

@@ -58,7 +58,8 @@ def load_hardware(path: str | Path) -> Hardware:
         raise ValueError(
             f"cannot read the hardware file {path}: {error.strerror}: pass a readable TOML file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # The last is what the parser raises at lists nested too deeply.
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"hardware file {path} is not TOML: {error}") from error
     if unknown := sorted(tables.keys() - set(_TABLES)):
         raise ValueError(

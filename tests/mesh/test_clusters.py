@@ -53,6 +53,8 @@ def test_a_users_own_cluster_is_read():
     ("old", "new", "message"),
     [
         ("title", "name_on_the_door", "cluster 'mine': fields missing: title"),
+        ("1e8", "inf", "network_bytes_per_s must be a positive float, got inf"),
+        ('"Mine"', "1", "cluster 'mine': title must be a string, got 1"),
         ("1e8", '"fast"', "cluster 'mine': network_bytes_per_s must be a positive float"),
         ('max_devices_per_host = "s"', "", "name the source of max_devices_per_host"),
         ('s = "somewhere"', "", r"add s to \[sources\]"),

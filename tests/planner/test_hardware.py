@@ -55,7 +55,7 @@ def h100_toml(**changes):
     gpu = gpu_by_name("h100")
     row = {f.name: getattr(gpu, f.name) for f in dataclasses.fields(gpu)} | changes
     sources = row.pop("sources")
-    row.pop("name")
+    row["name"] = changes.get("name")
     row["device_kinds"] = list(row["device_kinds"])
     lines = [f"{k} = {v!r}" for k, v in row.items() if v is not None]
     cited = [f'{k} = "s"' for k in sources]
@@ -75,6 +75,19 @@ def test_a_users_own_file_is_read():
         ({"colour": "green"}, "fields unknown: colour: use name"),
         ({"sm_count": 1.5}, "sm_count must be a positive int, got 1.5"),
         ({"memory_bandwidth": 0.0}, "memory_bandwidth must be a positive float"),
+        (
+            {"memory_bandwidth": float("inf")},
+            "a positive float, got inf: write a finite",
+        ),
+        ({"memory_bandwidth": float("nan")}, "memory_bandwidth must be a positive float, got nan"),
+        ({"sm_count": 10**400}, "sm_count must be a positive int, got 1000"),
+        ({"title": 3}, "GPU 'mine': title must be a string, got 3: put it in quotes"),
+        ({"compute_capability": 9.0}, "compute_capability must be a string, got 9.0"),
+        ({"compute_capability": "9"}, 'compute_capability must be a version such as "9.0"'),
+        ({"device_kinds": []}, "device_kinds must be a list of one or more strings"),
+        ({"device_kinds": [1]}, "device_kinds must be a list of one or more strings"),
+        ({"device_kinds": ['My "GPU"']}, "without quotes and backslashes in them, got"),
+        ({"name": "other"}, "remove its field name"),
         ({"sources": {"sm_count": "s"}}, "name the source of clock_hz"),
         ({"sources": gpu_by_name("h100").sources | {"colour": "s"}}, "of no field: colour"),
     ],
@@ -82,6 +95,11 @@ def test_a_users_own_file_is_read():
 def test_mistakes_in_a_file_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         parse_gpus(h100_toml(**changes))
+
+
+def test_device_kinds_that_are_a_string_are_refused():
+    with pytest.raises(ValueError, match="device_kinds must be a list of one or more strings"):
+        parse_gpus(h100_toml().replace("device_kinds = [", "device_kinds = ").replace("']", "'"))
 
 
 def test_reading_gpus_starts_no_jax():

@@ -53,6 +53,13 @@ def test_own_cluster_of_a_known_gpu_replaces_the_known(tmp_path):
         ({"clusters": {"mine": table(CLUSTER)}}, r"share a name: add \[gpus.mine\]"),
         ({"gpu": {}}, r"unknown tables gpu: use \[gpus.NAME\]"),
         ({"gpus": {"mine": table(GPU, sm_count=0)}}, "GPU 'mine': sm_count must be a positive"),
+        ({"gpus": [1]}, r"\[gpus\] must be a table, got \[1\]: write \[gpus.NAME\] for each GPU"),
+        ({"clusters": 1}, r"\[clusters\] must be a table, got 1: write \[clusters.NAME\]"),
+        ({"gpus": {"mine": 3}}, r"GPU 'mine' must be a table, got 3: .*\[gpus.mine\]"),
+        ({"clusters": {"h100": table(CLUSTER) | {"sources": "s"}}}, "sources must be a table"),
+        ({"sources": "s"}, r"\[sources\] must be a table, got 's': write lines such as"),
+        ({"sources": {"s": 1}}, r"\[sources\]: s must be a string, got 1: put it in quotes"),
+        ({"gpus": {"mine": table(GPU) | {"sources": {"sm_count": []}}}}, "sm_count must be a str"),
         ({"gpus": {"mine": table(GPU)}, "sources": {}}, r"GPU 'mine': add s to \[sources\]"),
     ],
 )
@@ -67,6 +74,9 @@ def test_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "garbled.toml").write_text("[gpus")
     with pytest.raises(ValueError, match=r"garbled\.toml is not TOML"):
         load_hardware(tmp_path / "garbled.toml")
+    (tmp_path / "deep.toml").write_text("gpus = " + "[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.toml is not TOML"):
+        load_hardware(tmp_path / "deep.toml")
 
 
 def test_unknown_gpu_lists_the_known():
