@@ -4,7 +4,7 @@ The only part of the package that imports orbax.
 """
 
 from moe_jax.checkpoint.checkpoints import Checkpoints, Restored
-from moe_jax.checkpoint.contents import Contents, StoredArray, locate, read_contents, verify_digests
+from moe_jax.checkpoint.contents import Contents, StoredArray, locate, read_contents
 from moe_jax.checkpoint.directory import Listing, Rejected, scan
 from moe_jax.checkpoint.errors import CheckpointError
 from moe_jax.checkpoint.preemption import watch_preemption
@@ -20,6 +20,5 @@ __all__ = [
     "locate",
     "read_contents",
     "scan",
-    "verify_digests",
     "watch_preemption",
 ]

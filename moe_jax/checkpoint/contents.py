@@ -7,10 +7,10 @@ are checkpoints is `directory.py`'s business.
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
@@ -20,8 +20,12 @@ from moe_jax.checkpoint.errors import CheckpointError
 #: Orbax's notes about the arrays: their shardings, and per process the chunks it wrote.
 SHARDINGS = "_sharding"
 CHUNKS = "array_metadatas"
+#: How the names of the files start without which nothing can be said of the arrays.
+_NOTES = (f"{directory.ARRAYS}/{SHARDINGS}", f"{directory.ARRAYS}/{CHUNKS}/")
 #: What separates keys in the names that orbax gives to arrays.
 _DOT = "."
+
+Note = TypeVar("Note")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Contents:
         arrays: every array, in the order of the state.
         files, file_bytes: what it takes on the disk, the manifest not counted.
         writers: processes that wrote it; 0 where orbax noted none.
+        faults: what is wrong with its files, as far as they were compared.
     """
 
     path: Path
@@ -77,6 +82,7 @@ class Contents:
     files: int
     file_bytes: int
     writers: int
+    faults: tuple[str, ...]
 
 
 def locate(path: Path) -> tuple[Path, int | None]:
@@ -106,15 +112,16 @@ def locate(path: Path) -> tuple[Path, int | None]:
     return path, None
 
 
-def read_contents(root: Path, step: int | None) -> Contents:
-    """Reads what a checkpoint below `root` holds; file sizes are checked, contents are not.
+def read_contents(root: Path, step: int | None, verify: manifest.Verify = "sizes") -> Contents:
+    """Reads what a checkpoint below `root` holds.
 
     Args:
         root: the directory of checkpoints.
         step: which one; None for the newest good one.
+        verify: what of its files is compared; "digests" reads them all.
 
     Raises:
-        CheckpointError: it is not there, or not good; says what is.
+        CheckpointError: it is not there, not good, or orbax's notes are damaged; says what is.
     """
     listing = directory.scan(root)
     if step is None and not listing.steps:
@@ -123,6 +130,9 @@ def read_contents(root: Path, step: int | None) -> Contents:
     directory.require(root, chosen, listing)
     path = directory.path_of(root, chosen)
     found = manifest.read(path)
+    faults = manifest.failures(path, found, verify)
+    if any(fault.startswith(_NOTES) for fault in faults):
+        raise CheckpointError(f"step {chosen} in {path} is damaged: {'; '.join(faults)}")
     return Contents(
         path=path,
         step=found.step,
@@ -131,12 +141,8 @@ def read_contents(root: Path, step: int | None) -> Contents:
         files=len(found.files),
         file_bytes=sum(entry["bytes"] for entry in found.files.values()),
         writers=len(list((path / directory.ARRAYS / CHUNKS).glob("process_*"))),
+        faults=tuple(faults),
     )
-
-
-def verify_digests(contents: Contents) -> list[str]:
-    """Reads every file and compares it with its digest; returns what is wrong, if anything."""
-    return manifest.failures(contents.path, manifest.read(contents.path), "digests")
 
 
 _WANTED = (
@@ -150,20 +156,32 @@ def _number(path: Path) -> int:
 
 
 def _arrays(path: Path, specs: tree.Specs) -> Iterator[StoredArray]:
-    shardings, chunks = _shardings(path), _chunks(path)
+    file = path / SHARDINGS
+    shardings = _noted(file, _shardings) if file.is_file() else {}
+    chunks: dict[str, tuple[int, ...]] = {}
+    for file in sorted((path / CHUNKS).glob("process_*")):
+        chunks |= _noted(file, _chunks)
     for name, spec in specs.items():
         noted = name.replace(tree.SEPARATOR, _DOT)
         mesh, split = shardings.get(noted, ({}, ()))
         yield StoredArray(name, tuple(spec["shape"]), spec["dtype"], chunks.get(noted), mesh, split)
 
 
-def _shardings(path: Path) -> dict[str, tuple[dict[str, int], tuple[tuple[str, ...], ...]]]:
+def _noted(file: Path, read: Callable[[Any], dict[str, Note]]) -> dict[str, Note]:
+    """Reads one of orbax's notes."""
+    try:
+        return read(json.loads(file.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file} is unreadable ({type(error).__name__}: {error}): look for damage with "
+            "moe-jax inspect --verify, and restore the checkpoint from a copy"
+        ) from error
+
+
+def _shardings(notes: Any) -> dict[str, tuple[dict[str, int], tuple[tuple[str, ...], ...]]]:
     """Mesh and split dimensions of each array by orbax's name of it."""
-    file = path / SHARDINGS
-    if not file.is_file():
-        return {}
     found = {}
-    for key, text in json.loads(file.read_bytes()).items():
+    for key, text in notes.items():
         noted = json.loads(text)
         if noted["sharding_type"] != "NamedSharding":
             continue
@@ -173,14 +191,10 @@ def _shardings(path: Path) -> dict[str, tuple[dict[str, int], tuple[tuple[str, .
     return found
 
 
-def _chunks(path: Path) -> dict[str, tuple[int, ...]]:
-    """Chunk shape of each array by orbax's name of it."""
-    found = {}
-    for file in sorted((path / CHUNKS).glob("process_*")):
-        for entry in json.loads(file.read_bytes())["array_metadatas"]:
-            noted = entry["array_metadata"]
-            found[noted["param_name"]] = tuple(noted["chunk_shape"])
-    return found
+def _chunks(notes: Any) -> dict[str, tuple[int, ...]]:
+    """Chunk shape of each array, of those that a process wrote, by orbax's name of it."""
+    entries = [entry["array_metadata"] for entry in notes["array_metadatas"]]
+    return {noted["param_name"]: tuple(noted["chunk_shape"]) for noted in entries}
 
 
 def _names(entry: Any) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from moe_jax.checkpoint import (
     locate,
     read_contents,
     scan,
-    verify_digests,
 )
 from moe_jax.cli import exit_codes
 from moe_jax.cli.inspect_tables import (
@@ -72,29 +71,25 @@ def run(args: argparse.Namespace) -> int:
             f"--step {args.step} and {args.checkpoint}, the directory of step {named}: give one "
             f"of them, or {root} with --step"
         )
-    contents = read_contents(root, named if args.step is None else args.step)
+    verified = "digests" if args.verify else "sizes"
+    contents = read_contents(root, named if args.step is None else args.step, verified)
     if args.config:
         print(_config_text(contents), end="")
         return exit_codes.OK
-    faults = verify_digests(contents) if args.verify else []
-    verified = "digests" if args.verify else "sizes"
     if args.json:
-        print(json.dumps(to_json(scan(root), contents, verified, faults), indent=2))
+        print(json.dumps(to_json(scan(root), contents, verified), indent=2))
     else:
-        _print(scan(root), contents, verified, faults)
-    return exit_codes.USER_ERROR if faults else exit_codes.OK
+        _print(scan(root), contents, verified)
+    return exit_codes.USER_ERROR if contents.faults else exit_codes.OK
 
 
-def to_json(
-    listing: Listing, contents: Contents, verified: str, faults: list[str]
-) -> dict[str, Any]:
+def to_json(listing: Listing, contents: Contents, verified: str) -> dict[str, Any]:
     """Returns everything that the tables say.
 
     Args:
         listing: all checkpoints beside this one.
         contents: this one.
         verified: what was compared of its files: "sizes" or "digests".
-        faults: what was wrong with them.
     """
     config, problem = saved_config(contents)
     return {
@@ -113,7 +108,7 @@ def to_json(
         "files": contents.files,
         "file_bytes": contents.file_bytes,
         "verified": verified,
-        "faults": faults,
+        "faults": contents.faults,
         "arrays": [_array_json(array) for array in contents.arrays],
     }
 
@@ -150,7 +145,7 @@ def _array_json(array: StoredArray) -> dict[str, Any]:
     }
 
 
-def _print(listing: Listing, contents: Contents, verified: str, faults: list[str]) -> None:
+def _print(listing: Listing, contents: Contents, verified: str) -> None:
     # A file has no width: wide enough for the arrays.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, markup=False, highlight=False)
@@ -162,8 +157,8 @@ def _print(listing: Listing, contents: Contents, verified: str, faults: list[str
         array_table(contents.arrays),
         sep="\n",
     )
-    if faults:
-        console.print(f"Damaged: {'; '.join(faults)}")
+    if contents.faults:
+        console.print(f"Damaged: {'; '.join(contents.faults)}")
     elif verified == "digests":
         console.print(f"Good: the digests of all {contents.files} files match.")
     else:

@@ -185,6 +185,38 @@ def test_damage_is_found_by_those_who_ask(copy, inspect):
     assert inspect(copy, "--verify", "--step", 4)[0] == exit_codes.OK
 
 
+@pytest.mark.parametrize("name", ["_sharding", "array_metadatas/process_0"])
+@pytest.mark.parametrize("byte", [b"x", b"\xff", b"["])
+def test_damaged_notes_of_orbax_are_named(copy, inspect, name, byte):
+    note = copy / "checkpoints/00000008/arrays" / name
+    note.write_bytes(byte * note.stat().st_size)
+    code, text, errors = inspect(copy)
+    assert (code, text) == (exit_codes.USER_ERROR, "")
+    assert f"00000008/arrays/{name} is unreadable (" in errors
+    assert "look for damage with moe-jax inspect --verify" in errors
+    code, text, errors = inspect(copy, "--verify")
+    assert (code, text) == (exit_codes.USER_ERROR, "")
+    assert "is damaged: " in errors
+    assert f"arrays/{name}: its content does not match the digest" in errors
+    assert inspect(copy, "--verify", "--step", 4)[0] == exit_codes.OK
+
+
+def test_note_of_another_form_is_named(copy, inspect):
+    note = copy / "checkpoints/00000008/arrays/_sharding"
+    note.write_bytes(b"[]".ljust(note.stat().st_size))
+    code, _, errors = inspect(copy)
+    assert code == exit_codes.USER_ERROR
+    assert "arrays/_sharding is unreadable (AttributeError" in errors
+
+
+def test_manifest_nested_too_deeply_is_unreadable(copy, inspect):
+    (copy / "checkpoints/00000008/manifest.json").write_text("[" * 100_000)
+    code, text, _ = inspect(copy)
+    assert code == exit_codes.OK
+    assert "Checkpoint of step 4" in text
+    assert "manifest.json: unreadable (" in text
+
+
 def test_incomplete_checkpoint_is_listed_with_its_reason_and_passed_over(copy, inspect):
     (copy / "checkpoints/00000008/arrays/_METADATA").unlink()
     code, text, _ = inspect(copy)
