@@ -90,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
     check_scaling_arguments(args)
     # A search checks every layout that it makes of the config, not the config itself.
     config = load_config(args.config, args.overrides) if args.search else load(args)
-    target = chosen_target(args, config, mesh_varies=args.search)
     calibration = chosen_calibration(args)
     for path in (args.json, args.timeline, args.trace):
         require_writable(path)
     if args.scaling:
         return run_scaling(args, config, lambda c: chosen_target(args, c), calibration)
+    target = chosen_target(args, config, mesh_varies=args.search)
     if args.search:
         require_writable(args.out)
         return run_search(args, config, target, calibration)

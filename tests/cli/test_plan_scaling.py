@@ -35,6 +35,12 @@ def test_each_size_is_planned_on_its_own_cluster(planned, capsys):
     assert {line[-1] for line in lines} == {"modelled"}
 
 
+def test_hosts_need_to_be_filled_by_the_sizes_asked_for_only(planned):
+    """The 16 devices of the config itself are no multiple of 6."""
+    assert main([*COMMAND, "--scaling", "12,18", "--devices-per-host", "6"]) == 0
+    assert [(r.target.hosts, r.target.devices_per_host) for r in planned] == [(2, 6), (3, 6)]
+
+
 def test_both_readings_are_two_curves(planned, tmp_path):
     out = tmp_path / "scaling.json"
     options = ["--scaling", "16,32", "--scaling-by", "both", "--json", str(out)]
