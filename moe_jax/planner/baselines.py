@@ -61,7 +61,7 @@ def baseline_config(config: Config, baseline: Baseline, *changes: str) -> Config
         changes: further overrides.
 
     Raises:
-        ValueError: the devices are no multiple of 16.
+        ValueError: the devices are no multiple of 16, or a stage of the pipeline has no layer.
     """
     mesh = config.mesh
     devices = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
@@ -71,11 +71,17 @@ def baseline_config(config: Config, baseline: Baseline, *changes: str) -> Config
             f"TP={TENSOR}, PP={PIPE} needs a multiple of {TENSOR * PIPE} devices and {config.name} "
             f"has {devices}: compare a config of 16 devices, such as paper_ep16.toml"
         )
+    layers = config.model.num_layers
+    if layers < PIPE:
+        raise ValueError(
+            f"PP={PIPE} needs a layer for each stage and {config.name} has model.num_layers = "
+            f"{layers}: compare a model of {PIPE} layers or more"
+        )
     sizes = {"pipe": PIPE, "data": replicas, "fsdp": 1, "expert": 1, "tensor": TENSOR}
     of_mesh = [f"mesh.{axis}={size}" for axis, size in sizes.items()]
     named = [f"name={baseline.config}", "exchange.transport=local", "sharding.dense=fsdp"]
     # Each group needs a layer.
-    groups = [f"pipeline.virtual_stages={min(4, config.model.num_layers // PIPE)}"]
+    groups = [f"pipeline.virtual_stages={min(4, layers // PIPE)}"]
     fewer = groups if baseline is TUNED else []
     return override(config, [*named, *of_mesh, *baseline.changes, *fewer, *changes])
 

@@ -41,6 +41,12 @@ def test_a_model_of_few_layers_has_fewer_groups():
     check(baseline_config(four, NAIVE), 16)
 
 
+@pytest.mark.parametrize("baseline", BASELINES, ids=lambda b: b.name)
+def test_a_model_without_a_layer_for_each_stage_is_refused(baseline):
+    with pytest.raises(ValueError, match=r"paper_ep16 has model\.num_layers = 1: compare a model"):
+        baseline_config(override(PAPER, ["model.num_layers=1"]), baseline)
+
+
 def test_devices_that_do_not_fill_the_baseline_are_refused():
     with pytest.raises(ValueError, match="multiple of 16 devices and paper_ep16 has 8"):
         baseline_config(override(PAPER, ["mesh.expert=8"]), NAIVE)
