@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from moe_jax.config import Config
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.model.pattern import segments
-from moe_jax.model.pipeline import Schedule
+from moe_jax.model.pipeline import Schedule, pipelined
 
 Row = tuple[str, str]
 
@@ -24,16 +24,14 @@ def layout_rows(config: Config) -> Iterator[Row]:
 def schedules(config: Config) -> list[tuple[int, Schedule]]:
     """Returns (layers of a repetition, schedule) of each stack that goes through the pipeline."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
-    if pipe == 1:
-        return []
-    return [
+    found = [
         (
             len(segment.unit),
-            Schedule(pipe, pipeline.virtual_stages, pipeline.microbatches, segment.repeats),
+            pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, segment.repeats),
         )
         for segment in segments(config.model)
-        if segment.repeats > 1
     ]
+    return [(layers, schedule) for layers, schedule in found if schedule is not None]
 
 
 def _fsdp(config: Config) -> Iterator[Row]:

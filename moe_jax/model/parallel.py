@@ -8,7 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 from moe_jax.config.schema import Config, ModelConfig
 from moe_jax.mesh.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.model.pattern import segments
-from moe_jax.model.pipeline import Schedule
+from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import choose_transport
 from moe_jax.moe.exchange.contract import ExchangeSpec, make_spec
@@ -62,14 +62,11 @@ class Parallel:
         return PartitionSpec((*axes, TENSOR) if self.tensor.splits_tokens else axes)
 
     def schedule(self, repeats: int) -> Schedule | None:
-        """Returns how a stack of so many repetitions is pipelined; None where it is scanned.
-
-        Leading layers that are not repeated are no part of a pipeline.
-        """
-        stages = self.placement.sizes[PIPE]
-        if stages == 1 or repeats == 1:
-            return None
-        return Schedule(stages, self.placement.virtual_stages, self.microbatches, repeats)
+        """Returns how a stack of so many repetitions is pipelined; None where it is scanned."""
+        placement = self.placement
+        return pipelined(
+            placement.sizes[PIPE], placement.virtual_stages, self.microbatches, repeats
+        )
 
 
 def resolve_parallel(

@@ -63,6 +63,16 @@ class Schedule:
         return self.group * self.stages * self.rounds == self.layers
 
 
+def pipelined(stages: int, rounds: int, microbatches: int, layers: int) -> Schedule | None:
+    """Returns how a stack of so many repetitions goes through the stages; None where it does not.
+
+    Leading layers that are not repeated are no part of a pipeline.
+    """
+    if stages == 1 or layers == 1:
+        return None
+    return Schedule(stages, rounds, microbatches, layers)
+
+
 def run_pipeline(
     layer: Layer,
     policy: Any,

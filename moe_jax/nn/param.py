@@ -1,14 +1,12 @@
 """How a parameter is made: a value, its logical axes, its dtype. Layers use only this."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.config.schema import PrecisionConfig
-
-Initializer = Callable[..., jax.Array]
 
 
 def weight(

@@ -6,11 +6,7 @@ The order stays the one that XLA's scheduler chose under its own costs; only tim
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from moe_jax.planner.overlap import own_times
 from moe_jax.planner.timeline import Instruction, Timeline
-
-#: Custom-call targets of cuDNN's attention; those of the gradient end in "Backward".
-_ATTENTION = "__cudnn$fmha"
 
 
 def play(
@@ -35,31 +31,3 @@ def play(
         played.append(replace(i, start_us=now, end_us=now + length))
         now += length
     return replace(timeline, instructions=tuple(played))
-
-
-def with_attention_cost(
-    timeline: Timeline,
-    forward_s: float,
-    backward_s: float,
-    own: Mapping[str, float] | None = None,
-) -> Timeline:
-    """Give cuDNN attention calls, which XLA costs at 10 µs each, a real duration.
-
-    What comes later moves; a wait inside whose window attention now runs longer shrinks.
-
-    Args:
-        forward_s, backward_s: seconds of one forward and one backward call of this program.
-        own: `own_times` of the module; by default of this timeline alone.
-
-    Raises:
-        ValueError: when the timeline has no such call, so that nothing would be corrected.
-    """
-    if not any(i.target.startswith(_ATTENTION) for i in timeline.instructions):
-        raise ValueError(f"{timeline.computation} has no cuDNN attention call to correct")
-
-    def duration_us(i: Instruction) -> float:
-        if not i.target.startswith(_ATTENTION):
-            return i.duration_us
-        return 1e6 * (backward_s if i.target.endswith("Backward") else forward_s)
-
-    return play(timeline, duration_us, own_times([timeline]) if own is None else own)

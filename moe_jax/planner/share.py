@@ -14,7 +14,7 @@ from typing import cast
 from moe_jax.config.schema import Config, ModelConfig
 from moe_jax.model.flops import expert_parameters, layer_parameters
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
-from moe_jax.model.pipeline import Schedule
+from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange.choose import cheapest_transport
 from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.bounds import Mode
@@ -28,9 +28,8 @@ def pipeline_schedule(config: Config) -> Schedule:
     """How the repeated layers are pipelined; without a pipe axis one tick does all of them."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
     repeats = _segments(config.model)[-1].repeats
-    if pipe == 1 or repeats == 1:
-        return Schedule(1, 1, 1, repeats)
-    return Schedule(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
+    found = pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
+    return found or Schedule(1, 1, 1, repeats)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from hand_schedules import dump, one_collective
 
 from moe_jax.planner.overlap import overlap, own_times
-from moe_jax.planner.replay import play, with_attention_cost
+from moe_jax.planner.replay import play
 from moe_jax.planner.timeline import parse_timelines
 
 
@@ -33,9 +33,15 @@ def attention_beside_a_collective():
     )
 
 
+def played(timeline, durations_us):
+    """The schedule with other durations of the instructions named."""
+    own = own_times([timeline])
+    return play(timeline, lambda i: durations_us.get(i.name, i.duration_us), own)
+
+
 def test_longer_attention_inside_a_window_shortens_the_wait():
     before = attention_beside_a_collective()
-    after = with_attention_cost(before, forward_s=100e-6, backward_s=600e-6)
+    after = played(before, {"attention": 100, "attention_backward": 600})
     assert overlap(before).exposed_us == pytest.approx(990)
     assert overlap(after).exposed_us == pytest.approx(400)
     # Only the forward call, before the window, makes the whole longer.
@@ -43,14 +49,6 @@ def test_longer_attention_inside_a_window_shortens_the_wait():
 
 
 def test_attention_longer_than_the_collective_delays_its_done():
-    before = attention_beside_a_collective()
-    after = with_attention_cost(
-        before, forward_s=10e-6, backward_s=2000e-6, own=own_times([before])
-    )
+    after = played(attention_beside_a_collective(), {"attention_backward": 2000})
     assert overlap(after).exposed_us == pytest.approx(2)
     assert after.total_us == pytest.approx(10 + 1 + 2000 + 1 + 10)
-
-
-def test_nothing_to_correct_is_an_error():
-    with pytest.raises(ValueError, match="no cuDNN attention"):
-        with_attention_cost(parse_one(one_collective(0)), 1e-3, 2e-3)
