@@ -114,10 +114,9 @@ def run_pipeline(
         xs, counts = run(turn, xs, _at(positions, index), _at(segments, index))
         totals = _add_at(totals, turn, _scaled(counts, busy))
         received = _pass_on(xs, schedule.stages)
-        back = t - (schedule.stages - 1)
-        slot = jnp.maximum(back, 0) % schedule.microbatches
-        kept = _choose(back >= 0, received, _at(waiting, slot))
-        return (_set_at(waiting, slot, kept), received, totals), None
+        # What arrives before the first item came round is overwritten before anyone reads it.
+        slot = jnp.maximum(t - (schedule.stages - 1), 0) % schedule.microbatches
+        return (_set_at(waiting, slot, received), received, totals), None
 
     first = _at(waiting, 0)
     shapes = jax.eval_shape(run, 0, first, _at(positions, 0), _at(segments, 0))[1]
