@@ -117,8 +117,11 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the records of training steps in metrics.jsonl, in the order of the file."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    """Returns the records of training steps in metrics.jsonl, in the order of the file.
+
+    A last line without its end is being written, or was when its process was killed.
+    """
+    *lines, _ = (workdir / "metrics.jsonl").read_text().split("\n")
     return [record for record in map(json.loads, lines) if "loss" in record]
 
 
