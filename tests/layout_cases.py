@@ -28,6 +28,37 @@ REPEATED = (
     "model.num_layers=9",
     'model.layers=["dense", "moe", "dense", "moe", "dense", "moe", "dense", "moe", "dense"]',
 )
+#: What imported families add to a layer.
+NORMED_TOGETHER = (
+    "model.attention.qk_norm=all_heads",
+    "model.attention.clip_qkv=1.0",
+    "model.attention.scale=0.4",
+    "model.attention.sinks=per_head",
+    "model.attention.windows=[0, 3]",
+    "model.moe.router.bias=per_expert",
+    "model.moe.activation=swiglu_clamped",
+    "model.moe.clamp_limit=0.5",
+    "model.moe.bias=all",
+    "model.embedding_scale=3.0",
+    "model.residual_scale=0.7",
+    "model.logit_divisor=2.0",
+    "model.head_bias=per_token",
+)
+LATENT = (
+    "model.attention.kind=latent",
+    "model.attention.kv_heads=4",
+    "model.attention.latent.kv_rank=6",
+    "model.attention.latent.q_rank=5",
+    "model.attention.latent.rope_head_dim=4",
+    "model.attention.latent.value_head_dim=10",
+    "model.moe.shared_experts=2",
+    "model.moe.shared_d_ff=4",
+    "model.moe.shared_gate=sigmoid",
+    "model.moe.router.score=sigmoid",
+    "model.moe.router.groups=4",
+    "model.moe.router.top_groups=2",
+    "model.moe.router.selection_bias=always",
+)
 OVERFLOWING = "exchange.capacity_factor=0.75"
 
 
@@ -46,6 +77,26 @@ ON_8: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "expert 8": ((), ("mesh.expert=8", OVERFLOWING)),
     "tensor 4": ((), ("mesh.tensor=4",)),
     "pipe 4": ((), (*pipeline(4, 4), "train.remat=full")),
+    "tensor 4, heads normed together": (NORMED_TOGETHER, ("mesh.tensor=4",)),
+    "expert 2, tensor 2, fsdp 2, heads normed together": (
+        NORMED_TOGETHER,
+        ("mesh.expert=2", "mesh.tensor=2", "mesh.fsdp=2"),
+    ),
+    "expert 2, tensor 2, fsdp 2, latent": (
+        LATENT,
+        ("mesh.expert=2", "mesh.tensor=2", "mesh.fsdp=2", OVERFLOWING),
+    ),
+    "pipe 2, tensor 2, whole, latent": (
+        (
+            *LATENT,
+            "model.moe.router.score=sparsemixer",
+            "model.moe.router.groups=1",
+            "model.moe.router.top_groups=1",
+            "model.moe.router.selection_bias=updated",
+            "model.moe.router.normalize_over=all",
+        ),
+        (*pipeline(2, 2), "mesh.tensor=2", "sharding.sequence=whole"),
+    ),
     "data 2, expert 4": ((), ("mesh.data=2", "mesh.expert=4", "exchange.streams=2")),
     "fsdp 2, expert 4": ((), ("mesh.fsdp=2", "mesh.expert=4", OVERFLOWING)),
     "expert 4, tensor 2": ((), ("mesh.expert=4", "mesh.tensor=2", OVERFLOWING)),

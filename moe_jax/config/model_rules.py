@@ -79,10 +79,90 @@ def _heads(config: Config) -> Problems:
             f"model.attention.heads ({attention.heads}) must be a multiple of kv_heads "
             f"({attention.kv_heads}): set model.attention.kv_heads to {kv_heads}"
         )
-    if attention.head_dim % 2:
+    name, width = _rotated(config)
+    if width % 2:
+        yield f"{name} ({width}) must be even, rotary positions turn pairs: set it to {width + 1}"
+
+
+def _rotated(config: Config) -> tuple[str, int]:
+    """The key and the value of the width that rotary positions turn."""
+    attention = config.model.attention
+    if attention.kind == "latent":
+        return "model.attention.latent.rope_head_dim", attention.latent.rope_head_dim
+    return "model.attention.head_dim", attention.head_dim
+
+
+def _latent(config: Config) -> Problems:
+    attention = config.model.attention
+    if attention.kind != "latent":
+        return
+    unknown = {
+        "kv_heads": (attention.kv_heads, attention.heads),
+        "qk_norm": (attention.qk_norm, "none"),
+        "bias": (attention.bias, "none"),
+        "clip_qkv": (attention.clip_qkv, 0.0),
+        "sinks": (attention.sinks, "none"),
+    }
+    for name, (value, only) in unknown.items():
+        if value != only:
+            yield (
+                f"model.attention.{name} = {value} does not go with model.attention.kind = latent: "
+                f"set model.attention.{name}={only}"
+            )
+
+
+def _sparsemixer(config: Config) -> Problems:
+    moe, router = config.model.moe, config.model.moe.router
+    if router.score != "sparsemixer":
+        return
+    fixed = {
+        "top_k": (moe.top_k, 2),
+        "router.normalize_over": (router.normalize_over, "all"),
+        "router.groups": (router.groups, 1),
+        "router.bias_update_rate": (router.bias_update_rate, 0.0),
+        "router.selection_bias": (router.selection_bias, "updated"),
+    }
+    for name, (value, only) in fixed.items():
+        if value != only:
+            yield (
+                f"model.moe.{name} = {value} does not go with model.moe.router.score = "
+                f"sparsemixer, which picks two experts one after the other: set "
+                f"model.moe.{name}={only}"
+            )
+
+
+def _shared_experts(config: Config) -> Problems:
+    moe = config.model.moe
+    if moe.shared_experts and moe.activation == "swiglu_clamped":
         yield (
-            f"model.attention.head_dim ({attention.head_dim}) must be even, rotary positions "
-            f"turn pairs: set it to {attention.head_dim + 1}"
+            "model.moe.activation = swiglu_clamped is for routed experts only, "
+            f"model.moe.shared_experts is {moe.shared_experts}: set it to 0, or "
+            "model.moe.activation=swiglu"
+        )
+    if not moe.shared_experts and (moe.shared_d_ff or moe.shared_gate != "none"):
+        yield (
+            f"model.moe.shared_d_ff = {moe.shared_d_ff} and model.moe.shared_gate = "
+            f"{moe.shared_gate} belong to shared experts, of which there are none: set "
+            "model.moe.shared_experts=1, or model.moe.shared_d_ff=0 and model.moe.shared_gate=none"
+        )
+
+
+def _longrope(config: Config) -> Problems:
+    rope, length = config.model.attention.rope, config.data.sequence_length
+    if rope.scaling != "longrope":
+        return
+    name, width = _rotated(config)
+    for key, factors in (("short", rope.short_factors), ("long", rope.long_factors)):
+        if len(factors) != width // 2:
+            yield (
+                f"model.attention.rope.{key}_factors has {len(factors)} entries, scaling = "
+                f"longrope needs one per pair of {name} ({width}): {width // 2}"
+            )
+    if length > rope.original_context and rope.factors == "short":
+        yield (
+            f"data.sequence_length ({length}) is beyond model.attention.rope.original_context "
+            f"({rope.original_context}), for which its short factors are made: set "
+            "model.attention.rope.factors=long"
         )
 
 
@@ -136,6 +216,14 @@ def _cudnn(config: Config) -> Problems:
             config.precision.compute == "float32",
             "precision.compute=bfloat16, it is float32",
         ),
+        (
+            attention.sinks != "none",
+            f"model.attention.sinks=none, it is {attention.sinks}",
+        ),
+        (
+            attention.kind != "grouped",
+            f"model.attention.kind=grouped, it is {attention.kind}",
+        ),
     )
     for broken, need in limits:
         if broken:
@@ -151,7 +239,11 @@ MODEL_RULES: tuple[Callable[[Config], Problems], ...] = (
     _router_groups,
     _causal_selection,
     _heads,
+    _latent,
+    _sparsemixer,
+    _shared_experts,
     _rope,
+    _longrope,
     _patterns,
     _cudnn,
 )

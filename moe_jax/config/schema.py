@@ -84,11 +84,13 @@ class RopeConfig(Section):
     ramp: Literal["whole", "exact"] = "whole"
     #: Multiplies rotated queries and keys (0 = what the paper of the scaling kind derives).
     attention_factor: NonNegativeFloat = 0.0
-    #: LongRoPE: divisors of the frequencies [head_dim / 2] for sequences up to `original_context`,
-    #: and for longer ones (`data.sequence_length` decides).
+    #: LongRoPE: divisors of the frequencies [head_dim / 2] for sequences up to `original_context`
+    #: and for longer ones, and which of them apply. A model has to stay with one: the keys of
+    #: earlier tokens are rotated already.
     short_factors: tuple[PositiveFloat, ...] = ()
     long_factors: tuple[PositiveFloat, ...] = ()
-    #: LongRoPE: `attention_factor` for longer sequences (0 = the same).
+    factors: Literal["short", "long"] = "short"
+    #: LongRoPE: `attention_factor` under `factors = "long"` (0 = the same).
     long_attention_factor: NonNegativeFloat = 0.0
 
 

@@ -1,5 +1,6 @@
 """One transformer layer: x + attention(norm(x)), then x + mlp_or_moe(norm(x))."""
 
+import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
@@ -7,9 +8,10 @@ from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.moe.layer import MoeLayer, MoeStats
 from moe_jax.nn.attention import Attention
+from moe_jax.nn.latent_attention import LatentAttention
 from moe_jax.nn.mlp import Mlp
 from moe_jax.nn.norm import make_norm
-from moe_jax.shapes import BatchBSD, WholeBS
+from moe_jax.shapes import BatchBSD, MaskBS, WholeBS
 
 
 class Block(nnx.Module):
@@ -19,7 +21,8 @@ class Block(nnx.Module):
         self, model: ModelConfig, precision: PrecisionConfig, spec: LayerSpec, *, rngs: nnx.Rngs
     ):
         self.attention_norm = make_norm(model, precision)
-        self.attention = Attention(model, precision, spec.window, rngs=rngs)
+        attention = {"grouped": Attention, "latent": LatentAttention}[model.attention.kind]
+        self.attention = attention(model, precision, spec.window, rngs=rngs)
         self.mlp_norm = make_norm(model, precision)
         if spec.kind == "moe":
             self.moe = MoeLayer(model, precision, rngs=rngs)
@@ -33,16 +36,33 @@ class Block(nnx.Module):
                 rngs=rngs,
             )
         self.kind = spec.kind
+        self.residual_scale = model.residual_scale
 
     def __call__(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, segments_bs: WholeBS, parallel: Parallel
     ) -> tuple[BatchBSD, MoeStats | None]:
         documents = segments_bs if parallel.documents else None
-        x_bsd = x_bsd + self.attention(
+        attended = self.attention(
             self.attention_norm(x_bsd), positions_bs, documents, parallel.attention, parallel.tensor
         )
+        return self.mix(self.add(x_bsd, attended), parallel)
+
+    def mix(
+        self, x_bsd: BatchBSD, parallel: Parallel, valid_bs: MaskBS | None = None
+    ) -> tuple[BatchBSD, MoeStats | None]:
+        """Returns x + mlp_or_moe(norm(x)), and what the experts counted.
+
+        Args:
+            valid_bs: tokens that matter; others are spared the experts. None: all.
+        """
         hidden = self.mlp_norm(x_bsd)
         if self.kind == "dense":
-            return x_bsd + self.mlp(hidden, parallel.tensor), None
-        y_bsd, stats = self.moe(hidden, parallel.exchange, parallel.tensor)
-        return x_bsd + y_bsd, stats
+            return self.add(x_bsd, self.mlp(hidden, parallel.tensor)), None
+        y_bsd, stats = self.moe(hidden, parallel.exchange, parallel.tensor, valid_bs)
+        return self.add(x_bsd, y_bsd), stats
+
+    def add(self, x_bsd: BatchBSD, y_bsd: BatchBSD) -> BatchBSD:
+        """Returns the residual stream with what half a layer adds to it."""
+        if self.residual_scale == 1:
+            return x_bsd + y_bsd
+        return x_bsd + y_bsd * jnp.asarray(self.residual_scale, y_bsd.dtype)

@@ -7,8 +7,9 @@ discarded halves of a causal matmul are no model FLOPs. What a chip can do is
 
 from dataclasses import dataclass
 
-from moe_jax.config.schema import Activation, Config, ModelConfig
+from moe_jax.config.schema import AttentionConfig, Config, ExpertActivation, ModelConfig
 from moe_jax.model.pattern import LayerSpec, layer_specs
+from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated
 
 #: Backward computes two products per forward product: by the input and by the weight.
@@ -42,14 +43,15 @@ def flops_per_token(config: Config) -> Flops:
     """Count the model FLOPs of one token, averaged over the positions of a sequence.
 
         matmul    = 2 N
-        attention = sum over layers of 4 h m c
+        attention = sum over layers of 2 h (m + v) c
         training  = 3 (matmul + attention)
 
     N are the matrix elements that a token is multiplied with: attention projections, the MLP or
     top_k experts plus shared experts plus router of each layer, and the output head; the
-    embedding is a lookup. c is the mean number of positions that a causal query sees, at most the
-    layer's window: (s + 1) / 2 without one. Attention counts a sequence as one document, also
-    where `data.document_mask` keeps packed documents apart.
+    embedding is a lookup. m and v are the widths of a head's keys and values. c is the mean number
+    of positions that a causal query sees, at most the layer's window: (s + 1) / 2 without one.
+    Attention counts a sequence as one document, also where `data.document_mask` keeps packed
+    documents apart.
 
     Source: the form is that of PaLM, appendix B (Chowdhery et al., 2022), 6 N + 12 L H Q T per
     token of training, and so are the rules that rematerialisation and the embedding do not count.
@@ -58,13 +60,30 @@ def flops_per_token(config: Config) -> Flops:
     and than those of older Megatron releases, which took c = s.
     """
     model, length = config.model, config.data.sequence_length
-    heads = model.attention.heads * model.attention.head_dim
     specs = layer_specs(model)
     visited = sum(_visited_elements(model, spec) for spec in specs)
     context = sum(mean_context(length, spec.window) for spec in specs)
     return Flops(
-        matmul=2 * (visited + model.d_model * model.vocab_size), attention=4 * heads * context
+        matmul=2 * (visited + model.d_model * model.vocab_size),
+        attention=2 * attention_width(model.attention) * context,
     )
+
+
+def attention_width(attention: AttentionConfig) -> int:
+    """Sum over heads of the widths of a query and of a value: multiplications per visible token."""
+    return attention.heads * (query_width(attention) + value_width(attention))
+
+
+def query_width(attention: AttentionConfig) -> int:
+    """Width of a head's queries and keys."""
+    rotated = attention.latent.rope_head_dim if attention.kind == "latent" else 0
+    return attention.head_dim + rotated
+
+
+def value_width(attention: AttentionConfig) -> int:
+    """Width of a head's values."""
+    latent = attention.kind == "latent"
+    return attention.latent.value_head_dim if latent else attention.head_dim
 
 
 def mean_context(length: int, window: int) -> float:
@@ -83,6 +102,7 @@ def total_parameters(config: Config) -> int:
     model = config.model
     tables = 1 if model.tie_embeddings == "tied" else 2
     ends = tables * model.vocab_size * model.d_model + _norm(model)
+    ends += model.vocab_size if model.head_bias == "per_token" else 0
     return ends + sum(layer_parameters(model, spec) for spec in layer_specs(model))
 
 
@@ -99,9 +119,9 @@ def _visited_elements(model: ModelConfig, spec: LayerSpec) -> int:
     d, moe = model.d_model, model.moe
     if spec.kind == "dense":
         return projection_elements(model) + mlp_elements(d, model.mlp.d_ff, model.mlp.activation)
-    visits = moe.top_k + moe.shared_experts
-    experts = visits * mlp_elements(d, moe.d_ff, moe.activation)
-    return projection_elements(model) + d * moe.num_experts + experts
+    experts = moe.top_k * mlp_elements(d, moe.d_ff, moe.activation)
+    shared = mlp_elements(d, shared_width(moe), moe.activation) + _shared_gate(model)
+    return projection_elements(model) + d * moe.num_experts + experts + shared
 
 
 def layer_parameters(model: ModelConfig, spec: LayerSpec) -> int:
@@ -112,21 +132,43 @@ def layer_parameters(model: ModelConfig, spec: LayerSpec) -> int:
         return common + _mlp(d, mlp.d_ff, mlp.activation, mlp.bias)
     shared = 0
     if moe.shared_experts:
-        shared = _mlp(d, moe.shared_experts * moe.d_ff, moe.activation, moe.bias)
-    return common + d * moe.num_experts + moe.num_experts * expert_parameters(model) + shared
+        shared = _mlp(d, shared_width(moe), moe.activation, moe.bias) + _shared_gate(model)
+    biases = moe.num_experts if moe.router.bias == "per_expert" else 0
+    router = d * moe.num_experts + biases
+    return common + router + moe.num_experts * expert_parameters(model) + shared
+
+
+def _shared_gate(model: ModelConfig) -> int:
+    gated = model.moe.shared_experts and model.moe.shared_gate == "sigmoid"
+    return model.d_model if gated else 0
 
 
 def _attention(model: ModelConfig) -> int:
     config = model.attention
+    if config.kind == "latent":
+        return projection_elements(model) + config.latent.kv_rank + config.latent.q_rank
     biases = {"none": 0, "qkv": _qkv_width(model), "all": _qkv_width(model) + model.d_model}
-    norms = 2 * config.head_dim if config.qk_norm == "head" else 0
-    return projection_elements(model) + biases[config.bias] + norms
+    all_heads = (config.heads + config.kv_heads) * config.head_dim
+    norms = {"none": 0, "head": 2 * config.head_dim, "all_heads": all_heads}
+    sinks = config.heads if config.sinks == "per_head" else 0
+    return projection_elements(model) + biases[config.bias] + norms[config.qk_norm] + sinks
 
 
 def projection_elements(model: ModelConfig) -> int:
-    """Count the elements of an attention's four matrices."""
+    """Count the elements of an attention's matrices."""
+    if model.attention.kind == "latent":
+        return _latent_elements(model)
     output = model.attention.heads * model.attention.head_dim
     return model.d_model * (_qkv_width(model) + output)
+
+
+def _latent_elements(model: ModelConfig) -> int:
+    attention, latent, d = model.attention, model.attention.latent, model.d_model
+    into_queries = attention.heads * query_width(attention)
+    queries = (latent.q_rank or d) * into_queries + d * latent.q_rank
+    down = d * (latent.kv_rank + latent.rope_head_dim)
+    up = latent.kv_rank * attention.heads * (attention.head_dim + latent.value_head_dim)
+    return queries + down + up + attention.heads * latent.value_head_dim * d
 
 
 def _qkv_width(model: ModelConfig) -> int:
@@ -138,11 +180,12 @@ def expert_parameters(model: ModelConfig) -> int:
     return _mlp(model.d_model, model.moe.d_ff, model.moe.activation, model.moe.bias)
 
 
-def _mlp(d: int, f: int, activation: Activation, bias: str) -> int:
-    return mlp_elements(d, f, activation) + (f + d if bias == "all" else 0)
+def _mlp(d: int, f: int, activation: ExpertActivation, bias: str) -> int:
+    hidden = 2 * f if is_gated(activation) else f
+    return mlp_elements(d, f, activation) + (hidden + d if bias == "all" else 0)
 
 
-def mlp_elements(d: int, f: int, activation: Activation) -> int:
+def mlp_elements(d: int, f: int, activation: ExpertActivation) -> int:
     """Count the elements of an MLP's two matrices, or three where it is gated."""
     return (3 if is_gated(activation) else 2) * d * f
 

@@ -151,6 +151,8 @@ def attention_implementation(config: Config, platform: str) -> Implementation:
         platform == "gpu"
         and config.data.document_mask == "none"
         and config.precision.compute == "bfloat16"
+        and config.model.attention.kind == "grouped"
+        and config.model.attention.sinks == "none"
         and config.model.attention.head_dim <= 128
         and config.data.sequence_length % 2 == 0
     )

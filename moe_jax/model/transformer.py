@@ -15,6 +15,7 @@ from moe_jax.model.streams import Ids, Remat, Streams
 from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
+from moe_jax.nn.param import constant
 from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.params import gather, layer_specs, with_gathers
 from moe_jax.sharding.rules import BATCH
@@ -34,12 +35,18 @@ class Head(nnx.Module):
         self.norm = make_norm(model, precision)
         if model.tie_embeddings == "untied":
             self.output = Unembedding(model, precision, rngs=rngs)
+        if model.head_bias == "per_token":
+            self.b_v = constant(0.0, (model.vocab_size,), ("vocab",), precision)
+        self.config = model
 
     def __call__(
         self, x_bsd: BatchBSD, embedding: Embedding, tensor: TensorAxis = ONE
     ) -> Float[Array, "b whole v"]:
         output = self.output if hasattr(self, "output") else embedding
-        return output.logits(tensor.enter(self.norm(x_bsd)))
+        logits_bsv = output.logits(tensor.enter(self.norm(x_bsd)))
+        if self.config.head_bias == "per_token":
+            logits_bsv = logits_bsv + self.b_v[...].astype(logits_bsv.dtype)
+        return logits_bsv / self.config.logit_divisor
 
 
 class Transformer(nnx.Module):
@@ -68,7 +75,7 @@ class Transformer(nnx.Module):
         The counts are summed over streams and devices; leaves are [moe layers, ...]. None for a
         model without MoE layers.
         """
-        streams = self._embed(tokens, parallel)
+        streams = self.embed(tokens, parallel)
         per_stack = []
         for stack in self.stacks:
             streams, stats = stack(streams, tuple(positions), tuple(segment_ids), parallel, remat)
@@ -79,7 +86,9 @@ class Transformer(nnx.Module):
         per_layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
         return streams, jax.tree.map(lambda leaf: leaf.sum(axis=1), per_layer)
 
-    def _embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
+    def embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
+        """Returns the embedded tokens of each stream, [batch, seq, d_model]."""
+
         def embed(embedding: Embedding, ids: Ids) -> Streams:
             # One lookup for all streams: its gradient is one scatter into the table.
             return tuple(jnp.split(embedding(jnp.concatenate(ids), parallel.tensor), len(ids)))

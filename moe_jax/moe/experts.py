@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
-from moe_jax.nn.activation import activate, is_gated
+from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import RowsLRD
 from moe_jax.sharding.tensor import ONE, TensorAxis
@@ -30,6 +30,8 @@ class Experts(nnx.Module):
         self.w_down_efd = weight(rngs, (e, f, d), down_axes, precision, out_std)
         if moe.bias == "all":
             self.b_up_ef = constant(0.0, (e, f), ("experts", "mlp"), precision)
+            if is_gated(moe.activation):
+                self.b_gate_ef = constant(0.0, (e, f), ("experts", "mlp"), precision)
             self.b_down_ed = constant(0.0, (e, d), ("experts", "norm"), precision)
         self.config = moe
         self.dtype = jnp.dtype(precision.compute)
@@ -46,16 +48,19 @@ class Experts(nnx.Module):
         """
         if not partial:
             rows_lrd = tensor.enter(rows_lrd)
+        biased = self.config.bias == "all"
         up = self._matmul(rows_lrd, self.w_up_edf)
-        if self.config.bias == "all":
+        if biased:
             up = up + self.b_up_ef[...].astype(self.dtype)[:, None]
         gate = None
         if is_gated(self.config.activation):
             gate = self._matmul(rows_lrd, self.w_gate_edf)
-        out = self._matmul(activate(self.config.activation, up, gate), self.w_down_efd)
+            if biased:
+                gate = gate + self.b_gate_ef[...].astype(self.dtype)[:, None]
+        out = self._matmul(activate_experts(self.config, up, gate), self.w_down_efd)
         if not partial:
             out = tensor.leave(out)
-        if self.config.bias == "all":
+        if biased:
             bias = self.b_down_ed[...].astype(self.dtype)[:, None]
             out = out + (jnp.where(tensor.index() == 0, bias, 0) if partial else bias)
         return out

@@ -3,20 +3,29 @@
 Runs inside `on_device_shards`: its tokens are one device's, for one stream.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.schema import (
+    Activation,
+    ExpertActivation,
+    ModelConfig,
+    MoeConfig,
+    PrecisionConfig,
+)
 from moe_jax.moe.balance import BalanceSums, balance_sums
 from moe_jax.moe.exchange import Exchange, ExchangeStats, Routing
 from moe_jax.moe.experts import Experts
 from moe_jax.moe.router import Router
 from moe_jax.nn.mlp import Mlp
-from moe_jax.shapes import BatchBSD
+from moe_jax.nn.param import weight
+from moe_jax.shapes import BatchBSD, MaskBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
@@ -39,17 +48,33 @@ class MoeLayer(nnx.Module):
             self.shared = Mlp(
                 model,
                 precision,
-                d_ff=model.moe.shared_experts * model.moe.d_ff,
-                activation=model.moe.activation,
+                d_ff=shared_width(model.moe),
+                activation=_unclamped(model.moe.activation),
                 bias=model.moe.bias,
                 rngs=rngs,
             )
+            if model.moe.shared_gate == "sigmoid":
+                shape = (model.d_model,)
+                self.w_shared_gate_d = weight(rngs, shape, ("embed",), precision, model.init_std)
         self.config = model.moe
 
     def __call__(
-        self, x_bsd: BatchBSD, exchange: Exchange, tensor: TensorAxis = ONE
+        self,
+        x_bsd: BatchBSD,
+        exchange: Exchange,
+        tensor: TensorAxis = ONE,
+        valid_bs: MaskBS | None = None,
     ) -> tuple[BatchBSD, MoeStats]:
+        """Returns the layer's output, and its counts.
+
+        Args:
+            valid_bs: tokens that matter: the others take the experts in turn, with weight 0, so
+                that padding, whose tokens are all alike, does not overfill a few. None: all.
+        """
         routed = self.router(_flat(x_bsd))
+        if valid_bs is not None:
+            spread = _spread(routed.routing, valid_bs.reshape(-1), self.config.num_experts)
+            routed = dataclasses.replace(routed, routing=spread)
         if exchange.spec.transport == "local":
             y_bsd, exchange_stats = self._in_place(x_bsd, routed.routing, exchange, tensor)
         else:
@@ -57,9 +82,16 @@ class MoeLayer(nnx.Module):
             y_td, exchange_stats = exchange(_flat(x_bsd), routed.routing, experts)
             y_bsd = y_td.reshape(x_bsd.shape)
         if self.config.shared_experts:
-            y_bsd = y_bsd + self.shared(x_bsd, tensor)
+            y_bsd = y_bsd + self._shared(x_bsd, tensor)
         balance = balance_sums(routed, x_bsd.shape[0], self.config, tensor)
         return y_bsd, MoeStats(balance, exchange_stats)
+
+    def _shared(self, x_bsd: BatchBSD, tensor: TensorAxis) -> BatchBSD:
+        y_bsd = self.shared(x_bsd, tensor)
+        if self.config.shared_gate == "none":
+            return y_bsd
+        logit_bs = x_bsd @ self.w_shared_gate_d[...].astype(x_bsd.dtype)
+        return y_bsd * jax.nn.sigmoid(logit_bs)[..., None]
 
     def _in_place(
         self, x_bsd: BatchBSD, routing: Routing, exchange: Exchange, tensor: TensorAxis
@@ -77,6 +109,27 @@ class MoeLayer(nnx.Module):
         # What the devices of the axis did together counts once.
         stats = jax.tree.map(lambda count: count / tensor.token_shards, stats)
         return tensor.leave(partial_td.reshape(x_bsd.shape)), stats
+
+
+def _spread(routing: Routing, valid_t: Bool[Array, " t"], experts: int) -> Routing:
+    """Returns the routing with invalid tokens on the experts in turn, with weight 0."""
+    tokens, top_k = routing.experts_tk.shape
+    turns_tk = jnp.arange(tokens * top_k, dtype=jnp.int32).reshape(tokens, top_k) % experts
+    valid_t1 = valid_t[:, None]
+    return Routing(
+        jnp.where(valid_t1, routing.experts_tk, turns_tk),
+        jnp.where(valid_t1, routing.weights_tk, 0),
+    )
+
+
+def shared_width(moe: MoeConfig) -> int:
+    """Returns the hidden size of the one MLP that computes all shared experts."""
+    return moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
+
+
+def _unclamped(activation: ExpertActivation) -> Activation:
+    assert activation != "swiglu_clamped", "the config's rules refuse shared experts with it"
+    return activation
 
 
 def _flat(x_bsd: Array) -> Array:

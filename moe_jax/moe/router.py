@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from moe_jax.config.schema import ModelConfig, MoeConfig, PrecisionConfig, RouterConfig
 from moe_jax.moe.exchange import Routing
-from moe_jax.nn.param import weight
+from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import ScoresTE, TokensTD
 
 
@@ -32,13 +32,16 @@ class Routed:
 
 
 class Router(nnx.Module):
-    """logits = x w_router; scores = softmax or sigmoid of them; top k by score + bias."""
+    """logits = x w_router (+ b); scores = softmax or sigmoid of them; top k by score + bias."""
 
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         shape = (model.d_model, model.moe.num_experts)
         axes = ("embed", "router_experts")
         self.w_de = weight(rngs, shape, axes, precision, model.init_std)
-        if model.moe.router.bias_update_rate:
+        if model.moe.router.bias == "per_expert":
+            self.b_e = constant(0.0, (model.moe.num_experts,), ("router_experts",), precision)
+        self.has_selection_bias = has_selection_bias(model.moe.router)
+        if self.has_selection_bias:
             zeros = jnp.zeros(model.moe.num_experts, jnp.float32)
             self.bias_e = SelectionBias(zeros, axes=("router_experts",))
         self.config = model.moe
@@ -51,8 +54,14 @@ class Router(nnx.Module):
             self.w_de[...].astype(self.dtype),
             preferred_element_type=jnp.float32,
         )
-        uses_bias = bool(self.config.router.bias_update_rate)
-        return route(logits_te, self.bias_e[...] if uses_bias else None, self.config)
+        if self.config.router.bias == "per_expert":
+            logits_te = logits_te + self.b_e[...].astype(jnp.float32)
+        return route(logits_te, self.bias_e[...] if self.has_selection_bias else None, self.config)
+
+
+def has_selection_bias(router: RouterConfig) -> bool:
+    """Whether the router holds a bias that takes part in selection only."""
+    return bool(router.bias_update_rate) or router.selection_bias == "always"
 
 
 def route(logits_te: ScoresTE, bias_e: Float[Array, " e"] | None, config: MoeConfig) -> Routed:
@@ -64,6 +73,8 @@ def route(logits_te: ScoresTE, bias_e: Float[Array, " e"] | None, config: MoeCon
         config: `router.score`, `router.groups`, `top_k` and so on.
     """
     router = config.router
+    if router.score == "sparsemixer":
+        return _sparsemixer(logits_te.astype(jnp.float32), router)
     scores_te = _scores(logits_te.astype(jnp.float32), router)
     choose_te = jax.lax.stop_gradient(scores_te if bias_e is None else scores_te + bias_e)
     if router.groups > 1:
@@ -91,3 +102,28 @@ def _limit_to_groups(choose_te: ScoresTE, router: RouterConfig) -> ScoresTE:
     _, chosen = jax.lax.top_k(group_scores, router.top_groups)
     allowed = jax.nn.one_hot(chosen, router.groups, dtype=jnp.bool_).any(axis=1)
     return jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(tokens, experts)
+
+
+def _sparsemixer(logits_te: ScoresTE, router: RouterConfig) -> Routed:
+    """Picks the best expert, then the best of the others (Liu et al., 2024; Phi-3.5-MoE).
+
+    Each one's weight is its softmax among the experts near it: those whose logit is less than
+    2 jitter max(|logit|, best) below the best. This is the paper's inference; in training it adds
+    noise to the first choice and another gradient, which are left out here.
+    """
+    left_te, experts, weights = logits_te, [], []
+    for _ in range(2):
+        best_t1 = left_te.max(axis=-1, keepdims=True)
+        choice_t1 = left_te.argmax(axis=-1, keepdims=True)
+        reach_te = 2 * router.sparsemixer_jitter * jnp.maximum(jnp.abs(logits_te), best_t1)
+        near_te = best_t1 - logits_te <= reach_te
+        probs_te = jax.nn.softmax(jnp.where(near_te, left_te, -jnp.inf), axis=-1)
+        experts.append(choice_t1)
+        weights.append(jnp.take_along_axis(probs_te, choice_t1, axis=-1))
+        chosen_te = jax.nn.one_hot(choice_t1[:, 0], logits_te.shape[-1], dtype=jnp.bool_)
+        left_te = jnp.where(chosen_te, -jnp.inf, left_te)
+    routing = Routing(
+        jnp.concatenate(experts, axis=-1).astype(jnp.int32),
+        jnp.concatenate(weights, axis=-1) * router.scale,
+    )
+    return Routed(routing, logits_te, jax.nn.softmax(logits_te, axis=-1))

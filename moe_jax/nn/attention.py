@@ -1,11 +1,16 @@
-"""Grouped-query causal self-attention as a module: projections, QK-norm, rotary positions."""
+"""Grouped-query causal self-attention as a module: projections, QK-norm, rotary positions.
+
+Made of steps, so that a cache can come between them: `project`, then `attend` to a whole sequence
+or `attend_cached` to what a cache holds, then `output`. `latent_attention.py` has the same steps.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.nn.cached_attention import cached_attention
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 from moe_jax.nn.norm import RMSNorm
 from moe_jax.nn.param import constant, weight
@@ -13,9 +18,12 @@ from moe_jax.nn.rope import rotate
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
+#: Arrays [b, s, ...] that a cache keeps of each token.
+Entry = tuple[Array, ...]
+
 
 class Attention(nnx.Module):
-    """x -> softmax(q kᵀ / sqrt(m)) v w_out, with h query heads on g key/value heads.
+    """x -> softmax(scale q kᵀ) v w_out, with h query heads on g key/value heads.
 
     Heads are split over the tensor axis; the key/value heads too, unless they are fewer.
     """
@@ -33,11 +41,13 @@ class Attention(nnx.Module):
         axes = ("heads", "head_dim", "embed")
         self.w_out_hmd = weight(rngs, (h, m, d), axes, precision, out_std)
         self._add_biases(model, precision)
-        if config.qk_norm == "head":
-            self.q_norm = RMSNorm(m, model.norm_eps, precision, axis="head_dim")
-            self.k_norm = RMSNorm(m, model.norm_eps, precision, axis="head_dim")
+        self._add_norms(model, precision)
+        if config.sinks == "per_head":
+            self.sink_h = constant(0.0, (h,), ("heads",), precision)
         self.config = config
         self.window = window
+        self.scale = config.scale or m**-0.5
+        self.norm_eps = model.norm_eps
         self.dtype = jnp.dtype(precision.compute)
 
     def __call__(
@@ -48,24 +58,51 @@ class Attention(nnx.Module):
         implementation: Implementation,
         tensor: TensorAxis = ONE,
     ) -> BatchBSD:
+        q_bshm, entry = self.project(x_bsd, positions_bs, tensor)
+        return self.output(self.attend(q_bshm, entry, segments_bs, implementation), tensor)
+
+    def project(
+        self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE
+    ) -> tuple[Float[Array, "b whole h m"], Entry]:
+        """Returns rotated queries of this device's heads, and the keys and values they read."""
         x_bsd = tensor.enter(x_bsd)
         q_bshm = self._project(x_bsd, self.w_q_dhm[...], self._bias("b_q_hm"))
         keys = self._own_kv_heads(tensor, self.w_k_dgm[...], self._bias("b_k_gm"))
         values = self._own_kv_heads(tensor, self.w_v_dgm[...], self._bias("b_v_gm"))
         k_bsgm, v_bsgm = self._project(x_bsd, *keys), self._project(x_bsd, *values)
-        if self.config.qk_norm == "head":
-            q_bshm, k_bsgm = self.q_norm(q_bshm), self.k_norm(k_bsgm)
+        q_bshm, k_bsgm = self._normed(q_bshm, k_bsgm, tensor)
+        q_bshm, k_bsgm, v_bsgm = map(self._clipped, (q_bshm, k_bsgm, v_bsgm))
         q_bshm = rotate(q_bshm, positions_bs, self.config.rope)
         k_bsgm = rotate(k_bsgm, positions_bs, self.config.rope)
-        o_bshm = dot_attention(
+        return q_bshm, (k_bsgm, v_bsgm)
+
+    def attend(
+        self,
+        q_bshm: Float[Array, "b s h m"],
+        entry: Entry,
+        segments_bs: WholeBS | None,
+        implementation: Implementation,
+    ) -> Float[Array, "b s h m"]:
+        """Returns the attention of whole sequences to themselves."""
+        return dot_attention(
             q_bshm,
-            k_bsgm,
-            v_bsgm,
+            *entry,
             segments_bs,
             window=self.window,
             implementation=implementation,
             query_block=self.config.query_block,
+            scale=self.scale,
+            sinks_h=self._sinks(),
         )
+
+    def attend_cached(
+        self, q_bhm: Float[Array, "b h m"], cache: Entry, visible_bc: Bool[Array, "b c"]
+    ) -> Float[Array, "b h m"]:
+        """Returns the attention of one token per sequence to cached keys and values."""
+        return cached_attention(q_bhm, *cache, visible_bc, scale=self.scale, sinks_h=self._sinks())
+
+    def output(self, o_bshm: Float[Array, "b whole h m"], tensor: TensorAxis = ONE) -> BatchBSD:
+        """Returns what all heads together add to the residual stream."""
         y_bsd = jnp.einsum("bshm,hmd->bsd", o_bshm, self.w_out_hmd[...].astype(self.dtype))
         y_bsd = tensor.leave(y_bsd)
         if self.config.bias == "all":
@@ -76,23 +113,39 @@ class Attention(nnx.Module):
         y = jnp.einsum("bsd,dhm->bshm", x_bsd, w_dhm.astype(self.dtype))
         return y if b_hm is None else y + b_hm.astype(self.dtype)
 
+    def _normed(self, q_bshm: Array, k_bsgm: Array, tensor: TensorAxis) -> tuple[Array, Array]:
+        if self.config.qk_norm == "none":
+            return q_bshm, k_bsgm
+        if self.config.qk_norm == "head":
+            return self.q_norm(q_bshm), self.k_norm(k_bsgm)
+        (k_scale_gm, _) = self._own_kv_heads(tensor, self.k_scale_gm[...], None, dim=0)
+        q_bshm = _norm_of_all_heads(q_bshm, self.q_scale_hm[...], self.norm_eps, tensor)
+        return q_bshm, _norm_of_all_heads(k_bsgm, k_scale_gm, self.norm_eps, tensor)
+
+    def _clipped(self, x: Array) -> Array:
+        limit = self.config.clip_qkv
+        return jnp.clip(x, -limit, limit) if limit else x
+
     def _own_kv_heads(
-        self, tensor: TensorAxis, w_dgm: Array, b_gm: Array | None
+        self, tensor: TensorAxis, w_dgm: Array, b_gm: Array | None, dim: int = 1
     ) -> tuple[Array, Array | None]:
-        """Returns the key or value heads that this device's query heads read.
+        """Returns the key or value heads, at `dim` of w, that this device's query heads read.
 
         Where the axis is larger than the number of heads, each device stores all and uses one.
         """
         if self.config.kv_heads % tensor.size == 0:
             return w_dgm, b_gm
         head = tensor.index() * self.config.kv_heads // tensor.size
-        w_dgm = jax.lax.dynamic_slice_in_dim(w_dgm, head, 1, axis=1)
+        w_dgm = jax.lax.dynamic_slice_in_dim(w_dgm, head, 1, axis=dim)
         if b_gm is not None:
             b_gm = jax.lax.dynamic_slice_in_dim(b_gm, head, 1, axis=0)
         return w_dgm, b_gm
 
     def _bias(self, name: str) -> Array | None:
         return None if self.config.bias == "none" else getattr(self, name)[...]
+
+    def _sinks(self) -> Array | None:
+        return self.sink_h[...] if self.config.sinks == "per_head" else None
 
     def _add_biases(self, model: ModelConfig, precision: PrecisionConfig) -> None:
         config = model.attention
@@ -104,3 +157,26 @@ class Attention(nnx.Module):
         self.b_v_gm = constant(0.0, (g, m), ("kv_heads", "head_dim"), precision)
         if config.bias == "all":
             self.b_out_d = constant(0.0, (model.d_model,), ("norm",), precision)
+
+    def _add_norms(self, model: ModelConfig, precision: PrecisionConfig) -> None:
+        config = model.attention
+        h, g, m = config.heads, config.kv_heads, config.head_dim
+        if config.qk_norm == "head":
+            self.q_norm = RMSNorm(m, model.norm_eps, precision, axis="head_dim")
+            self.k_norm = RMSNorm(m, model.norm_eps, precision, axis="head_dim")
+        elif config.qk_norm == "all_heads":
+            self.q_scale_hm = constant(1.0, (h, m), ("heads", "head_dim"), precision)
+            self.k_scale_gm = constant(1.0, (g, m), ("kv_heads", "head_dim"), precision)
+
+
+def _norm_of_all_heads(
+    x_bshm: Float[Array, "b s h m"], scale_hm: Array, eps: float, tensor: TensorAxis
+) -> Float[Array, "b s h m"]:
+    """RMSNorm over heads and their dimensions, whose heads are split over the tensor axis.
+
+    Where devices share a key/value head, each head counts as often as the others: same mean.
+    """
+    x32 = x_bshm.astype(jnp.float32)
+    squares = jnp.mean(jnp.square(x32), axis=(-2, -1), keepdims=True)
+    inverse = jax.lax.rsqrt(tensor.sum(squares) / tensor.size + eps)
+    return (x32 * inverse * scale_hm.astype(jnp.float32)).astype(x_bshm.dtype)

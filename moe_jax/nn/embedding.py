@@ -20,6 +20,7 @@ class Embedding(nnx.Module):
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         shape = (model.vocab_size, model.d_model)
         self.w_vd = weight(rngs, shape, ("vocab", "embed"), precision, model.init_std)
+        self.scale = model.embedding_scale
         self.dtype = jnp.dtype(precision.compute)
 
     def __call__(self, ids_bs: WholeBS, tensor: TensorAxis = ONE) -> BatchBSD:
@@ -28,7 +29,8 @@ class Embedding(nnx.Module):
         here_bs = (row_bs >= 0) & (row_bs < w_vd.shape[0])
         # Rows that other devices hold are zeros here; exactly one device adds something.
         x_bsd = jnp.take(w_vd, jnp.where(here_bs, row_bs, 0), axis=0).astype(self.dtype)
-        return tensor.leave(x_bsd * here_bs[..., None].astype(self.dtype))
+        x_bsd = tensor.leave(x_bsd * here_bs[..., None].astype(self.dtype))
+        return x_bsd if self.scale == 1 else x_bsd * jnp.asarray(self.scale, self.dtype)
 
     def logits(self, x_bsd: BatchBSD) -> Float[Array, "b s v"]:
         """The tied output projection to the rows held here, in float32."""

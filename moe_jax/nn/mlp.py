@@ -33,6 +33,8 @@ class Mlp(nnx.Module):
         self.w_down_fd = weight(rngs, (f, d), ("mlp", "embed"), precision, out_std)
         if bias == "all":
             self.b_up_f = constant(0.0, (f,), ("mlp",), precision)
+            if is_gated(activation):
+                self.b_gate_f = constant(0.0, (f,), ("mlp",), precision)
             self.b_down_d = constant(0.0, (d,), ("norm",), precision)
         self.activation: Activation = activation
         self.bias = bias
@@ -46,6 +48,8 @@ class Mlp(nnx.Module):
         gate = None
         if is_gated(self.activation):
             gate = x_bsd @ self.w_gate_df[...].astype(self.dtype)
+            if self.bias == "all":
+                gate = gate + self.b_gate_f[...].astype(self.dtype)
         y = activate(self.activation, up, gate) @ self.w_down_fd[...].astype(self.dtype)
         y = tensor.leave(y)
         return y + self.b_down_d[...].astype(self.dtype) if self.bias == "all" else y

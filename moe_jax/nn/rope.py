@@ -14,10 +14,23 @@ from moe_jax.config.schema import RopeConfig
 
 def frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, float]:
     """Returns the angular frequency of each pair [head_dim / 2] in float64, and the factor that
-    multiplies queries and keys (1 except for YaRN)."""
+    multiplies queries and keys (1 except for YaRN and LongRoPE, unless the config says)."""
     base = config.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    scale = {"none": _unscaled, "linear": _linear, "llama3": _llama3, "yarn": _yarn}
-    return scale[config.scaling](config, base, head_dim)
+    scale = {
+        "none": _unscaled,
+        "linear": _linear,
+        "llama3": _llama3,
+        "yarn": _yarn,
+        "longrope": _longrope,
+    }
+    inv_freq, factor = scale[config.scaling](config, base, head_dim)
+    return inv_freq, _given_factor(config) or factor
+
+
+def _given_factor(config: RopeConfig) -> float:
+    if config.scaling == "longrope" and config.factors == "long":
+        return config.long_attention_factor or config.attention_factor
+    return config.attention_factor
 
 
 def rotate(
@@ -58,9 +71,18 @@ def _yarn(config: RopeConfig, base: np.ndarray, head_dim: int) -> tuple[np.ndarr
         ratio = config.original_context / (turns * 2 * math.pi)
         return head_dim * math.log(ratio) / (2 * math.log(config.theta))
 
-    low = max(math.floor(dimension(config.beta_fast)), 0)
-    high = min(math.ceil(dimension(config.beta_slow)), head_dim - 1)
+    low, high = dimension(config.beta_fast), dimension(config.beta_slow)
+    if config.ramp == "whole":
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
     ramp = (np.arange(head_dim // 2) - low) / max(high - low, 0.001)
     keep = 1 - np.clip(ramp, 0.0, 1.0)
     temperature = 0.1 * math.log(config.factor) + 1.0
     return base / config.factor * (1 - keep) + base * keep, temperature
+
+
+def _longrope(config: RopeConfig, base: np.ndarray, head_dim: int) -> tuple[np.ndarray, float]:
+    """LongRoPE (Ding et al., 2024): each frequency has a divisor of its own."""
+    chosen = config.long_factors if config.factors == "long" else config.short_factors
+    temperature = math.sqrt(1 + math.log(config.factor) / math.log(config.original_context))
+    return base / np.array(chosen), temperature

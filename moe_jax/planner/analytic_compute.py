@@ -6,9 +6,15 @@ hides behind what.
 
 from dataclasses import dataclass, fields
 
-from moe_jax.config.schema import Activation, Config
-from moe_jax.model.flops import mean_context, mlp_elements, projection_elements
+from moe_jax.config.schema import Config, ExpertActivation
+from moe_jax.model.flops import (
+    attention_width,
+    mean_context,
+    mlp_elements,
+    projection_elements,
+)
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.bounds import DTYPE_BYTES
 from moe_jax.planner.rates import Rates
@@ -107,7 +113,7 @@ class LayerCompute:
             dense += mlp_elements(model.d_model, model.mlp.d_ff, model.mlp.activation)
             hidden = tokens * self._hidden(model.mlp.d_ff, model.mlp.activation)
         else:
-            shared = model.moe.shared_experts * model.moe.d_ff
+            shared = shared_width(model.moe)
             dense += mlp_elements(model.d_model, shared, model.moe.activation)
             hidden = tokens * self._hidden(shared, model.moe.activation)
         router = model.moe.num_experts * model.d_model if spec.kind == "moe" else 0
@@ -137,7 +143,7 @@ class LayerCompute:
             other=moved / self.rates.gather_bytes_per_s + hidden / self.rates.memory_bytes_per_s,
         )
 
-    def _hidden(self, d_ff: int, activation: Activation) -> float:
+    def _hidden(self, d_ff: int, activation: ExpertActivation) -> float:
         passes = HIDDEN_PASSES + is_gated(activation)
         return passes * d_ff / self.share.tensor
 
@@ -148,11 +154,11 @@ class LayerCompute:
 
     def _attention_flops(self, spec: LayerSpec) -> float:
         attention, length = self.config.model.attention, self.config.data.sequence_length
-        heads = attention.heads * attention.head_dim / self.share.tensor
+        width = attention_width(attention) / self.share.tensor
         context = mean_context(length, spec.window)
         if self.share.mode == "decode":
             context = min(spec.window or length, length)
-        return 4 * heads * context * self.share.tokens
+        return 2 * width * context * self.share.tokens
 
     def _attention(self, spec: LayerSpec) -> float:
         seconds = self._attention_flops(spec) / self.rates.attention_forward_flops_per_s

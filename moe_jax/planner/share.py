@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from typing import cast
 
 from moe_jax.config.schema import Config, ModelConfig
+from moe_jax.model.cache import entry_shapes
 from moe_jax.model.flops import expert_parameters, layer_parameters
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
 from moe_jax.model.pipeline import Schedule, pipelined
@@ -221,7 +222,9 @@ class Share:
     def cache_values(self, spec: LayerSpec) -> float:
         """Keys and values of one layer that a decoding device holds, and reads for each token."""
         attention, length = self.config.model.attention, self.config.data.sequence_length
-        entry = 2 * attention.kv_heads * attention.head_dim / self.tensor
+        # Whole heads: where they are fewer than the devices of the axis, each keeps one.
+        shapes = entry_shapes(attention, self.tensor)
+        entry = sum(s.heads * s.width / (self.tensor if s.axis else 1) for s in shapes)
         return self.stage_tokens * min(spec.window or length, length) * entry
 
     def rounds(self, skew: float) -> int:

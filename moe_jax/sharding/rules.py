@@ -23,6 +23,7 @@ RULES: Mapping[str, str | None] = MappingProxyType(
         "heads": TENSOR,
         "kv_heads": TENSOR,
         "head_dim": None,
+        "latent": None,
         "mlp": TENSOR,
         "vocab": TENSOR,
         "experts": EXPERT,

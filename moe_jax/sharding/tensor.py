@@ -47,6 +47,13 @@ class TensorAxis:
             return self.sum(partial)
         return jax.lax.psum_scatter(partial, TENSOR, scatter_dimension=dim, tiled=True)
 
+    def own(self, x: Array, dim: int = 1) -> Array:
+        """Returns this device's part of whole sequences: [.., s, ..] -> [.., s / size, ..]."""
+        if not self.splits_tokens:
+            return x
+        size = x.shape[dim] // self.size
+        return jax.lax.dynamic_slice_in_dim(x, self.index() * size, size, axis=dim)
+
     def sum(self, x: Array) -> Array:
         """Returns the sum over the axis, everywhere."""
         return jax.lax.psum(x, TENSOR) if self.size > 1 else x

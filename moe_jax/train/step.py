@@ -161,7 +161,7 @@ class Steps:
     def _moved(self, buffers: Arrays, stats: MoeStats | None) -> Arrays:
         """Returns the selection biases after the auxiliary-loss-free update."""
         rate = self.config.model.moe.router.bias_update_rate
-        if not buffers or stats is None:
+        if not rate or stats is None:
             return buffers
         rows = self.skeleton.buffer_rows
         load = stats.balance.load_e

@@ -96,6 +96,17 @@ VARIANTS = list(
 )
 
 
+VARIANTS += [
+    (["model.attention.kind=latent", "model.attention.latent.q_rank=3"],),
+    (["model.attention.kind=latent"],),
+    (["model.attention.qk_norm=all_heads", "model.attention.sinks=per_head"],),
+    (["model.moe.shared_experts=2", "model.moe.shared_d_ff=5", "model.moe.shared_gate=sigmoid"],),
+    (["model.head_bias=per_token", "model.moe.router.bias=per_expert"],),
+    (["model.moe.router.selection_bias=always"],),
+    (["model.moe.activation=swiglu_clamped", "model.moe.bias=all"],),
+]
+
+
 @pytest.mark.parametrize("parts", VARIANTS, ids=lambda parts: ",".join(itertools.chain(*parts)))
 def test_total_parameters_are_those_of_the_model(parts):
     config = override(TINY, list(itertools.chain(*parts)))

@@ -1,0 +1,83 @@
+"""What a model keeps of the tokens it has seen: shapes, shardings and an empty cache.
+
+One tuple of arrays [repeats, slots, places, heads, width] per layer of each stack's unit. Slots
+(sequences) are split over the batch axes, key/value heads over the tensor axis. What is written
+and read is in `nn/cached_attention.py`, when in `model/decoding.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from moe_jax.config.schema import AttentionConfig, Config
+from moe_jax.mesh.axes import BATCH_AXES, TENSOR
+from moe_jax.model.pattern import segments
+from moe_jax.model.skeleton import AnyMesh
+from moe_jax.nn.attention import Entry
+
+#: Per stack, per layer of its unit.
+Cache = tuple[tuple[Entry, ...], ...]
+#: The same of ShapeDtypeStructs.
+AbstractCache = Any
+
+
+@dataclass(frozen=True)
+class EntryShape:
+    """One array of a layer's cache: per token [heads, width], and what splits the heads."""
+
+    heads: int
+    width: int
+    axis: str | None
+
+    @property
+    def spec(self) -> PartitionSpec:
+        """Returns where [repeats, slots, places, heads, width] lives."""
+        return PartitionSpec(None, BATCH_AXES, None, self.axis, None)
+
+
+def entry_shapes(attention: AttentionConfig, tensor: int) -> tuple[EntryShape, ...]:
+    """Returns the arrays of one layer on a tensor axis of this size.
+
+    Where key/value heads are fewer than its devices, each device keeps the one head it reads.
+    """
+    if attention.kind == "latent":
+        return (EntryShape(1, attention.latent.kv_rank + attention.latent.rope_head_dim, None),)
+    one = EntryShape(max(attention.kv_heads, tensor), attention.head_dim, TENSOR)
+    return (one, one)
+
+
+def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -> AbstractCache:
+    """Returns the cache as ShapeDtypeStructs with shardings.
+
+    Args:
+        slots: sequences; a multiple of the devices that the batch is split over.
+        context: tokens of a sequence; layers with a smaller sliding window keep only that.
+    """
+    model, dtype = config.model, jnp.dtype(config.precision.compute)
+    entries = entry_shapes(model.attention, dict(mesh.shape)[TENSOR])
+
+    def array(entry: EntryShape, repeats: int, window: int) -> jax.ShapeDtypeStruct:
+        places = min(window or context, context)
+        shape = (repeats, slots, places, entry.heads, entry.width)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, entry.spec))
+
+    return tuple(
+        tuple(
+            tuple(array(entry, segment.repeats, spec.window) for entry in entries)
+            for spec in segment.unit
+        )
+        for segment in segments(model)
+    )
+
+
+def empty_cache(abstract: AbstractCache) -> Cache:
+    """Returns the cache of which `abstract` tells, created in place on its mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def create() -> Cache:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
+
+    return jax.jit(create, out_shardings=shardings)()
