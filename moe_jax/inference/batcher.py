@@ -98,6 +98,13 @@ class Batcher:
         self._running: dict[int, _Running] = {}
         self._cancelled: list[int] = []
         self._submitted = 0
+        #: Whether the last call started something, so that it is the running ones' turn.
+        self._started = False
+
+    @property
+    def slots(self) -> int:
+        """Requests that can run together."""
+        return self._engine.slots
 
     @property
     def waiting(self) -> int:
@@ -163,23 +170,25 @@ class Batcher:
         self._cancelled.append(number)
 
     def advance(self) -> list[Event]:
-        """Starts what fits into free slots, then continues everything by one token.
+        """Makes one call to the engine: starts what fits into free slots, or continues what runs.
+
+        Both take turns, so neither first tokens nor next ones wait long for the other.
 
         Returns:
-            What happened to each request, in the order of its tokens; none when nothing is
-            waiting or running.
+            What happened to each request; none when nothing is waiting or running.
         """
         events = [Event(number, "", (), (), "cancelled") for number in self._cancelled]
         self._cancelled = []
-        events += self._start()
+        startable = min(self._engine.idle, len(self._waiting))
+        if startable and not (self._started and self._running):
+            self._started = True
+            return events + self._start(startable)
+        self._started = False
         if self._running:
             events += self._take(self._engine.step())
         return events
 
-    def _start(self) -> list[Event]:
-        count = min(self._engine.idle, len(self._waiting))
-        if not count:
-            return []
+    def _start(self, count: int) -> list[Event]:
         started = [self._waiting.popleft() for _ in range(count)]
         tokens = self._engine.start([Prompt(r.tokens, r.sampling) for _, r in started])
         for token, (number, request) in zip(tokens, started, strict=True):

@@ -78,8 +78,9 @@ def test_a_freed_slot_goes_to_the_next_request_before_others_end():
     engine = FakeEngine(slots=2)
     batch = batcher(engine)
     long, short, next_one = (batch.submit(request("ab", n)) for n in (20, 2, 3))
-    first = {event.request for _ in range(2) for event in batch.advance()}
-    assert first == {long, short, next_one}
+    # Start two, step, and start the third in place of the one that ended.
+    events = [[event.request for event in batch.advance()] for _ in range(4)]
+    assert events == [[long, short], [long, short], [next_one], [long, next_one]]
     assert (batch.running, batch.waiting) == (2, 0)
 
 
@@ -87,9 +88,31 @@ def test_requests_start_in_the_order_they_came_as_many_as_fit():
     batch = batcher(engine := FakeEngine(slots=3))
     numbers = [batch.submit(request("a", 5)) for _ in range(5)]
     events = batch.advance()
-    assert [event.request for event in events] == numbers[:3] * 2
+    assert [event.request for event in events] == numbers[:3]
     assert (batch.running, batch.waiting) == (3, 2)
-    assert engine.calls == [("start", 3), ("step", 3)]
+    assert engine.calls == [("start", 3)]
+
+
+def test_a_flood_of_new_requests_does_not_keep_running_ones_from_going_on():
+    batch = batcher(engine := FakeEngine(slots=2))
+    batch.submit(request("a", 20))
+    batch.advance()
+    for _ in range(10):
+        batch.submit(request("b", 1))
+        batch.advance()
+    assert [name for name, _ in engine.calls if name != "release"] == ["start", "step"] * 5 + [
+        "start"
+    ]
+
+
+def test_requests_that_end_at_their_first_token_leave_the_turn_to_the_next():
+    batch = batcher(engine := FakeEngine(slots=1))
+    for _ in range(3):
+        batch.submit(request("b", 1))
+    for _ in range(3):
+        assert len(batch.advance()) == 1
+    assert not batch.busy
+    assert ("step", 1) not in engine.calls
 
 
 def test_one_token_needs_no_step():
@@ -131,7 +154,7 @@ def test_a_stop_string_across_tokens_is_cut_off_and_ends_the_request():
 def test_the_beginning_of_a_stop_string_is_not_shown_before_it_is_known_not_to_be_one():
     batch = batcher(FakeEngine(following=scripted(list(b"aENxyz"), 3)))
     batch.submit(request("abc", 6, stop=("END",)))
-    texts = [event.text for _ in range(5) for event in batch.advance()]
+    texts = [event.text for _ in range(6) for event in batch.advance()]
     assert texts == ["a", "", "", "ENx", "y", "z"]
 
 
@@ -145,7 +168,7 @@ def test_a_character_spread_over_tokens_comes_whole_and_a_broken_one_is_replaced
     engine = FakeEngine(following=scripted(list(text), 1))
     batch = batcher(engine)
     batch.submit(request("a", len(text) - 1))
-    texts = [event.text for _ in range(3) for event in batch.advance()]
+    texts = [event.text for _ in range(4) for event in batch.advance()]
     assert texts == ["", "é", "", "\ufffd"]
 
 
@@ -220,6 +243,7 @@ def test_what_the_engine_raises_comes_through():
     engine = FakeEngine()
     batch = batcher(engine)
     batch.submit(request("a", 5))
+    batch.advance()
     engine.failure = RuntimeError("device lost")
     with pytest.raises(RuntimeError, match="device lost"):
         batch.advance()
