@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("moe",),
     ("model",),
     ("train", "data", "inference", "checkpoint", "interop"),
-    ("planner", "bench"),
+    ("planner", "bench", "serve"),
     ("cli",),
 )
 COLLECTIVES = {

@@ -5,6 +5,7 @@ is newest and what may be deleted is our own business (an empty numeric director
 to the manager). Its v1 interface is still marked experimental and is renaming its functions.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from moe_jax.checkpoint import tree
 
 #: Seconds that processes wait for each other in one save; slow shared disks need it.
 TIMEOUT = 3600
+#: Chunks are cut to at most this many bytes: who wants a part of one reads all of it.
+CHUNK = 64 * 2**20
 
 
 class ArrayStore:
@@ -29,7 +32,9 @@ class ArrayStore:
 
         On CPU the host copy may be a view, but JAX then does not donate the buffer: it copies.
         """
-        self._orbax.save(path, args=ocp.args.PyTreeSave(tree.nest(arrays)))
+        save_args = {name: _save_args(array) for name, array in arrays.items()}
+        args = ocp.args.PyTreeSave(tree.nest(arrays), save_args=tree.nest(save_args))
+        self._orbax.save(path, args=args)
 
     def wait(self) -> None:
         """Returns when all processes have written; raises what the writing raised."""
@@ -51,3 +56,11 @@ class ArrayStore:
 
     def close(self) -> None:
         self._orbax.close()
+
+
+def _save_args(array: jax.Array) -> ocp.SaveArgs:
+    """Cuts what a device would write as one large chunk: arrays of layers first into layers."""
+    shard = array.sharding.shard_shape(array.shape)
+    if math.prod(shard) * array.dtype.itemsize <= CHUNK:
+        return ocp.SaveArgs()
+    return ocp.SaveArgs(chunk_byte_size=CHUNK, shard_axes=(0,) if array.ndim > 2 else ())

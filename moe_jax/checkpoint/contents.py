@@ -23,7 +23,7 @@ CHUNKS = "array_metadatas"
 #: How the names of the files start without which nothing can be said of the arrays.
 _NOTES = (f"{directory.ARRAYS}/{SHARDINGS}", f"{directory.ARRAYS}/{CHUNKS}/")
 #: What separates keys in the names that orbax gives to arrays.
-_DOT = "."
+DOT = "."
 
 Note = TypeVar("Note")
 
@@ -162,7 +162,7 @@ def _arrays(path: Path, specs: tree.Specs) -> Iterator[StoredArray]:
     for file in sorted((path / CHUNKS).glob("process_*")):
         chunks |= _noted(file, _chunks)
     for name, spec in specs.items():
-        noted = name.replace(tree.SEPARATOR, _DOT)
+        noted = name.replace(tree.SEPARATOR, DOT)
         mesh, split = shardings.get(noted, ({}, ()))
         yield StoredArray(name, tuple(spec["shape"]), spec["dtype"], chunks.get(noted), mesh, split)
 

@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints prompt and continuation(s); returns an exit code."""
-    options = SamplingOptions(args.temperature, args.top_k, args.top_p, args.seed)
+    options = SamplingOptions(args.temperature, args.top_k, args.top_p, seed=args.seed)
     if not args.workdir.is_dir():
         raise ValueError(f"{args.workdir} is not a directory: give the --workdir of a training run")
     config = _inference_config(args.workdir, args.overrides)

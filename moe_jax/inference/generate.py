@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
-from moe_jax.inference.sampling import SamplingOptions, sample
+from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, sample, stack
 from moe_jax.mesh.axes import PIPE, TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
@@ -64,12 +64,9 @@ class Generator:
         self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(mesh, PartitionSpec())
         options = compiler_options(platform)
-        #: (params, buffers, tokens, last, key, options=...) -> ids; compiled at its first call.
+        #: (params, buffers, tokens, last, sampling, seen, index) -> ids; compiled when called.
         self.next_token = jax.jit(
-            self._next_token,
-            static_argnames="options",
-            out_shardings=replicated,
-            compiler_options=options,
+            self._next_token, out_shardings=replicated, compiler_options=options
         )
 
     def stream(
@@ -80,7 +77,7 @@ class Generator:
         Args:
             prompt: int32 [tokens], at least one; the same for all samples.
             max_tokens: how many tokens to generate.
-            options: how to sample; the same seed gives the same text.
+            options: how to sample; sample i has the seed `options.seed + i`.
 
         Raises:
             ValueError: for an empty prompt or no tokens to generate.
@@ -96,23 +93,26 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         rows = self._padded_rows()
         text = np.tile(prompt.astype(np.int32), (rows, 1))
+        seen = np.zeros((rows, self._skeleton.config.model.vocab_size), bool)
+        seen[:, prompt] = True
+        sampling = stack([replace(options, seed=(options.seed + i) % 2**64) for i in range(rows)])
         for index in range(max_tokens):
             visible = text[:, -self.window :]
             padding = self.window - visible.shape[1]
             tokens = np.pad(visible, ((0, 0), (0, padding)))[None]
-            key = jax.random.fold_in(jax.random.key(options.seed), index)
             following = np.asarray(
                 self.next_token(
                     self._params,
                     self._buffers,
                     self._on_mesh(tokens),
                     visible.shape[1] - 1,
-                    jax.random.key_data(key),
-                    # The seed is in the key: another one must not compile again.
-                    options=replace(options, seed=0),
+                    sampling,
+                    seen,
+                    np.full(rows, index, np.int32),
                 )
             )
             text = np.concatenate([text, following[:, None]], axis=1)
+            seen[np.arange(rows), following] = True
             yield following[: self._samples]
 
     def _padded_rows(self) -> int:
@@ -128,8 +128,9 @@ class Generator:
         buffers: Arrays,
         tokens: Int[Array, "1 b s"],
         last: Int[Array, ""],
-        key: Array,
-        options: SamplingOptions,
+        sampling: SamplingArrays,
+        seen_bv: Bool[Array, "b v"],
+        index_b: Int[Array, " b"],
     ) -> Int[Array, " b"]:
         """Tokens after position `last` are padding, which causal attention does not see."""
         model = self._skeleton.merge(params, buffers)
@@ -149,4 +150,4 @@ class Generator:
             out_specs=PartitionSpec(*BATCH, None, TENSOR),
         )
         # Ids beyond the tokenizer's stay possible here: the caller's decoder ignores them.
-        return sample(logits_b1v[:, 0], jax.random.wrap_key_data(key), options).astype(jnp.int32)
+        return sample(logits_b1v[:, 0], sampling, seen_bv, index_b).ids_b

@@ -1,15 +1,24 @@
-"""Picks the next token from logits: greedy, or temperature with top-k and top-p."""
+"""Picks the next token of every row from logits, each row by its own options.
 
+Options are data: rows with different ones share a batch, and nothing compiles again for new ones.
+The processors, their order and their formulas are those of Hugging Face's `generate`: repetition
+penalty, temperature, top-k, top-p, min-p. Which tokens a text holds already and how far it is,
+the caller keeps; stop strings and end tokens are the batcher's.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to sample.
+    """How to sample one text.
 
     Raises:
         ValueError: for a value out of its range.
@@ -21,43 +30,150 @@ class SamplingOptions:
     top_k: int = 0
     #: Only the fewest tokens whose probabilities reach p compete (Holtzman et al., 2020).
     top_p: float = 1.0
+    #: Only tokens at least this fraction as likely as the likeliest compete (Nguyen et al., 2024).
+    min_p: float = 0.0
+    #: Above 1, tokens of the prompt and of what was generated become less likely: positive logits
+    #: are divided by it, negative ones multiplied (Keskar et al., 2019).
+    repetition_penalty: float = 1.0
+    #: The text depends on it, not on what else is in the batch.
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature ({self.temperature}) must be 0 (greedy) or more")
-        if self.top_k < 0:
-            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more")
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(
+                f"temperature ({self.temperature}) must be 0 (greedy) or more, and finite"
+            )
+        if not 0 <= self.top_k < 2**31:
+            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise ValueError(
+                f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
+                "and finite"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SamplingArrays:
+    """Options of a batch, one row each."""
+
+    temperature_b: Float32[Array, " b"]
+    top_k_b: Int32[Array, " b"]
+    top_p_b: Float32[Array, " b"]
+    min_p_b: Float32[Array, " b"]
+    repetition_penalty_b: Float32[Array, " b"]
+    #: A seed as its upper and lower half: the data of JAX's threefry key.
+    seed_b2: UInt32[Array, "b 2"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sampled:
+    """The tokens that were picked."""
+
+    ids_b: Int32[Array, " b"]
+    #: Of the distribution before penalty, temperature and cuts; in nats.
+    logprobs_b: Float32[Array, " b"]
+
+
+def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
+    """Returns the options of rows as host arrays, which any mesh takes."""
+    return SamplingArrays(
+        np.array([o.temperature for o in options], np.float32),
+        np.array([o.top_k for o in options], np.int32),
+        np.array([o.top_p for o in options], np.float32),
+        np.array([o.min_p for o in options], np.float32),
+        np.array([o.repetition_penalty for o in options], np.float32),
+        np.array([divmod(o.seed, 2**32) for o in options], np.uint32).reshape(-1, 2),
+    )
 
 
 def sample(
-    logits_bv: Float[Array, "b v"], key: jax.Array, options: SamplingOptions
-) -> Int[Array, " b"]:
-    """Returns one token id per row. Rows draw independently from one key.
+    logits_bv: Float32[Array, "b v"],
+    arrays: SamplingArrays,
+    seen_bv: Bool[Array, "b v"],
+    index_b: Int32[Array, " b"],
+) -> Sampled:
+    """Picks one token per row; a row's pick depends on nothing but that row.
 
     Args:
-        logits_bv: float32; -inf excludes a token.
-        key: a JAX random key, used once.
-        options: top-k applies before top-p, both after the temperature.
+        logits_bv: -inf excludes a token.
+        arrays: how each row is sampled.
+        seen_bv: tokens that the row's text holds, prompt included.
+        index_b: how many tokens were generated in the row before; with the seed it decides the
+            draw.
     """
-    if options.temperature == 0:
-        return jnp.argmax(logits_bv, axis=-1)
-    logits_bv = logits_bv / options.temperature
-    if options.top_k:
-        kth = jax.lax.top_k(logits_bv, min(options.top_k, logits_bv.shape[-1]))[0][:, -1:]
-        logits_bv = jnp.where(logits_bv < kth, -jnp.inf, logits_bv)
-    if options.top_p < 1:
-        logits_bv = _nucleus(logits_bv, options.top_p)
-    return jax.random.categorical(key, logits_bv, axis=-1)
+    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
+    greedy_b = jnp.argmax(penalised_bv, axis=-1)
+    ids_b = jax.lax.cond(
+        jnp.any(arrays.temperature_b > 0),
+        lambda: jnp.where(arrays.temperature_b > 0, _draw(penalised_bv, arrays, index_b), greedy_b),
+        lambda: greedy_b,
+    )
+    chosen_b1 = jnp.take_along_axis(logits_bv, ids_b[:, None], axis=-1)
+    logprobs_b = chosen_b1[:, 0] - jax.nn.logsumexp(logits_bv, axis=-1)
+    return Sampled(ids_b.astype(jnp.int32), logprobs_b)
 
 
-def _nucleus(logits_bv: Float[Array, "b v"], top_p: float) -> Float[Array, "b v"]:
-    """Excludes tokens that are less likely than the nucleus's least likely one."""
-    descending = -jnp.sort(-logits_bv, axis=-1)
-    probability = jax.nn.softmax(descending, axis=-1)
-    before = jnp.cumsum(probability, axis=-1) - probability
-    last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
-    cutoff = jnp.take_along_axis(descending, last, axis=-1)
-    return jnp.where(logits_bv < cutoff, -jnp.inf, logits_bv)
+def process(
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, seen_bv: Bool[Array, "b v"]
+) -> Float32[Array, "b v"]:
+    """Returns the logits that a row with temperature is drawn from, up to a constant of the row."""
+    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
+    return _restrict(penalised_bv, arrays)
+
+
+def _penalise(
+    logits_bv: Float32[Array, "b v"], penalty_b: Float32[Array, " b"], seen_bv: Bool[Array, "b v"]
+) -> Float32[Array, "b v"]:
+    penalty_b1 = penalty_b[:, None]
+    penalised_bv = jnp.where(logits_bv < 0, logits_bv * penalty_b1, logits_bv / penalty_b1)
+    return jnp.where(seen_bv, penalised_bv, logits_bv)
+
+
+def _draw(
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, index_b: Int32[Array, " b"]
+) -> Int32[Array, " b"]:
+    keys_b = jax.random.wrap_key_data(arrays.seed_b2, impl="threefry2x32")
+    keys_b = jax.vmap(jax.random.fold_in)(keys_b, index_b)
+    # One key per row: noise of the whole batch from one key would depend on the row's place.
+    return jax.vmap(jax.random.categorical)(keys_b, _restrict(logits_bv, arrays))
+
+
+def _restrict(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b v"]:
+    """Applies temperature and cuts."""
+    # The likeliest is at 0, so that the smallest temperature leaves it finite.
+    logits_bv = logits_bv - jnp.max(logits_bv, axis=-1, keepdims=True)
+    smallest = jnp.finfo(jnp.float32).tiny
+    logits_bv = logits_bv / jnp.maximum(arrays.temperature_b, smallest)[:, None]
+    logits_bv = jax.lax.cond(
+        jnp.any((arrays.top_k_b > 0) | (arrays.top_p_b < 1)),
+        lambda: jnp.where(logits_bv < _cutoff(logits_bv, arrays), -jnp.inf, logits_bv),
+        lambda: logits_bv,
+    )
+    return jnp.where(logits_bv < jnp.log(arrays.min_p_b)[:, None], -jnp.inf, logits_bv)
+
+
+def _cutoff(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b 1"]:
+    """Returns the smallest logit that top-k, and top-p among what top-k leaves, let through.
+
+    Tokens as likely as the last one stay: which of them came first would be arbitrary.
+    """
+    descending_bv = -jnp.sort(-logits_bv, axis=-1)
+    size = logits_bv.shape[-1]
+    top_k_b = jnp.where(arrays.top_k_b > 0, jnp.minimum(arrays.top_k_b, size), size)
+    kth_b1 = jnp.take_along_axis(descending_bv, top_k_b[:, None] - 1, axis=-1)
+    kept_bv = jnp.where(descending_bv < kth_b1, -jnp.inf, descending_bv)
+    probability_bv = jax.nn.softmax(kept_bv, axis=-1)
+    before_bv = jnp.cumsum(probability_bv, axis=-1) - probability_bv
+    # At least the first; all possible ones where top_p is 1, whatever rounding makes of the sum.
+    inside_bv = (before_bv < arrays.top_p_b[:, None]) | (arrays.top_p_b >= 1)[:, None]
+    inside_bv &= kept_bv > -jnp.inf
+    last_b1 = jnp.sum(inside_bv, axis=-1, keepdims=True, dtype=jnp.int32) - 1
+    return jnp.take_along_axis(kept_bv, last_b1, axis=-1)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from moe_jax.config import Config
 from moe_jax.data.batch import Batch, batch_shape
 from moe_jax.inference.generate import Generator
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling import SamplingOptions, stack
 from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.train.batch_sharding import BATCH_SPEC
@@ -50,9 +50,10 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
     split = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
     tokens = jax.ShapeDtypeStruct((1, rows, length), jnp.int32, sharding=split)
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    greedy = SamplingOptions(temperature=0)
-    return generator.next_token, (params, buffers, tokens, scalar, key, greedy)
+    seen = jax.ShapeDtypeStruct((rows, steps.config.model.vocab_size), jnp.bool_)
+    index = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    greedy = jax.eval_shape(lambda: stack([SamplingOptions(temperature=0)] * rows))
+    return generator.next_token, (params, buffers, tokens, scalar, greedy, seen, index)
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:

@@ -1,20 +1,33 @@
-"""Sampling against NumPy: greedy, temperature, top-k, top-p, and what is refused."""
+"""Sampling against NumPy and Hugging Face: every option, rows on their own, and what is refused."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.inference.sampling import SamplingOptions, sample
+from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, process, sample, stack
 
 DRAWS = 4096
 LOGITS = np.array([1.0, 3.0, 2.0, -1.0, 2.5, 0.0, -4.0, 1.5], np.float32)
 
+sample = jax.jit(sample)
+process = jax.jit(process)
 
-def draw(logits, **options):
-    """Returns DRAWS independent tokens."""
-    rows = jnp.tile(jnp.asarray(logits), (DRAWS, 1))
-    return np.asarray(sample(rows, jax.random.key(0), SamplingOptions(**options)))
+
+def pick(logits, options, *, seen=None, index=0):
+    """Returns what `sample` picks for rows [b, v] with one option each."""
+    logits = jnp.asarray(logits, jnp.float32)
+    seen = jnp.zeros(logits.shape, bool) if seen is None else jnp.asarray(seen)
+    index_b = jnp.full(len(options), index, jnp.int32)
+    return sample(logits, stack(options), seen, index_b)
+
+
+def draw(logits, *, seen=None, **options):
+    """Returns a token for each of DRAWS seeds."""
+    rows = np.tile(logits, (DRAWS, 1))
+    seen = None if seen is None else np.tile(seen, (DRAWS, 1))
+    seeds = [SamplingOptions(**options, seed=seed) for seed in range(DRAWS)]
+    return np.asarray(pick(rows, seeds, seen=seen).ids_b)
 
 
 def softmax(logits):
@@ -49,9 +62,14 @@ def restricted(logits, kept, temperature=1.0):
 
 
 def test_temperature_zero_takes_the_likeliest_and_the_first_of_equals():
-    rows = jnp.array([[0.0, 2.0, 1.0], [5.0, 1.0, 5.0], [-3.0, -2.0, -1.0]])
-    options = SamplingOptions(temperature=0, top_k=1, top_p=0.1)
-    assert sample(rows, jax.random.key(0), options).tolist() == [1, 0, 2]
+    rows = [[0.0, 2.0, 1.0], [5.0, 1.0, 5.0], [-3.0, -2.0, -1.0]]
+    options = [SamplingOptions(temperature=0, top_k=1, top_p=0.1, seed=n) for n in range(3)]
+    assert pick(rows, options).ids_b.tolist() == [1, 0, 2]
+
+
+def test_the_smallest_temperatures_are_greedy_too():
+    for temperature in (1e-300, 1e-40, 1e-20):
+        assert set(draw(LOGITS, temperature=temperature).tolist()) == {1}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -80,24 +98,170 @@ def test_top_p_judges_what_temperature_and_top_k_left(top_k, nucleus):
     assert_drawn_from(tokens, restricted(LOGITS, nucleus, temperature=2.0))
 
 
+@pytest.mark.parametrize(("min_p", "kept"), [(0.3, [1, 2, 4]), (0.9, [1]), (1.0, [1])])
+def test_min_p_leaves_tokens_nearly_as_likely_as_the_likeliest(min_p, kept):
+    tokens = draw(LOGITS, temperature=1.0, min_p=min_p)
+    assert_drawn_from(tokens, restricted(LOGITS, kept))
+
+
+def test_repetition_penalty_makes_what_was_seen_less_likely_and_nothing_else():
+    seen = np.isin(np.arange(8), [1, 3])
+    penalised = LOGITS.copy()
+    penalised[1], penalised[3] = 3.0 / 1.5, -1.0 * 1.5
+    tokens = draw(LOGITS, seen=seen, temperature=1.0, repetition_penalty=1.5)
+    assert_drawn_from(tokens, softmax(penalised))
+
+
+def test_repetition_penalty_moves_greedy_rows_too():
+    options = [SamplingOptions(temperature=0, repetition_penalty=p) for p in (1.0, 1.1, 1.3, 0.5)]
+    seen = np.tile(np.isin(np.arange(8), [1]), (4, 1))
+    assert pick(np.tile(LOGITS, (4, 1)), options, seen=seen).ids_b.tolist() == [1, 1, 4, 1]
+
+
 def test_excluded_tokens_stay_excluded():
     logits = np.where(np.arange(8) < 3, LOGITS, -np.inf).astype(np.float32)
-    for options in ({"top_k": 5}, {"top_p": 0.999}, {}):
-        assert draw(logits, temperature=1.0, **options).max() < 3
+    seen = np.ones(8, bool)
+    for options in ({"top_k": 5}, {"top_p": 0.999}, {"min_p": 1e-9}, {"repetition_penalty": 2.0}):
+        assert draw(logits, seen=seen, temperature=1.0, **options).max() < 3
 
 
-def test_rows_draw_independently_and_a_key_decides_all():
-    rows = jnp.zeros((64, 1000))
-    options = SamplingOptions(temperature=1.0)
-    first = sample(rows, jax.random.key(1), options)
-    assert len(set(first.tolist())) > 40
-    np.testing.assert_array_equal(first, sample(rows, jax.random.key(1), options))
-    assert (first != sample(rows, jax.random.key(2), options)).any()
+def test_equally_likely_tokens_stand_or_fall_together():
+    assert set(draw(np.zeros(4, np.float32), temperature=1.0, top_k=2)) == {0, 1, 2, 3}
+    assert set(draw(np.zeros(4, np.float32), temperature=1.0, top_p=0.3)) == {0, 1, 2, 3}
+
+
+MIXED = [
+    SamplingOptions(temperature=1.0, seed=1),
+    SamplingOptions(temperature=0),
+    SamplingOptions(temperature=0.7, top_k=5, seed=2),
+    SamplingOptions(temperature=1.3, top_p=0.8, repetition_penalty=1.2, seed=2**40 + 5),
+    SamplingOptions(temperature=2.0, min_p=0.1, seed=2**64 - 1),
+]
+
+
+def test_a_row_is_drawn_as_if_alone_wherever_it_is():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 50)).astype(np.float32) * 2
+    seen = rng.random((5, 50)) < 0.3
+    for index in range(20):
+        together = pick(logits, MIXED, seen=seen, index=index)
+        order = rng.permutation(5)
+        moved = pick(logits[order], [MIXED[i] for i in order], seen=seen[order], index=index)
+        assert together.ids_b[order].tolist() == moved.ids_b.tolist()
+        for row in range(5):
+            alone = pick(logits[[row]], [MIXED[row]], seen=seen[[row]], index=index)
+            assert alone.ids_b[0] == together.ids_b[row]
+            np.testing.assert_allclose(alone.logprobs_b[0], together.logprobs_b[row], rtol=1e-6)
+
+
+def test_seed_and_index_decide_the_draw():
+    rows = np.zeros((64, 1000), np.float32)
+    same = [SamplingOptions(temperature=1.0, seed=7)] * 64
+    assert len(set(pick(rows, same).ids_b.tolist())) == 1
+    # Both halves of a seed count.
+    seeds = [SamplingOptions(temperature=1.0, seed=n << 20) for n in range(64)]
+    assert len(set(pick(rows, seeds).ids_b.tolist())) > 40
+    by_index = sample(rows, stack(same), np.zeros(rows.shape, bool), np.arange(64, dtype=np.int32))
+    assert len(set(by_index.ids_b.tolist())) > 40
+
+
+def test_tokens_of_one_text_are_independent_draws():
+    """One seed, DRAWS places: as good a sample as DRAWS seeds, pairs of neighbours included."""
+    logits = np.array([0.0, 1.0, 0.5], np.float32)
+    options = stack([SamplingOptions(temperature=1.0, seed=3)] * DRAWS)
+    rows, index = np.tile(logits, (DRAWS, 1)), np.arange(DRAWS, dtype=np.int32)
+    tokens = np.asarray(sample(rows, options, np.zeros(rows.shape, bool), index).ids_b)
+    assert_drawn_from(tokens, softmax(logits))
+    pairs = tokens * 3 + np.roll(tokens, 1)
+    assert_drawn_from(pairs, np.outer(softmax(logits), softmax(logits)).ravel())
+
+
+def test_logprobs_are_of_the_untouched_distribution():
+    logits = np.tile(LOGITS, (5, 1))
+    picked = pick(logits, MIXED, seen=np.ones((5, 8), bool))
+    want = np.log(softmax(LOGITS.astype(np.float64)))[np.asarray(picked.ids_b)]
+    np.testing.assert_allclose(picked.logprobs_b, want, rtol=1e-5)
+
+
+def test_other_options_compile_nothing_new(caplog):
+    pick(np.tile(LOGITS, (5, 1)), MIXED)
+    others = [SamplingOptions(temperature=t, top_k=2, min_p=0.2) for t in (0, 1, 2, 3, 4)]
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        pick(np.tile(LOGITS, (5, 1)), others, index=4)
+    assert "sample" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.7},
+        {"top_k": 7},
+        {"top_k": 1},
+        {"top_p": 0.9},
+        {"top_p": 0.2},
+        {"min_p": 0.05},
+        {"repetition_penalty": 1.4},
+        {"repetition_penalty": 0.6, "top_k": 9},
+        {"temperature": 1.6, "top_k": 40, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.2},
+        {"temperature": 0.3, "top_p": 0.95, "min_p": 0.3},
+    ],
+    ids=str,
+)
+def test_processed_logits_are_those_of_transformers(options):
+    torch = pytest.importorskip("torch")
+    process_module = pytest.importorskip("transformers.generation.logits_process")
+    rng = np.random.default_rng(5)
+    rows, text = 6, 12
+    logits = (rng.normal(size=(rows, 100)) * 4).astype(np.float32)
+    ids = rng.integers(0, 100, (rows, text))
+
+    scores, input_ids = torch.tensor(logits), torch.tensor(ids)
+    for name, value in _in_their_order(options):
+        scores = getattr(process_module, name)(value)(input_ids, scores)
+    seen = np.zeros(logits.shape, bool)
+    np.put_along_axis(seen, ids, True, axis=1)
+    got = process(logits, stack([SamplingOptions(**{"temperature": 1.0} | options)] * rows), seen)
+
+    want = scores.numpy()
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
+    np.testing.assert_allclose(jax.nn.softmax(got), torch.softmax(scores, -1), atol=1e-6)
+
+
+def _in_their_order(options):
+    """The order of transformers' GenerationMixin._get_logits_processor."""
+    processors = {
+        "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+        "temperature": "TemperatureLogitsWarper",
+        "top_k": "TopKLogitsWarper",
+        "top_p": "TopPLogitsWarper",
+        "min_p": "MinPLogitsWarper",
+    }
+    return [(name, options[key]) for key, name in processors.items() if key in options]
+
+
+def test_no_rows_stack_too():
+    empty = stack([])
+    assert isinstance(empty, SamplingArrays)
+    assert [leaf.shape for leaf in jax.tree.leaves(empty)] == [(0,)] * 5 + [(0, 2)]
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("temperature", -0.1), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)],
+    [
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("top_k", -1),
+        ("top_k", 2**31),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", float("inf")),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
 )
 def test_value_out_of_range_is_refused_by_name(option, value):
     with pytest.raises(ValueError, match=rf"{option} \({value}\) must be"):

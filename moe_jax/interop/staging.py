@@ -1,0 +1,59 @@
+"""Output directories that appear whole or not at all.
+
+Everything is written to a directory beside the wanted one, which takes its name by one rename. What
+is written is others' business.
+"""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Gives an empty directory that becomes `out` at the end; after an error it is removed.
+
+    A process that is killed leaves `.NAME.partial-*` beside `out`, never a part of `out`. It may
+    be somebody's running conversion as well, so the next one names it and leaves it there.
+
+    Raises:
+        ValueError: `out` is there already, or its parent is not a directory.
+    """
+    out = out.absolute()
+    refuse_existing(out)
+    if out.parent.exists() and not out.parent.is_dir():
+        raise ValueError(f"{out}: {out.parent} is a file: give another directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
+        logger.warning("%s: an unfinished output; delete it if nothing is writing it", leftover)
+    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir()
+    try:
+        yield partial
+        refuse_existing(out)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    flush(out.parent)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises ValueError if something is at `out`."""
+    if os.path.lexists(out):
+        raise ValueError(f"{out} exists and is never overwritten: move it away, or give another")
+
+
+def flush(path: Path) -> None:
+    """Makes a file's content, or a directory's names, survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
