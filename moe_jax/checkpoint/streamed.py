@@ -1,4 +1,4 @@
-"""One checkpoint written slab by slab, and slabs of stored arrays read: no array is ever whole.
+"""One checkpoint written chunk by chunk, and slabs of stored arrays read: no array is ever whole.
 
 For converting models that are larger than memory; no devices, one process. The arrays and notes lie
 on the disk as orbax's `PyTreeCheckpointHandler` lays them out (zarr arrays in one OCDBT database,
@@ -7,9 +7,10 @@ on the disk as orbax's `PyTreeCheckpointHandler` lays them out (zarr arrays in o
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _DATABASE = {
 }
 _COMPRESSOR = {"id": "zstd", "level": 1}
 
+Cell = tuple[slice, ...]
+
 
 @dataclass(frozen=True)
 class ArrayPlan:
@@ -46,7 +49,7 @@ class ArrayPlan:
 
     Attributes:
         shape, dtype: of the whole array.
-        lead: leading dimensions that an index of a slab counts through.
+        lead: leading dimensions whose index names a slab: one layer, or one expert of a layer.
     """
 
     shape: tuple[int, ...]
@@ -54,19 +57,25 @@ class ArrayPlan:
     lead: int
 
     @property
-    def slab(self) -> tuple[int, ...]:
-        """Shape of a slab."""
-        return self.shape[self.lead :]
-
-    @property
     def chunk(self) -> tuple[int, ...]:
         """Shape of the pieces on the disk: a slab, cut along its first dimensions to `CHUNK`."""
-        cut = list(self.slab)
+        cut = list(self.shape[self.lead :])
         size = math.prod(cut) * jnp.dtype(self.dtype).itemsize
         for dim, length in enumerate(cut):
             cut[dim] = max(1, math.ceil(length / max(1, math.ceil(size / CHUNK))))
             size = size // max(1, length) * cut[dim]
         return (*(1 for _ in range(self.lead)), *cut)
+
+    def cells(self, index: tuple[int, ...]) -> Iterator[Cell]:
+        """Yields the slices of the array that one chunk each holds of the slab at `index`."""
+        lead = [slice(i, i + 1) for i in index]
+        pairs = zip(self.shape[self.lead :], self.chunk[self.lead :], strict=True)
+        cuts = [
+            [slice(start, min(start + part, length)) for start in range(0, length, part)]
+            for length, part in pairs
+        ]
+        for inside in product(*cuts):
+            yield (*lead, *inside)
 
 
 class StreamedWriter:
@@ -102,24 +111,29 @@ class StreamedWriter:
         self._batch, self._batched = ts.Transaction(), 0
         self._committing: ts.Future | None = None
 
-    def write(self, name: str, index: tuple[int, ...], slab: np.ndarray) -> None:
-        """Writes one slab; it may still be being written on return, so it must not change.
+    def write(self, name: str, cell: Cell, values: np.ndarray) -> None:
+        """Writes one chunk.
+
+        Args:
+            name: path of the array.
+            cell: one of its plan's `cells`.
+            values: of the shape of the cell; must not change later, they may be written then.
 
         Raises:
-            CheckpointError: the slab was written before, or does not fit its array.
+            CheckpointError: the cell was written before, or the values do not fit it.
         """
-        plan = self._arrays[name]
-        fits = slab.shape == plan.slab and slab.dtype == jnp.dtype(plan.dtype)
-        if len(index) != plan.lead or not fits or index in self._written[name]:
+        plan, start = self._arrays[name], tuple(part.start for part in cell)
+        shape = tuple(part.stop - part.start for part in cell)
+        fits = values.shape == shape and values.dtype == jnp.dtype(plan.dtype)
+        if not fits or start in self._written[name]:
             raise CheckpointError(
-                f"{self._root}: slab {list(index)} of {name} should be written once, as "
-                f"{plan.dtype}{list(plan.slab)}; got {slab.dtype}{list(slab.shape)}"
+                f"{self._root}: {name} from {list(start)} should be written once, as "
+                f"{plan.dtype}{list(shape)}; got {values.dtype}{list(values.shape)}"
             )
-        self._written[name].add(index)
-        store = self._stores[name].with_transaction(self._batch)
-        part = store[index] if index else store
-        part.write(slab, can_reference_source_data_indefinitely=True).copy.result()
-        self._batched += slab.nbytes
+        self._written[name].add(start)
+        part = self._stores[name].with_transaction(self._batch)[cell]
+        part.write(values, can_reference_source_data_indefinitely=True).copy.result()
+        self._batched += values.nbytes
         if self._batched >= BATCH:
             self._commit()
 
@@ -150,10 +164,11 @@ class StreamedWriter:
         self._commit()
         self._wait()
         for name, plan in self._arrays.items():
-            wanted = math.prod(plan.shape[: plan.lead])
+            lengths = zip(plan.shape, plan.chunk, strict=True)
+            wanted = math.prod(math.ceil(length / part) for length, part in lengths)
             if len(self._written[name]) != wanted:
                 raise CheckpointError(
-                    f"{self._root}: {len(self._written[name])} of {wanted} slabs of {name} were "
+                    f"{self._root}: {len(self._written[name])} of {wanted} chunks of {name} were "
                     "written"
                 )
         _write_notes(self._folder, self._arrays)

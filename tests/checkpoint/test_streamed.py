@@ -29,8 +29,9 @@ def write(root, leave_out=()):
     with StreamedWriter(root, 7, INFO, PLANS) as writer:
         for name, value in VALUES.items():
             for index in np.ndindex(*value.shape[: LEADS[name]]):
-                if (name, index) not in leave_out:
-                    writer.write(name, index, value[index])
+                for cell in PLANS[name].cells(index):
+                    if (name, index) not in leave_out:
+                        writer.write(name, cell, value[cell])
 
 
 def wanted(mesh, specs):
@@ -101,26 +102,27 @@ def test_chunks_that_do_not_divide_a_slab_come_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("left_out", [("params/stacks.0.w_up_edf", (2, 3)), ("params/zero", ())])
 def test_a_forgotten_slab_makes_no_checkpoint(tmp_path, left_out):
-    with pytest.raises(CheckpointError, match=f"slabs of {left_out[0]} were written"):
+    with pytest.raises(CheckpointError, match=f"chunks of {left_out[0]} were written"):
         write(tmp_path, [left_out])
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == []
 
 
 @pytest.mark.parametrize(
-    ("index", "slab"),
+    ("start", "values"),
     [
-        ((0,), VALUES["params/norm.scale"][0]),
-        ((1,), np.zeros(9, jnp.bfloat16)),
-        ((1,), np.zeros(8, np.float32)),
-        ((), VALUES["params/norm.scale"]),
+        (0, VALUES["params/norm.scale"][:1]),
+        (1, np.zeros((1, 9), jnp.bfloat16)),
+        (1, np.zeros((1, 8), np.float32)),
+        (1, np.zeros(8, jnp.bfloat16)),
     ],
 )
-def test_slabs_twice_or_of_another_shape_or_dtype_are_refused(tmp_path, index, slab):
+def test_chunks_twice_or_of_another_shape_or_dtype_are_refused(tmp_path, start, values):
     writer = StreamedWriter(tmp_path, 0, {}, PLANS)
-    writer.write("params/norm.scale", (0,), VALUES["params/norm.scale"][0])
-    with pytest.raises(CheckpointError, match=r"slab .* of params/norm\.scale should be written"):
-        writer.write("params/norm.scale", index, slab)
+    cells = [cell for row in range(2) for cell in PLANS["params/norm.scale"].cells((row,))]
+    writer.write("params/norm.scale", cells[0], VALUES["params/norm.scale"][:1])
+    with pytest.raises(CheckpointError, match=r"params/norm\.scale from .* should be written once"):
+        writer.write("params/norm.scale", cells[start], values)
 
 
 @pytest.mark.parametrize("chunk", [150, arrays.CHUNK])
