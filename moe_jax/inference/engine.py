@@ -1,0 +1,186 @@
+"""The engine: a model that continues several texts at a time, each in a slot of its cache.
+
+Slots are split over the devices like a batch. A prompt is read by the device that has its slot;
+prompts that start together are read together. Who gets a slot when, and when a text ends, is
+decided in `batcher.py`; how prompts are read together in `waves.py`; what runs on the devices in
+`programs.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import jax
+import numpy as np
+
+from moe_jax.config import Config
+from moe_jax.inference.programs import Programs, PromptBatch
+from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, stack
+from moe_jax.inference.tokens import Prompt, Token
+from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
+from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.model.skeleton import Arrays
+from moe_jax.train.session import Session
+
+
+class CachedEngine:
+    """Implements `tokens.Engine` with a cache on a mesh.
+
+    Args:
+        session: the model and its mesh; the config's exchange must not drop tokens.
+        params, buffers: the model's values.
+        slots: texts at a time.
+        context: tokens of a text, prompt included.
+
+    Raises:
+        ValueError: for a pipeline, an exchange that drops tokens, slots that the devices cannot
+            share equally, or a context that the model is not made for.
+    """
+
+    def __init__(
+        self, session: Session, params: Arrays, buffers: Arrays, *, slots: int, context: int
+    ):
+        _check(session.config, session.steps.parallel.batch_shards, slots, context)
+        self.slots, self.context = slots, context
+        self._config = session.config
+        self._model = (params, buffers)
+        self._programs = Programs(session, slots=slots, context=context)
+        self._memory = self._programs.empty_memory()
+        self._slots = Slots(
+            shards=self._programs.shards,
+            per_shard=slots // self._programs.shards,
+            context=context,
+            unit=session.config.mesh.tensor,
+            streams=session.config.exchange.streams,
+        )
+        #: Per slot: last token, its position, tokens generated, whether in use.
+        self._newest = np.zeros((slots, 4), np.int32)
+        self._options = [IDLE] * slots
+        self._sampling: SamplingArrays | None = None
+
+    @property
+    def idle(self) -> int:
+        """Returns how many slots are free."""
+        return self.slots - int(self._newest[:, 3].sum())
+
+    def start(self, prompts: Sequence[Prompt]) -> list[Token]:
+        """Puts prompts into free slots and returns the first token of each, in their order.
+
+        Raises:
+            ValueError: for more prompts than free slots, an empty prompt, one that leaves no room
+                for a token in the context, or ids outside the vocabulary.
+        """
+        self._check_prompts(prompts)
+        found: dict[int, Token] = {}
+        placed = place(prompts, self._newest[:, 3] > 0, self._slots)
+        for wave in waves(placed, self._slots):
+            found |= self._read(wave)
+        return [found[order] for order in range(len(prompts))]
+
+    def step(self) -> list[Token]:
+        """Returns the next token of every slot in use.
+
+        Raises:
+            ValueError: no slot is in use, or one has filled its context.
+        """
+        used = np.flatnonzero(self._newest[:, 3])
+        if used.size == 0:
+            raise ValueError("no text is under way: start one before the next step")
+        full = used[self._newest[used, 1] >= self.context - 1]
+        if full.size:
+            raise ValueError(
+                f"slots {full.tolist()} have filled their context of {self.context} tokens: "
+                "release them"
+            )
+        if self._sampling is None:
+            self._sampling = self._on_mesh(self._options)
+        newest = self._programs.put(self._newest, BATCH_AXES)
+        sampled, self._memory = self._programs.decode(
+            *self._model, newest, self._sampling, self._memory
+        )
+        ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
+        self._newest[used, 0] = ids[used]
+        self._newest[used, 1:3] += 1
+        return [Token(int(i), int(ids[i]), float(logprobs[i])) for i in used]
+
+    def release(self, slots: Iterable[int]) -> None:
+        """Frees slots; what they held is forgotten.
+
+        Raises:
+            ValueError: for a slot that is not in use.
+        """
+        for slot in slots:
+            if not (0 <= slot < self.slots and self._newest[slot, 3]):
+                raise ValueError(f"slot {slot} is not in use: release each started slot once")
+            self._newest[slot] = 0
+            self._options[slot] = IDLE
+        self._sampling = None
+
+    def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        if len(prompts) > self.idle:
+            raise ValueError(
+                f"{len(prompts)} prompts for {self.idle} free slots of {self.slots}: release "
+                "slots first"
+            )
+        vocabulary = self._config.model.vocab_size
+        for prompt in prompts:
+            tokens = prompt.tokens
+            if tokens.size == 0:
+                raise ValueError("the prompt is empty: give at least one token")
+            if tokens.size >= self.context:
+                raise ValueError(
+                    f"a prompt of {tokens.size} tokens leaves no room for another in a context of "
+                    f"{self.context}: shorten it, or raise the context"
+                )
+            if tokens.min() < 0 or tokens.max() >= vocabulary:
+                raise ValueError(
+                    f"token ids must be from 0 to {vocabulary - 1}, the prompt has "
+                    f"{int(tokens.min())} to {int(tokens.max())}: is this the model's tokenizer?"
+                )
+
+    def _read(self, wave: Wave) -> dict[int, Token]:
+        """Prefills one wave; returns the first token of each prompt by its order."""
+        packed, put = pack(wave, self._slots), self._programs.put
+        arrays = (packed.tokens, packed.lengths, packed.rows)
+        batch = PromptBatch(*(put(array, None, BATCH_AXES) for array in arrays))
+        sampling = self._on_mesh(packed.sampling)
+        sampled, self._memory = self._programs.prefill(*self._model, batch, sampling, self._memory)
+        ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
+        first = {}
+        for row, one in packed.places:
+            token = Token(one.slot, int(ids[row]), float(logprobs[row]))
+            self._newest[one.slot] = (token.id, one.size, 1, 1)
+            self._options[one.slot] = one.prompt.sampling
+            first[one.order] = token
+        self._sampling = None
+        return first
+
+    def _on_mesh(self, options: Sequence[SamplingOptions]) -> SamplingArrays:
+        return jax.tree.map(self._programs.put, stack(options))
+
+
+def _check(config: Config, shards: int, slots: int, context: int) -> None:
+    rope = config.model.attention.rope
+    if config.mesh.pipe > 1:
+        raise ValueError(
+            f"mesh.pipe ({config.mesh.pipe}) must be 1 to generate: a token at a time leaves all "
+            "stages but one idle. Set mesh.pipe=1 and mesh.data to a multiple; a checkpoint "
+            "restores onto any mesh"
+        )
+    if config.exchange.overflow != "rounds":
+        raise ValueError(
+            "exchange.overflow='drop' makes a continuation depend on the rest of the batch: "
+            "generate with exchange.overflow='rounds'"
+        )
+    if slots < 1 or slots % shards:
+        more = -(-max(slots, 1) // shards) * shards
+        raise ValueError(
+            f"slots ({slots}) must be a multiple of the {shards} devices that share them: "
+            f"take {more}"
+        )
+    if context < 2:
+        raise ValueError(f"context ({context}) must hold a prompt and a token: 2 or more")
+    if rope.scaling == "longrope" and context > rope.original_context and rope.factors == "short":
+        raise ValueError(
+            f"a context of {context} is beyond model.attention.rope.original_context "
+            f"({rope.original_context}), for which its short factors are made: set "
+            "model.attention.rope.factors=long"
+        )

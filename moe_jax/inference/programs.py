@@ -1,0 +1,183 @@
+"""The two compiled functions of generation: prefill and decode, each with the choice of a token.
+
+They own no state: cache and tokens seen so far go in and come out, donated. Which sequence has
+which slot, and how prompts are grouped, is decided in `engine.py`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int
+
+from moe_jax.inference.sampling import Sampled, SamplingArrays, sample
+from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.mesh.build import host_table
+from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.model.cache import Cache, abstract_cache, empty_cache
+from moe_jax.model.decoding import decode, prefill
+from moe_jax.model.parallel import Parallel, resolve_parallel
+from moe_jax.model.skeleton import Arrays
+from moe_jax.sharding.rules import BATCH
+from moe_jax.sharding.spmd import on_device_shards
+from moe_jax.train.session import Session
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Memory:
+    """What a model remembers of the sequence in each slot."""
+
+    cache: Cache
+    #: Which tokens the sequence holds, bool [slots, vocabulary].
+    seen: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts that are read together; [streams, batch] but for tokens [streams, batch, seq]."""
+
+    tokens: Array
+    lengths: Array
+    #: Row of each prompt in its device's slots; beyond them: nothing to read.
+    rows: Array
+
+
+class Programs:
+    """Prefill and decode of one model on one mesh, for a fixed number of slots.
+
+    Args:
+        session: the model and its mesh, without a pipeline.
+        slots: a multiple of the devices that the batch is split over.
+        context: tokens of a sequence.
+    """
+
+    def __init__(self, session: Session, *, slots: int, context: int):
+        self._session = session
+        mesh = session.mesh
+        self._cache = abstract_cache(session.config, mesh, slots=slots, context=context)
+        self._seen = (slots, session.config.model.vocab_size)
+        self._memory = Memory(
+            jax.tree.map(lambda leaf: leaf.sharding, self._cache), NamedSharding(mesh, BATCH)
+        )
+        decoding = self._parallel(_whole(session), slots // self.shards)
+        self.decode = self._jit(partial(self._decode, decoding))
+        self._prefills: dict[tuple[int, ...], Any] = {}
+
+    @property
+    def shards(self) -> int:
+        """Over how many devices slots are split."""
+        return self._session.steps.parallel.batch_shards
+
+    def empty_memory(self) -> Memory:
+        """Returns the memory of empty slots, created in place."""
+        seen = jnp.zeros(self._seen, jnp.bool_, device=self._memory.seen)
+        return Memory(empty_cache(self._cache), seen)
+
+    def prefill(
+        self,
+        params: Arrays,
+        buffers: Arrays,
+        batch: PromptBatch,
+        sampling: SamplingArrays,
+        memory: Memory,
+    ) -> tuple[Sampled, Memory]:
+        """Reads prompts into their slots; returns the first token of each, in the batch's order.
+
+        Compiles for each shape of the batch.
+        """
+        shape = batch.tokens.shape
+        if shape not in self._prefills:
+            _, rows, length = shape
+            parallel = self._parallel(self._session, rows * length // self.shards)
+            self._prefills[shape] = self._jit(partial(self._prefill, parallel))
+        return self._prefills[shape](params, buffers, batch, sampling, memory)
+
+    def put(self, array: np.ndarray, *spec: Any) -> jax.Array:
+        """Returns a host array, the same in all processes, on the mesh."""
+        sharding = NamedSharding(self._session.mesh, PartitionSpec(*spec))
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    def _parallel(self, session: Session, batch_tokens: int) -> Parallel:
+        """The transport that `auto` means depends on how many tokens a device has at a time."""
+        hosts = host_table(session.mesh, session.topology)
+        return resolve_parallel(
+            session.config,
+            session.mesh,
+            platform=session.platform,
+            hosts=tuple(int(host) for host in hosts),
+            batch_tokens=batch_tokens,
+        )
+
+    def _jit(self, function: Any) -> Any:
+        replicated = NamedSharding(self._session.mesh, PartitionSpec())
+        return jax.jit(
+            function,
+            donate_argnames="memory",
+            out_shardings=(replicated, self._memory),
+            compiler_options=compiler_options(self._session.platform),
+        )
+
+    def _prefill(
+        self,
+        parallel: Parallel,
+        params: Arrays,
+        buffers: Arrays,
+        batch: PromptBatch,
+        sampling: SamplingArrays,
+        memory: Memory,
+    ) -> tuple[Sampled, Memory]:
+        model = self._session.steps.skeleton.merge(params, buffers)
+        read = (batch.tokens, batch.lengths, batch.rows)
+        logits_bv, cache = prefill(model, *read, memory.cache, parallel)
+        in_prompts, seen = on_device_shards(
+            _mark_prompts,
+            self._session.mesh,
+            in_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
+            out_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
+        )(batch, memory.seen)
+        first = jnp.zeros(logits_bv.shape[:1], jnp.int32)
+        in_prompts = in_prompts.reshape(logits_bv.shape)
+        return sample(logits_bv, sampling, in_prompts, first), Memory(cache, seen)
+
+    def _decode(
+        self,
+        parallel: Parallel,
+        params: Arrays,
+        buffers: Arrays,
+        newest: Int[Array, "b 4"],
+        sampling: SamplingArrays,
+        memory: Memory,
+    ) -> tuple[Sampled, Memory]:
+        """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
+        tokens, positions, index, used = newest.T
+        model = self._session.steps.skeleton.merge(params, buffers)
+        logits_bv, cache = decode(model, tokens, positions, used > 0, memory.cache, parallel)
+        seen = memory.seen | jax.nn.one_hot(tokens, self._seen[1], dtype=jnp.bool_)
+        return sample(logits_bv, sampling, seen, index), Memory(cache, seen)
+
+
+def _whole(session: Session) -> Session:
+    """One position cannot be split along the sequence."""
+    config = session.config
+    sharding = config.sharding.model_copy(update={"sequence": "whole"})
+    return replace(session, config=config.model_copy(update={"sharding": sharding}))
+
+
+def _mark_prompts(
+    batch: PromptBatch, seen: Bool[Array, "slots v"]
+) -> tuple[Bool[Array, "n b v"], Bool[Array, "slots v"]]:
+    """Returns which tokens each prompt holds, and the slots' record with them; on one device."""
+    streams, rows, length = batch.tokens.shape
+    vocabulary = seen.shape[1]
+    valid = jnp.arange(length) < batch.lengths[..., None]
+    tokens = jnp.where(valid, batch.tokens, vocabulary).reshape(-1, length)
+    blank = jnp.zeros((streams * rows, vocabulary), jnp.bool_)
+    held = blank.at[jnp.arange(streams * rows)[:, None], tokens].set(True, mode="drop")
+    seen = seen.at[batch.rows.reshape(-1)].set(held, mode="drop")
+    return held.reshape(streams, rows, vocabulary), seen

@@ -1,0 +1,139 @@
+"""What the engine answers does not depend on slots, neighbours or the mesh; what it refuses."""
+
+import math
+
+import numpy as np
+import pytest
+from engine_cases import CONTEXT, EXPERT_8, GREEDY, engine, freed, greedy, prompt, session
+
+from moe_jax.inference.engine import CachedEngine
+from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.tokens import Prompt
+
+
+def run(machine: CachedEngine, prompts: list[Prompt], count: int) -> list[list[int]]:
+    """Continues prompts together; frees their slots."""
+    first = machine.start(prompts)
+    texts = {token.slot: [token.id] for token in first}
+    for _ in range(count - 1):
+        for token in machine.step():
+            texts[token.slot].append(token.id)
+    machine.release(texts)
+    return [texts[token.slot] for token in first]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        EXPERT_8,
+        pytest.param(("mesh.data=2", "mesh.expert=4"), marks=pytest.mark.slow),
+        pytest.param(
+            ("mesh.expert=4", "mesh.tensor=2", "exchange.streams=2"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=str,
+)
+def test_texts_of_mixed_lengths_are_those_of_full_forward_passes(layout):
+    machine = engine(*layout, slots=16)
+    prompts = [prompt(size) for size in (1, 3, 17, 9, 5, 2, 16, 12, 4, 6, 7)]
+    count = CONTEXT - 17
+    texts = run(machine, prompts, count)
+    assert texts == [greedy(p.tokens, count) for p in prompts]
+    assert machine.idle == 16
+
+
+def test_slots_are_used_again_while_others_go_on():
+    machine = freed(engine(*EXPERT_8))
+    long = machine.start([prompt(4)])[0]
+    text = [long.id]
+    for size in (11, 2, 6):
+        short = machine.start([prompt(size)])[0]
+        got = {long.slot: [], short.slot: [short.id]}
+        for _ in range(3):
+            for token in machine.step():
+                got[token.slot].append(token.id)
+        machine.release([short.slot])
+        text += got[long.slot]
+        assert got[short.slot] == greedy(prompt(size).tokens, 4)
+    assert text == greedy(prompt(4).tokens, 10)
+    assert machine.idle == 7
+
+
+def test_a_sampled_text_depends_on_its_seed_alone():
+    machine = freed(engine(*EXPERT_8))
+    hot = SamplingOptions(temperature=1.5, seed=3)
+    others = [prompt(n, SamplingOptions(temperature=1.0, seed=n)) for n in (2, 8, 5)]
+    alone = run(machine, [prompt(6, hot)], 8)[0]
+    among = run(machine, [*others, prompt(6, hot)], 8)[-1]
+    other_seed = run(machine, [prompt(6, SamplingOptions(temperature=1.5, seed=4))], 8)[0]
+    assert alone == among != other_seed
+
+
+def test_repetition_penalty_knows_prompt_and_generated_tokens():
+    machine = freed(engine(*EXPERT_8))
+    never_again = SamplingOptions(temperature=0, repetition_penalty=1e9)
+    start = prompt(6, never_again)
+    text = run(machine, [start], 12)[0]
+    assert len({*text, *start.tokens.tolist()}) == 12 + len({*start.tokens.tolist()})
+
+
+def test_logprobs_are_of_the_models_own_distribution():
+    machine = freed(engine(*EXPERT_8))
+    hot = SamplingOptions(temperature=2.0, top_k=1)
+    first = machine.start([prompt(3), prompt(3, hot)])
+    assert first[0].id == first[1].id
+    assert first[0].logprob == pytest.approx(first[1].logprob)
+    assert math.exp(first[0].logprob) > 1 / 32
+
+
+def test_more_prompts_than_a_wave_are_read_in_several(monkeypatch):
+    monkeypatch.setattr("moe_jax.inference.waves.TOKENS_AT_A_TIME", 32)
+    machine = engine(*EXPERT_8, slots=24)
+    prompts = [prompt(size, seed=n) for n, size in enumerate([3, 14, 2] * 8)]
+    first = machine.start(prompts)
+    assert [token.id for token in first] == [greedy(p.tokens, 1)[0] for p in prompts]
+    assert machine.idle == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([], "is empty"),
+        ([1] * CONTEXT, f"leaves no room for another in a context of {CONTEXT}"),
+        ([1, 32], "token ids must be from 0 to 31, the prompt has 1 to 32"),
+        ([-1], "token ids must be from 0 to 31"),
+    ],
+)
+def test_bad_prompts_are_refused_and_take_no_slot(tokens, message):
+    machine = freed(engine(*EXPERT_8))
+    with pytest.raises(ValueError, match=message):
+        machine.start([prompt(2), Prompt(np.array(tokens, np.int32), GREEDY)])
+    assert machine.idle == 8
+
+
+def test_misuse_is_refused():
+    machine = freed(engine(*EXPERT_8))
+    with pytest.raises(ValueError, match="9 prompts for 8 free slots"):
+        machine.start([prompt(2)] * 9)
+    with pytest.raises(ValueError, match="no text is under way"):
+        machine.step()
+    with pytest.raises(ValueError, match="slot 3 is not in use"):
+        machine.release([3])
+    (token,) = machine.start([prompt(CONTEXT - 1)])
+    with pytest.raises(ValueError, match="have filled their context of 24 tokens"):
+        machine.step()
+    machine.release([token.slot])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "slots", "message"),
+    [
+        (EXPERT_8, 12, r"slots \(12\) must be a multiple of the 8 devices .* take 16"),
+        (("mesh.expert=4", "mesh.pipe=2", "model.num_layers=4"), 8, r"mesh.pipe \(2\) must be 1"),
+        ((*EXPERT_8, "exchange.overflow=drop"), 8, "depend on the rest of the batch"),
+    ],
+)
+def test_what_cannot_decode_is_refused(overrides, slots, message):
+    made = session(*overrides)
+    with pytest.raises(ValueError, match=message):
+        CachedEngine(made, {}, {}, slots=slots, context=CONTEXT)
