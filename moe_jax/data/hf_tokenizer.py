@@ -70,8 +70,8 @@ class HfTokenizer:
         if self.prompting.chat is None:
             raise ValueError(
                 f"{self._path.parent} has no chat template (chat_template in "
-                "tokenizer_config.json, or chat_template.jinja): give a prompt, or a model that was "
-                "tuned to chat"
+                "tokenizer_config.json, or chat_template.jinja): give a prompt, or a model "
+                "that was tuned to chat"
             )
         # The template writes the special tokens that begin a text.
         return self.encode(self.prompting.chat.render(messages, **variables))

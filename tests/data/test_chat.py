@@ -108,8 +108,8 @@ def test_what_a_template_raises_names_the_template(tmp_path):
     [
         "{{ messages.__class__.__mro__ }}",
         "{{ messages.append(1) }}",
-        "{{ ''.__class__ }}",
-        "{{ raise_exception.__globals__ }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ raise_exception.__globals__.os }}",
         "{% include '/etc/passwd' %}",
         "{{ undefined_thing.field }}",
         "{{ messages[0].content + 1 }}",
