@@ -57,12 +57,12 @@ def config_of(*overrides: str) -> Config:
     )
 
 
-def tensors_of(config: Config, dtype: np.dtype) -> dict[str, np.ndarray]:
+def tensors_of(config: Config, dtype: np.dtype, scale: float) -> dict[str, np.ndarray]:
     """Returns a random value of every tensor; the same for the same config."""
     rng = np.random.default_rng(0)
     shapes = {piece.theirs: piece.layout.theirs_shape for piece in pieces(config, MIXTRAL)}
     return {
-        name: (rng.standard_normal(shape, dtype=np.float32) * 0.1).astype(dtype)
+        name: (rng.standard_normal(shape, dtype=np.float32) * scale).astype(dtype)
         for name, shape in sorted(shapes.items())
     }
 
@@ -73,10 +73,13 @@ def write_model(
     dtype: np.dtype = BF16,
     most: int = 10_000,
     settings: dict[str, object] | None = None,
+    odd: dict[str, np.dtype] | None = None,
+    scale: float = 0.1,
 ) -> dict[str, np.ndarray]:
-    """Writes a directory, in several shards; returns its tensors."""
+    """Writes a directory, in several shards; returns its tensors, `odd` ones of other dtypes."""
     path.mkdir(parents=True)
-    tensors = tensors_of(config or config_of(), dtype)
+    tensors = tensors_of(config or config_of(), dtype, scale)
+    tensors |= {name: tensors[name].astype(other) for name, other in (odd or {}).items()}
     specs = [TensorSpec(name, value.shape, value.dtype) for name, value in tensors.items()]
     with ShardWriter(path, specs, most) as writer:
         for name, value in tensors.items():

@@ -57,10 +57,20 @@ class ArrayPlan:
     lead: int
 
     @property
+    def numpy_dtype(self) -> np.dtype:
+        """The dtype as NumPy knows it, bfloat16 included."""
+        return jnp.dtype(self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
+
+    @property
     def chunk(self) -> tuple[int, ...]:
         """Shape of the pieces on the disk: a slab, cut along its first dimensions to `CHUNK`."""
         cut = list(self.shape[self.lead :])
-        size = math.prod(cut) * jnp.dtype(self.dtype).itemsize
+        size = math.prod(cut) * self.numpy_dtype.itemsize
         for dim, length in enumerate(cut):
             cut[dim] = max(1, math.ceil(length / max(1, math.ceil(size / CHUNK))))
             size = size // max(1, length) * cut[dim]
@@ -124,7 +134,7 @@ class StreamedWriter:
         """
         plan, start = self._arrays[name], tuple(part.start for part in cell)
         shape = tuple(part.stop - part.start for part in cell)
-        fits = values.shape == shape and values.dtype == jnp.dtype(plan.dtype)
+        fits = values.shape == shape and values.dtype == plan.numpy_dtype
         if not fits or start in self._written[name]:
             raise CheckpointError(
                 f"{self._root}: {name} from {list(start)} should be written once, as "

@@ -12,6 +12,7 @@ from moe_jax.interop.directory import CONFIG, TOKENIZER_FILES
 
 #: In a working directory.
 TOKENIZER = "tokenizer"
+TOKENIZER_JSON = "tokenizer.json"
 
 
 def is_hf_directory(path: Path) -> bool:

@@ -5,13 +5,14 @@ How the bytes of one file are read is `shard.py`; what tensors and settings mean
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from moe_jax.interop.inside import file_inside, is_named
 from moe_jax.interop.shard import Slices, TensorEntry, read_header, read_slice
 
 CONFIG = "config.json"
@@ -46,10 +47,7 @@ class HfDirectory:
     Opening reads config.json, the index and the headers of all shards, so that whatever is missing
     or cut short is known before anything is converted; tensors are read slice by slice.
 
-    Every name that the directory's files give must be a plain file name in it. Links are followed
-    if what they point to is in the directory as well, or, for a snapshot of the Hugging Face cache
-    (`models--*/snapshots/REVISION`), in the `blobs` of the same model, where the cache keeps its
-    files. The directory itself may be a link.
+    Every name that the directory's files give must be that of a file in it: see `inside.py`.
 
     Args:
         path: the directory.
@@ -68,7 +66,6 @@ class HfDirectory:
         self.path = Path(path)
         if not self.path.is_dir():
             raise ValueError(f"{path} is not a directory: give one with a {CONFIG}")
-        self._roots = _roots(self.path.resolve())
         self.config = self._json(CONFIG)
         self._places = self._indexed() if self._weights() == INDEX else self._shard(SINGLE)
         self.tensors: Mapping[str, TensorEntry] = {
@@ -99,16 +96,12 @@ class HfDirectory:
 
     def tokenizer_files(self) -> list[Path]:
         """Returns which of `TOKENIZER_FILES` are there, checked to lie in the directory."""
-        return [self._inside(name, "") for name in TOKENIZER_FILES if self._is_there(name)]
-
-    def _is_there(self, name: str) -> bool:
-        path = self.path / name
-        return path.exists() or path.is_symlink()
+        return [self._inside(name, "") for name in TOKENIZER_FILES if is_named(self.path, name)]
 
     def _weights(self) -> str:
         """Returns the file that says where the weights are, as `transformers` chooses it."""
         for name in (SINGLE, INDEX):
-            if self._is_there(name):
+            if is_named(self.path, name):
                 return name
         files = sorted(entry.name for entry in self.path.iterdir())
         pickled = [name for name in files if name.removesuffix(".index.json").endswith(PICKLED)]
@@ -149,31 +142,10 @@ class HfDirectory:
         return value
 
     def _inside(self, name: Any, why: str) -> Path:
-        """Returns the file of that name, once it is certain that it belongs to the directory."""
-        if not isinstance(name, str) or name in (".", "..") or PurePosixPath(name).name != name:
-            raise ValueError(
-                f"{self.path}: {why}{name!r} is not a plain file name: files of a model lie in its "
-                "directory, paths that lead elsewhere are not followed"
-            )
-        if name.endswith(PICKLED):
+        """Returns the file of that name, which belongs to the directory and is not pickled."""
+        if isinstance(name, str) and name.endswith(PICKLED):
             raise _pickle_error(self.path / name, why)
-        real = (self.path / name).resolve()
-        if not any(real.is_relative_to(root) for root in self._roots):
-            raise ValueError(
-                f"{self.path / name}: {why}it is a link to {real}, outside of the directory, which "
-                "is not followed: copy the file here, or give the directory that it is in"
-            )
-        if not real.is_file():
-            raise ValueError(f"{self.path / name}: {why}the file is missing: fetch it again")
-        return self.path / name
-
-
-def _roots(directory: Path) -> Sequence[Path]:
-    """Returns the directories that files may lie in."""
-    blobs = directory.parent.parent / "blobs"
-    if directory.parent.name == "snapshots" and blobs.is_dir():
-        return (directory, blobs)
-    return (directory,)
+        return file_inside(self.path, name, why)
 
 
 def _pickle_error(path: Path, why: str = "") -> ValueError:

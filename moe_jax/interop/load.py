@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from moe_jax.config.schema import Config
 from moe_jax.interop.family import Family
 from moe_jax.interop.match import LazyTensor, TensorSource, check_matches
-from moe_jax.interop.pieces import Piece, pieces
+from moe_jax.interop.pieces import Piece, pieces, skipped
 from moe_jax.model.skeleton import Arrays, Skeleton
 
 Index = tuple[slice, ...]
@@ -40,7 +40,7 @@ def load_weights(
         ValueError: tensors are missing, left over, or of another shape than the config says.
     """
     found = pieces(config, family)
-    check_matches(source, found)
+    check_matches(source, found, skipped(config, family))
     skeleton = Skeleton(config)
     params, buffers = skeleton.abstract(mesh)
     by_name: dict[str, dict[tuple[int, ...], Piece]] = {}

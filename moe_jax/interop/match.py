@@ -16,7 +16,7 @@ from moe_jax.interop.shard import Slices, TensorEntry
 
 #: Tensors that hold nothing: rotary frequencies, which follow from config.json and were saved by
 #: old versions of `transformers`.
-DERIVED = re.compile(r".*\.rotary_emb\.inv_freq")
+DERIVED = r".*\.rotary_emb\.inv_freq"
 #: How many tensors an error names before it only counts the rest.
 NAMED = 5
 
@@ -44,9 +44,11 @@ class LazyTensor:
         return self._source.read(self._name, slices)
 
 
-def check_matches(source: TensorSource, pieces: Sequence[Piece]) -> None:
+def check_matches(
+    source: TensorSource, pieces: Sequence[Piece], skipped: Sequence[str] = ()
+) -> None:
     """Raises ValueError unless the source has all tensors of `pieces`, as they must be, and no
-    others; names tensors and shapes."""
+    others but those that `skipped` patterns match; names tensors and shapes."""
     for piece in pieces:
         entry = source.entry(piece.theirs)
         if entry.shape != piece.layout.theirs_shape:
@@ -60,7 +62,8 @@ def check_matches(source: TensorSource, pieces: Sequence[Piece]) -> None:
                 "float16 or bfloat16: this way of quantising is not supported"
             )
     used = {piece.theirs for piece in pieces}
-    unused = [n for n in source.tensors if n not in used and not DERIVED.fullmatch(n)]
+    known = re.compile("|".join([DERIVED, *skipped]))
+    unused = [name for name in source.tensors if name not in used and not known.fullmatch(name)]
     if unused:
         rest = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
         raise ValueError(

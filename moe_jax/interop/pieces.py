@@ -5,7 +5,7 @@ How a slab lies inside its tensor is the layout's matter; reading and writing fi
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from moe_jax.config.schema import Config, ModelConfig
@@ -42,23 +42,39 @@ def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
     Raises:
         ValueError: the family has no tensor for some of the parameters; names them.
     """
-    rows = {row.ours: row for row in family.tensors}
     variables = Skeleton(config).variables
-    homeless = [name for name in variables if _in_block(name) not in rows]
+    rows = {name: _row(name, family, variables) for name in variables}
+    homeless = [name for name, row in rows.items() if row is None]
     if homeless:
         raise ValueError(
             f"family {family.name!r} has no tensors for {', '.join(homeless)} of this model: "
             "export it as another family, or change what gives it these parameters"
         )
-    found: list[Piece] = []
-    for name, info in variables.items():
-        found += _pieces_of(name, info.shape, rows[_in_block(name)], config.model)
-    return tuple(found)
+    return tuple(
+        piece
+        for name, row in rows.items()
+        for piece in _pieces_of(name, variables[name].shape, row, config.model)
+    )
 
 
-def _in_block(name: str) -> str:
+def skipped(config: Config, family: Family) -> tuple[str, ...]:
+    """Returns patterns of names of tensors that directories have and this model does not."""
+    patterns = [p.replace("{num_layers}", str(config.model.num_layers)) for p in family.skipped]
+    if config.model.tie_embeddings == "tied":
+        # Some files store the table twice; transformers does not read the second.
+        patterns += [re.escape(t.theirs) for t in family.tensors if t.ours == "head.output.w_vd"]
+    return tuple(patterns)
+
+
+def _row(name: str, family: Family, variables: Collection[str]) -> Tensor | None:
     match = _IN_LAYER.fullmatch(name)
-    return match[3] if match else name
+    inside, block = (match[3], name.removesuffix(match[3])) if match else (name, "")
+    rows = [
+        row
+        for row in family.tensors
+        if row.ours == inside and (not row.beside or block + row.beside in variables)
+    ]
+    return max(rows, key=lambda row: bool(row.beside), default=None)
 
 
 def _pieces_of(
@@ -90,8 +106,8 @@ def _axis_sizes(model: ModelConfig) -> dict[str, int]:
     """Returns the sizes of what layouts may name without having it on our side."""
     attention = model.attention
     return {
-        "n": attention.head_dim,
-        "r": attention.latent.rope_head_dim,
-        "u": attention.latent.value_head_dim,
-        "c": attention.latent.kv_rank,
+        "m": attention.head_dim,
+        "p": attention.latent.rope_head_dim,
+        "r": attention.latent.kv_rank,
+        "v": attention.latent.value_head_dim,
     }

@@ -1,8 +1,29 @@
 """The families of models that can be read and written: a table of tensors and settings each."""
 
+from moe_jax.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, DEEPSEEK_V3_HALVES
+from moe_jax.interop.families.gpt_oss import GPT_OSS
+from moe_jax.interop.families.granite import GRANITE_MOE
 from moe_jax.interop.families.llama import LLAMA
-from moe_jax.interop.families.mixtral import MIXTRAL
+from moe_jax.interop.families.mixtral import MIXTRAL, PHIMOE
+from moe_jax.interop.families.olmoe import OLMOE
+from moe_jax.interop.families.qwen import QWEN2_MOE, QWEN3, QWEN3_MOE
 from moe_jax.interop.family import Family
 
-#: By name.
-FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MIXTRAL)}
+#: By name. A model that fits several families is written as the first.
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        LLAMA,
+        QWEN3,
+        MIXTRAL,
+        QWEN3_MOE,
+        QWEN2_MOE,
+        OLMOE,
+        GRANITE_MOE,
+        PHIMOE,
+        DEEPSEEK_V2,
+        DEEPSEEK_V3,
+        DEEPSEEK_V3_HALVES,
+        GPT_OSS,
+    )
+}

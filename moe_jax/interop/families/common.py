@@ -1,6 +1,16 @@
-"""Rows that several families share. Layer tensors of Hugging Face are [out, in], ours [in, out]."""
+"""Rows and entries that several families share.
+
+Weights of Hugging Face are [out, in], ours [in, out].
+"""
+
+from typing import Any
 
 from moe_jax.interop.family import Tensor
+from moe_jax.interop.layer_settings import SparseStep
+from moe_jax.interop.setting import Always, Choice, Only, Same
+
+LAYER = "model.layers.{layer}"
+SELF_ATTENTION = f"{LAYER}.self_attn"
 
 OUTSIDE_LAYERS = (
     Tensor("embedding.w_vd", "model.embed_tokens.weight", "v d -> v d"),
@@ -8,29 +18,109 @@ OUTSIDE_LAYERS = (
     Tensor("head.output.w_vd", "lm_head.weight", "v d -> v d"),
 )
 NORMS = (
-    Tensor("attention_norm.scale", "model.layers.{layer}.input_layernorm.weight", "d -> d"),
-    Tensor("mlp_norm.scale", "model.layers.{layer}.post_attention_layernorm.weight", "d -> d"),
+    Tensor("attention_norm.scale", f"{LAYER}.input_layernorm.weight", "d -> d"),
+    Tensor("mlp_norm.scale", f"{LAYER}.post_attention_layernorm.weight", "d -> d"),
 )
 ATTENTION = (
-    Tensor("attention.w_q_dhm", "model.layers.{layer}.self_attn.q_proj.weight", "(h m) d -> d h m"),
-    Tensor("attention.w_k_dgm", "model.layers.{layer}.self_attn.k_proj.weight", "(g m) d -> d g m"),
-    Tensor("attention.w_v_dgm", "model.layers.{layer}.self_attn.v_proj.weight", "(g m) d -> d g m"),
-    Tensor(
-        "attention.w_out_hmd", "model.layers.{layer}.self_attn.o_proj.weight", "d (h m) -> h m d"
-    ),
+    Tensor("attention.w_q_dhm", f"{SELF_ATTENTION}.q_proj.weight", "(h m) d -> d h m"),
+    Tensor("attention.w_k_dgm", f"{SELF_ATTENTION}.k_proj.weight", "(g m) d -> d g m"),
+    Tensor("attention.w_v_dgm", f"{SELF_ATTENTION}.v_proj.weight", "(g m) d -> d g m"),
+    Tensor("attention.w_out_hmd", f"{SELF_ATTENTION}.o_proj.weight", "d (h m) -> h m d"),
 )
-ATTENTION_QKV_BIASES = (
-    Tensor("attention.b_q_hm", "model.layers.{layer}.self_attn.q_proj.bias", "(h m) -> h m"),
-    Tensor("attention.b_k_gm", "model.layers.{layer}.self_attn.k_proj.bias", "(g m) -> g m"),
-    Tensor("attention.b_v_gm", "model.layers.{layer}.self_attn.v_proj.bias", "(g m) -> g m"),
+QKV_BIASES = (
+    Tensor("attention.b_q_hm", f"{SELF_ATTENTION}.q_proj.bias", "(h m) -> h m"),
+    Tensor("attention.b_k_gm", f"{SELF_ATTENTION}.k_proj.bias", "(g m) -> g m"),
+    Tensor("attention.b_v_gm", f"{SELF_ATTENTION}.v_proj.bias", "(g m) -> g m"),
 )
 ATTENTION_BIASES = (
-    *ATTENTION_QKV_BIASES,
-    Tensor("attention.b_out_d", "model.layers.{layer}.self_attn.o_proj.bias", "d -> d"),
+    *QKV_BIASES,
+    Tensor("attention.b_out_d", f"{SELF_ATTENTION}.o_proj.bias", "d -> d"),
+)
+HEAD_NORMS = (
+    Tensor("attention.q_norm.scale", f"{SELF_ATTENTION}.q_norm.weight", "m -> m"),
+    Tensor("attention.k_norm.scale", f"{SELF_ATTENTION}.k_norm.weight", "m -> m"),
 )
 MLP = (
-    Tensor("mlp.w_up_df", "model.layers.{layer}.mlp.up_proj.weight", "f d -> d f"),
-    Tensor("mlp.w_gate_df", "model.layers.{layer}.mlp.gate_proj.weight", "f d -> d f"),
-    Tensor("mlp.w_down_fd", "model.layers.{layer}.mlp.down_proj.weight", "d f -> f d"),
+    Tensor("mlp.w_up_df", f"{LAYER}.mlp.up_proj.weight", "f d -> d f"),
+    Tensor("mlp.w_gate_df", f"{LAYER}.mlp.gate_proj.weight", "f d -> d f"),
+    Tensor("mlp.w_down_fd", f"{LAYER}.mlp.down_proj.weight", "d f -> f d"),
+)
+#: Qwen, OLMoE and DeepSeek.
+EXPERTS = (
+    Tensor("moe.router.w_de", f"{LAYER}.mlp.gate.weight", "e d -> d e"),
+    Tensor("moe.experts.w_up_edf", f"{LAYER}.mlp.experts.{{expert}}.up_proj.weight", "f d -> d f"),
+    Tensor(
+        "moe.experts.w_gate_edf", f"{LAYER}.mlp.experts.{{expert}}.gate_proj.weight", "f d -> d f"
+    ),
+    Tensor(
+        "moe.experts.w_down_efd", f"{LAYER}.mlp.experts.{{expert}}.down_proj.weight", "d f -> f d"
+    ),
+)
+#: Mixtral and Phi-3.5-MoE: w1 gates, w2 comes last, w3 is gated.
+BLOCK_SPARSE_EXPERTS = (
+    Tensor("moe.router.w_de", f"{LAYER}.block_sparse_moe.gate.weight", "e d -> d e"),
+    Tensor(
+        "moe.experts.w_gate_edf",
+        f"{LAYER}.block_sparse_moe.experts.{{expert}}.w1.weight",
+        "f d -> d f",
+    ),
+    Tensor(
+        "moe.experts.w_down_efd",
+        f"{LAYER}.block_sparse_moe.experts.{{expert}}.w2.weight",
+        "d f -> f d",
+    ),
+    Tensor(
+        "moe.experts.w_up_edf",
+        f"{LAYER}.block_sparse_moe.experts.{{expert}}.w3.weight",
+        "f d -> d f",
+    ),
 )
 BASE = (*OUTSIDE_LAYERS, *NORMS, *ATTENTION)
+
+GATED = (("silu", "swiglu"), ("gelu_pytorch_tanh", "geglu"), ("gelu_new", "geglu"))
+ALL_OR_NONE = ((True, "all"), (False, "none"))
+#: What a model of any family has.
+SIZES = (
+    Same("vocab_size", "vocab_size"),
+    Same("hidden_size", "d_model"),
+    Same("num_hidden_layers", "num_layers"),
+    Same("num_attention_heads", "attention.heads"),
+    Same("rms_norm_eps", "norm_eps"),
+    Same("initializer_range", "init_std"),
+    Choice("tie_word_embeddings", ("tie_embeddings",), ((True, "tied"), (False, "untied"))),
+)
+RMSNORM = Always({"norm": "rmsnorm"})
+#: Top k of a softmax, normalised or not.
+SOFTMAX_TOP_K = (
+    Always({"moe.router.score": "softmax"}),
+    Choice(
+        "norm_topk_prob",
+        ("moe.router.normalize_over",),
+        ((True, "selected"), (False, "all")),
+    ),
+)
+NORMALIZED_TOP_K = Always({"moe.router.score": "softmax", "moe.router.normalize_over": "selected"})
+ATTENTION_BIAS = Choice("attention_bias", ("attention.bias",), ALL_OR_NONE)
+ALL_SPARSE = Always({"layers": ("moe",)})
+ALL_DENSE = Always({"layers": ("dense",)})
+#: Qwen: sparse and dense layers, each with a width of its own.
+QWEN_LAYERS = (
+    SparseStep(),
+    Same("intermediate_size", "mlp.d_ff"),
+    Same("moe_intermediate_size", "moe.d_ff"),
+    Choice("hidden_act", ("moe.activation", "mlp.activation"), GATED),
+)
+EXPERTS_PER_TOKEN = Same("num_experts_per_tok", "moe.top_k")
+
+#: What absent fields mean in every family.
+DEFAULTS: dict[str, Any] = {
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+}
+
+
+def no_biases(*fields: str) -> tuple[Only, ...]:
+    """Returns entries that refuse biases which no published model of the family has."""
+    return tuple(Only(name, False, "only layers without biases are known") for name in fields)

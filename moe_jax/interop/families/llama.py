@@ -1,7 +1,22 @@
 """Llama (dense): the degenerate case, and a source for upcycling."""
 
-from moe_jax.interop.families.common import ATTENTION_BIASES, BASE, MLP
+from moe_jax.interop.attention_settings import HeadDim, KvHeads
+from moe_jax.interop.families.common import (
+    ALL_DENSE,
+    ALL_OR_NONE,
+    ATTENTION_BIAS,
+    ATTENTION_BIASES,
+    BASE,
+    DEFAULTS,
+    GATED,
+    LAYER,
+    MLP,
+    RMSNORM,
+    SIZES,
+)
 from moe_jax.interop.family import Family, Tensor
+from moe_jax.interop.rope_settings import Rope
+from moe_jax.interop.setting import Choice, Same
 
 LLAMA = Family(
     model_type="llama",
@@ -10,8 +25,29 @@ LLAMA = Family(
         *BASE,
         *ATTENTION_BIASES,
         *MLP,
-        Tensor("mlp.b_up_f", "model.layers.{layer}.mlp.up_proj.bias", "f -> f"),
-        Tensor("mlp.b_gate_f", "model.layers.{layer}.mlp.gate_proj.bias", "f -> f"),
-        Tensor("mlp.b_down_d", "model.layers.{layer}.mlp.down_proj.bias", "d -> d"),
+        Tensor("mlp.b_up_f", f"{LAYER}.mlp.up_proj.bias", "f -> f"),
+        Tensor("mlp.b_gate_f", f"{LAYER}.mlp.gate_proj.bias", "f -> f"),
+        Tensor("mlp.b_down_d", f"{LAYER}.mlp.down_proj.bias", "d -> d"),
     ),
+    settings=(
+        *SIZES,
+        RMSNORM,
+        KvHeads(),
+        HeadDim(),
+        Rope(),
+        ATTENTION_BIAS,
+        ALL_DENSE,
+        Same("intermediate_size", "mlp.d_ff"),
+        Choice("hidden_act", ("mlp.activation",), GATED),
+        Choice("mlp_bias", ("mlp.bias",), ALL_OR_NONE),
+    ),
+    defaults=DEFAULTS
+    | {
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 2048,
+        "attention_bias": False,
+        "mlp_bias": False,
+    },
 )
