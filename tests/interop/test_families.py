@@ -1,0 +1,44 @@
+"""Each family against `transformers`: same directory, same logits, on every mesh and transport."""
+
+import numpy as np
+import pytest
+from hf_cases import CASES
+from hf_models import VOCAB, Case, logits_of_ours, saved, valid
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+SETTINGS = [
+    (f"mesh.expert={devices}", f"exchange.transport={transport}")
+    for devices in (1, 4, 8)
+    for transport in ("local", "all_gather", "all_to_all")
+]
+#: The last case of each family.
+SMOKE = {case.model_type: case for case in CASES}.values()
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("hf_models")
+
+
+def assert_same_logits(path, *overrides: str) -> None:
+    theirs, ours = np.load(path / "logits.npy"), logits_of_ours(path, *overrides)
+    assert ours.shape == (*valid().shape, VOCAB)
+    # Logits that hardly differ between tokens would agree whatever the model.
+    assert theirs[valid()].std() > 0.5
+    np.testing.assert_allclose(ours[valid()], theirs[valid()], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", SMOKE, ids=str)
+def test_logits_are_those_of_transformers(case: Case, root):
+    assert_same_logits(saved(case, root), "mesh.expert=8", "exchange.transport=all_to_all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_logits_are_those_of_transformers_on_every_mesh(case: Case, setting, root):
+    assert_same_logits(saved(case, root), *setting)
