@@ -6,6 +6,7 @@ decided in `batcher.py`; how prompts are read together in `waves.py`; what runs 
 `programs.py`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -17,6 +18,7 @@ from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, stack
 from moe_jax.inference.tokens import Prompt, Token
 from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
 from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.mesh.build import host_table
 from moe_jax.model.skeleton import Arrays
 from moe_jax.train.session import Session
 
@@ -38,11 +40,20 @@ class CachedEngine:
     def __init__(
         self, session: Session, params: Arrays, buffers: Arrays, *, slots: int, context: int
     ):
-        _check(session.config, session.steps.parallel.batch_shards, slots, context)
+        check_decoding(session.config, slots=slots)
+        _check_context(session.config, context)
         self.slots, self.context = slots, context
         self._config = session.config
         self._model = (params, buffers)
-        self._programs = Programs(session, slots=slots, context=context)
+        hosts = host_table(session.mesh, session.topology)
+        self._programs = Programs(
+            session.steps.skeleton,
+            session.mesh,
+            platform=session.platform,
+            hosts=tuple(int(host) for host in hosts),
+            slots=slots,
+            context=context,
+        )
         self._memory = self._programs.empty_memory()
         self._slots = Slots(
             shards=self._programs.shards,
@@ -157,8 +168,9 @@ class CachedEngine:
         return jax.tree.map(self._programs.put, stack(options))
 
 
-def _check(config: Config, shards: int, slots: int, context: int) -> None:
-    rope = config.model.attention.rope
+def check_decoding(config: Config, *, slots: int) -> None:
+    """Raises ValueError unless a model can generate so many texts at a time on its mesh."""
+    shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     if config.mesh.pipe > 1:
         raise ValueError(
             f"mesh.pipe ({config.mesh.pipe}) must be 1 to generate: a token at a time leaves all "
@@ -176,6 +188,10 @@ def _check(config: Config, shards: int, slots: int, context: int) -> None:
             f"slots ({slots}) must be a multiple of the {shards} devices that share them: "
             f"take {more}"
         )
+
+
+def _check_context(config: Config, context: int) -> None:
+    rope = config.model.attention.rope
     if context < 2:
         raise ValueError(f"context ({context}) must hold a prompt and a token: 2 or more")
     if rope.scaling == "longrope" and context > rope.original_context and rope.factors == "short":

@@ -4,27 +4,26 @@ They own no state: cache and tokens seen so far go in and come out, donated. Whi
 which slot, and how prompts are grouped, is decided in `engine.py`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from moe_jax.config import Config
 from moe_jax.inference.sampling import Sampled, SamplingArrays, sample
 from moe_jax.mesh.axes import BATCH_AXES
-from moe_jax.mesh.build import host_table
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill
 from moe_jax.model.parallel import Parallel, resolve_parallel
-from moe_jax.model.skeleton import Arrays
+from moe_jax.model.skeleton import Arrays, Skeleton
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
-from moe_jax.train.session import Session
 
 
 @jax.tree_util.register_dataclass
@@ -52,32 +51,47 @@ class Programs:
     """Prefill and decode of one model on one mesh, for a fixed number of slots.
 
     Args:
-        session: the model and its mesh, without a pipeline.
+        skeleton: the model.
+        mesh: where to run, without a pipeline.
+        platform: "cpu" or "gpu": what the mesh's devices are, present or not.
+        hosts: host of each device along the flattened batch axes.
         slots: a multiple of the devices that the batch is split over.
         context: tokens of a sequence.
     """
 
-    def __init__(self, session: Session, *, slots: int, context: int):
-        self._session = session
-        mesh = session.mesh
-        self._cache = abstract_cache(session.config, mesh, slots=slots, context=context)
-        self._seen = (slots, session.config.model.vocab_size)
-        self._memory = Memory(
-            jax.tree.map(lambda leaf: leaf.sharding, self._cache), NamedSharding(mesh, BATCH)
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        mesh: Mesh,
+        *,
+        platform: str,
+        hosts: tuple[int, ...],
+        slots: int,
+        context: int,
+    ):
+        self._skeleton, self._mesh, self._platform, self._hosts = skeleton, mesh, platform, hosts
+        config = skeleton.config
+        #: What is remembered, as ShapeDtypeStructs with shardings.
+        self.abstract_memory = Memory(
+            abstract_cache(config, mesh, slots=slots, context=context),
+            jax.ShapeDtypeStruct(
+                (slots, config.model.vocab_size), jnp.bool_, sharding=NamedSharding(mesh, BATCH)
+            ),
         )
-        decoding = self._parallel(_whole(session), slots // self.shards)
+        decoding = self._parallel(_whole(config), slots // self.shards)
+        #: (params, buffers, newest, sampling, memory) -> (Sampled, memory); `_decode` says more.
         self.decode = self._jit(partial(self._decode, decoding))
         self._prefills: dict[tuple[int, ...], Any] = {}
 
     @property
     def shards(self) -> int:
         """Over how many devices slots are split."""
-        return self._session.steps.parallel.batch_shards
+        return len(self._hosts)
 
     def empty_memory(self) -> Memory:
         """Returns the memory of empty slots, created in place."""
-        seen = jnp.zeros(self._seen, jnp.bool_, device=self._memory.seen)
-        return Memory(empty_cache(self._cache), seen)
+        cache, seen = self.abstract_memory.cache, self.abstract_memory.seen
+        return Memory(empty_cache(cache), jnp.zeros(seen.shape, seen.dtype, device=seen.sharding))
 
     def prefill(
         self,
@@ -94,33 +108,32 @@ class Programs:
         shape = batch.tokens.shape
         if shape not in self._prefills:
             _, rows, length = shape
-            parallel = self._parallel(self._session, rows * length // self.shards)
+            parallel = self._parallel(self._skeleton.config, rows * length // self.shards)
             self._prefills[shape] = self._jit(partial(self._prefill, parallel))
         return self._prefills[shape](params, buffers, batch, sampling, memory)
 
     def put(self, array: np.ndarray, *spec: Any) -> jax.Array:
         """Returns a host array, the same in all processes, on the mesh."""
-        sharding = NamedSharding(self._session.mesh, PartitionSpec(*spec))
+        sharding = NamedSharding(self._mesh, PartitionSpec(*spec))
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    def _parallel(self, session: Session, batch_tokens: int) -> Parallel:
+    def _parallel(self, config: Config, batch_tokens: int) -> Parallel:
         """The transport that `auto` means depends on how many tokens a device has at a time."""
-        hosts = host_table(session.mesh, session.topology)
         return resolve_parallel(
-            session.config,
-            session.mesh,
-            platform=session.platform,
-            hosts=tuple(int(host) for host in hosts),
+            config,
+            self._mesh,
+            platform=self._platform,
+            hosts=self._hosts,
             batch_tokens=batch_tokens,
         )
 
     def _jit(self, function: Any) -> Any:
-        replicated = NamedSharding(self._session.mesh, PartitionSpec())
+        memory = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_memory)
         return jax.jit(
             function,
             donate_argnames="memory",
-            out_shardings=(replicated, self._memory),
-            compiler_options=compiler_options(self._session.platform),
+            out_shardings=(NamedSharding(self._mesh, PartitionSpec()), memory),
+            compiler_options=compiler_options(self._platform),
         )
 
     def _prefill(
@@ -132,12 +145,12 @@ class Programs:
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
-        model = self._session.steps.skeleton.merge(params, buffers)
+        model = self._skeleton.merge(params, buffers)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
         in_prompts, seen = on_device_shards(
             _mark_prompts,
-            self._session.mesh,
+            self._mesh,
             in_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
             out_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
         )(batch, memory.seen)
@@ -156,17 +169,16 @@ class Programs:
     ) -> tuple[Sampled, Memory]:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
-        model = self._session.steps.skeleton.merge(params, buffers)
+        model = self._skeleton.merge(params, buffers)
         logits_bv, cache = decode(model, tokens, positions, used > 0, memory.cache, parallel)
-        seen = memory.seen | jax.nn.one_hot(tokens, self._seen[1], dtype=jnp.bool_)
+        seen = memory.seen | jax.nn.one_hot(tokens, memory.seen.shape[1], dtype=jnp.bool_)
         return sample(logits_bv, sampling, seen, index), Memory(cache, seen)
 
 
-def _whole(session: Session) -> Session:
+def _whole(config: Config) -> Config:
     """One position cannot be split along the sequence."""
-    config = session.config
     sharding = config.sharding.model_copy(update={"sequence": "whole"})
-    return replace(session, config=config.model_copy(update={"sharding": sharding}))
+    return config.model_copy(update={"sharding": sharding})
 
 
 def _mark_prompts(

@@ -22,6 +22,7 @@ Module = Mapping[str, HloComputation]
 PARAMETERS = "parameters"
 OPTIMISER = "optimiser"
 BATCH = "batch and counters"
+CACHE = "cache"
 GRADIENTS = "gradients"
 SAVED = "saved activations"
 ACTIVATIONS = "activations"
@@ -35,7 +36,7 @@ _FORWARD_LAYERS = re.compile(rf"\b{LAYERS}\)?(/shard_map)?/while$")
 def make_memory(buffers: Buffers, module: Module, capacity_bytes: int) -> Memory:
     """Sorts a program's memory into parts that add up to its peak.
 
-    Arguments: parameters, optimiser, and the batch with counters. Temporary values, in this
+    Arguments: parameters, optimiser, cache, and the batch with counters. Temporary values, in this
     order: what collectives deliver or are about to send (exchange buffers); scratch of library
     calls, tables of pointers and a layer's slice of the parameters (workspace); arrays of the
     shape of a parameter in a program with an optimiser (gradients, and updates in the making);
@@ -69,6 +70,8 @@ def _argument(name: str) -> str:
     """What an argument is for, by its path in the function's signature."""
     if "opt_state" in name:
         return OPTIMISER
+    if name.startswith("memory.cache"):
+        return CACHE
     return PARAMETERS if re.match(r"(state\.)?(params|buffers)\b", name) else BATCH
 
 

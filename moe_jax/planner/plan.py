@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from moe_jax.config import Config, check, override
+from moe_jax.inference.engine import check_decoding
 from moe_jax.mesh.axes import TENSOR
 from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
 from moe_jax.model.pattern import segments
@@ -49,9 +50,7 @@ class Request:
         """With the config that the program runs with: that of inference, to decode."""
         if self.mode != "decode":
             return self
-        # A pipeline generates with as many microbatches as stages, whatever training used.
-        in_turn = (f"pipeline.microbatches={self.config.mesh.pipe}", "pipeline.virtual_stages=1")
-        return replace(self, config=override(self.config, (*_DECODE, *in_turn)))
+        return replace(self, config=override(self.config, _DECODE))
 
 
 def plan(
@@ -93,6 +92,8 @@ def plan_all(
     for request in prepared:
         check(request.config, request.target.devices)
         check_stages(request.config.model, placement_of(request.config))
+        if request.mode == "decode":
+            check_decoding(request.config, slots=request.config.train.global_batch)
         rates_for(request.target.gpu, calibration)
     plans: dict[int, Plan] = {}
     for mine, compiled in _compiled_by_target(prepared):
@@ -202,6 +203,6 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
         )
     if request.mode == "decode":
         yield (
-            "there is no cache yet: each token costs a forward pass over the whole window of "
-            f"{request.config.data.sequence_length} tokens, in one stream"
+            f"{request.config.train.global_batch:,} sequences, each with a full cache of "
+            f"{request.config.data.sequence_length:,} tokens, all of which attention reads"
         )

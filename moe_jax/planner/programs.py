@@ -5,6 +5,7 @@ Each is a builder for `compile.Job`: called by the worker with a mesh over the t
 it returns a jitted function and its abstract arguments.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -13,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.config import Config
 from moe_jax.data.batch import Batch, batch_shape
-from moe_jax.inference.generate import Generator
+from moe_jax.inference.programs import Programs
 from moe_jax.inference.sampling import SamplingOptions, stack
 from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.parallel import resolve_parallel
+from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.batch_sharding import BATCH_SPEC
 from moe_jax.train.state import abstract_state
 from moe_jax.train.step import Steps, make_steps
@@ -37,23 +39,25 @@ def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[
 
 
 def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
-    """The next token of each sequence of the global batch, at once and greedily.
-
-    There is no cache yet: a step is a forward pass over the whole window.
-    """
-    steps = _steps(mesh, config, devices_per_host)
-    rows, length = steps.config.train.global_batch, steps.config.data.sequence_length
-    params, buffers = steps.skeleton.abstract(mesh)
-    generator = Generator(
-        steps.skeleton, steps.parallel, params, buffers, samples=rows, platform="gpu"
+    """The next token of each sequence of the global batch, from a cache of the sequence length."""
+    skeleton = Skeleton(Config.model_validate(config, strict=False))
+    slots = skeleton.config.train.global_batch
+    programs = Programs(
+        skeleton,
+        mesh,
+        platform="gpu",
+        hosts=_hosts(mesh, devices_per_host),
+        slots=slots,
+        context=skeleton.config.data.sequence_length,
     )
-    split = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
-    tokens = jax.ShapeDtypeStruct((1, rows, length), jnp.int32, sharding=split)
-    scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    seen = jax.ShapeDtypeStruct((rows, steps.config.model.vocab_size), jnp.bool_)
-    index = jax.ShapeDtypeStruct((rows,), jnp.int32)
-    greedy = jax.eval_shape(lambda: stack([SamplingOptions(temperature=0)] * rows))
-    return generator.next_token, (params, buffers, tokens, scalar, greedy, seen, index)
+
+    def on_mesh(array: Any, *spec: Any) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+    newest = on_mesh(jax.ShapeDtypeStruct((slots, 4), jnp.int32), BATCH_AXES)
+    sampling = jax.tree.map(on_mesh, stack([SamplingOptions()] * slots))
+    return programs.decode, (*skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
@@ -69,15 +73,19 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
 
 def _steps(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> Steps:
     checked = Config.model_validate(config, strict=False)
-    shards = 1
-    for axis in BATCH_AXES:
-        shards *= mesh.shape[axis]
+    hosts = _hosts(mesh, devices_per_host)
     _, _, batch, length = batch_shape(checked)
     parallel = resolve_parallel(
         checked,
         mesh,
         platform="gpu",
-        hosts=tuple(i * mesh.shape[TENSOR] // devices_per_host for i in range(shards)),
-        batch_tokens=batch * length // shards,
+        hosts=hosts,
+        batch_tokens=batch * length // len(hosts),
     )
     return make_steps(checked, parallel)
+
+
+def _hosts(mesh: Mesh, devices_per_host: int) -> tuple[int, ...]:
+    """Returns the host of each device along the flattened batch axes."""
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return tuple(i * mesh.shape[TENSOR] // devices_per_host for i in range(shards))

@@ -181,9 +181,13 @@ class TestPlan:
         for text in ("small, train", "compiled", "modelled", "backward, one layer", "Assumptions"):
             assert text in page
 
-    def test_decode_says_that_there_is_no_cache(self, plans):
-        assert any("no cache yet" in a for a in plans["decode"].assumptions)
+    def test_decode_reads_a_full_cache(self, plans):
+        assert any("full cache of 512 tokens" in a for a in plans["decode"].assumptions)
         assert plans["decode"].config.exchange.streams == 1
+        parts = {part.name: part.bytes for part in plans["decode"].memory.parts}
+        # Keys and values of 2 layers, 2 sequences on each device, 512 tokens, 2 heads of 64, bf16.
+        assert parts["cache"] == 2 * 2 * 2 * 512 * 2 * 64 * 2
+        assert "gradients" not in parts
         assert plans["decode"].predicted.tokens_per_s == pytest.approx(
             config().train.global_batch / plans["decode"].step.total.total_s
         )
@@ -235,10 +239,10 @@ def test_calibration_of_another_gpu_is_refused_before_compiling():
         plan_all([Request(config(), TARGET)], calibration=other)
 
 
-def test_decoding_has_one_stream_and_a_microbatch_per_stage():
-    changes = ("mesh.pipe=2", "mesh.expert=2", "pipeline.microbatches=4")
-    asked = Request(override(config(), changes), TARGET, "decode").prepared().config
-    assert (asked.exchange.streams, asked.pipeline.microbatches) == (1, 2)
+def test_decoding_in_a_pipeline_is_refused_before_compiling():
+    piped = override(config(), ["mesh.pipe=2", "mesh.expert=2"])
+    with pytest.raises(ValueError, match=r"mesh.pipe \(2\) must be 1 to generate"):
+        plan(piped, TARGET, "decode")
 
 
 @pytest.mark.compile_target
