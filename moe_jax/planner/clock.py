@@ -27,7 +27,14 @@ from moe_jax.planner.rates import Rates
 from moe_jax.planner.replay import play
 from moe_jax.planner.timeline import COLLECTIVES, Instruction, Timeline
 from moe_jax.planner.wire import widest_group
-from moe_jax.planner.work import Work, custom_call_target, is_mixed_matmul, seconds, work_of
+from moe_jax.planner.work import (
+    Work,
+    custom_call_target,
+    is_in_place_scatter,
+    is_mixed_matmul,
+    seconds,
+    work_of,
+)
 
 _US = 1e-6
 _CONTROL = ("while", "call", "conditional")
@@ -142,10 +149,12 @@ class Clock:
 
     def _is_mispriced(self, computation: str, i: Instruction, work: Work) -> bool:
         """Whether XLA's estimate of an instruction is known to be far off."""
-        if work.kind != "matmul":
-            return work.kind.startswith("attention")
         body, compiled = self.module[computation], self._as_compiled(computation, i.name)
-        return compiled is not None and is_mixed_matmul(compiled, body, self.module)
+        if compiled is None or work.kind.startswith("attention"):
+            return work.kind.startswith("attention")
+        if work.kind == "matmul":
+            return is_mixed_matmul(compiled, body, self.module)
+        return is_in_place_scatter(compiled, self.module)
 
     def _work(self, name: str, i: Instruction) -> Work:
         # Copies that came and went after XLA's scheduler take no time there either.

@@ -32,9 +32,11 @@ class Batch:
     tokens: int
 
 
-def device_batch(config: Config) -> Batch:
+def device_batch(config: Config, mode: Mode = "forward") -> Batch:
     """A device's share of a step, in the layers of its pipeline stage."""
     mesh, tensor = config.mesh, TensorAxis(config.mesh.tensor, config.sharding.sequence)
+    if mode == "decode":
+        return Batch(1, 1, config.train.global_batch // (mesh.data * mesh.fsdp * mesh.expert))
     accumulation, streams, rows, length = batch_shape(config)
     microbatches = config.pipeline.microbatches
     shards = mesh.data * mesh.fsdp * mesh.expert * tensor.token_shards
@@ -51,7 +53,8 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
     each = [sent(call.collective, topology) for call in calls]
     intra = sum(s.intra_host * call.times for s, call in zip(each, calls, strict=True))
     inter = sum(s.inter_host * call.times for s, call in zip(each, calls, strict=True))
-    tokens = config.train.global_batch * config.data.sequence_length / topology.devices
+    length = 1 if mode == "decode" else config.data.sequence_length
+    tokens = config.train.global_batch * length / topology.devices
     exchanges = "moe" in config.model.layers and config.mesh.expert > 1
     return Wire(
         kind="compiled",
@@ -62,12 +65,12 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
         inter_host_lower_bound_bytes=(
             inter_host_lower_bound(config, topology, mode) if exchanges else None
         ),
-        rows=exchange_rows(config),
+        rows=exchange_rows(config, mode),
         nic=_nic(clock, calls, inter, topology) if timed and topology.hosts > 1 else None,
     )
 
 
-def exchange_rows(config: Config) -> Rows | None:
+def exchange_rows(config: Config, mode: Mode = "forward") -> Rows | None:
     """Rows of one forward pass on one device (of a pipeline, in its stage's share of the layers);
     None without MoE layers.
 
@@ -78,7 +81,7 @@ def exchange_rows(config: Config) -> Rows | None:
     if not moe_layers:
         return None
     moe, devices = config.model.moe, config.mesh.expert
-    batch = device_batch(config)
+    batch = device_batch(config, mode)
     transport = choose_transport(config, devices, batch.tokens) if devices > 1 else "local"
     slices = moe_layers * batch.microbatches * batch.streams // config.mesh.pipe
     filled = batch.tokens * moe.top_k

@@ -26,6 +26,8 @@ _FREE = (
 )
 #: What reads only part of its first operand: as much as it returns.
 _SLICING = ("dynamic-slice", "slice", "gather")
+#: What overwrites part of its first operand, in place, and which operand is written there.
+_UPDATING = {"dynamic-update-slice": 1, "scatter": 2}
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,19 @@ def is_mixed_matmul(
     )
 
 
+def is_in_place_scatter(instruction: HloInstruction, module: Module) -> bool:
+    """Whether it writes some elements of an array that it gets, such as a cache.
+
+    XLA's estimator (jaxlib 0.10.2) counts the whole array as read and written.
+    """
+    return any(
+        i.opcode == "scatter"
+        for name in called(instruction)
+        if instruction.opcode == "fusion"
+        for i in module[name].instructions
+    )
+
+
 def _contracted(
     instruction: HloInstruction, computation: HloComputation, name: str, form: str
 ) -> int:
@@ -159,7 +174,7 @@ def _read(value: HloInstruction, users: Mapping[str, list[HloInstruction]]) -> i
             total += shape_bytes(user.shape)
         elif user.opcode == "bitcast":
             total += _read(user, users)
-        elif not (user.opcode == "dynamic-update-slice" and first):
+        elif not (user.opcode in _UPDATING and first):
             return shape_bytes(value.shape)
     return min(total, shape_bytes(value.shape))
 
@@ -167,8 +182,8 @@ def _read(value: HloInstruction, users: Mapping[str, list[HloInstruction]]) -> i
 def _written_by(root: HloInstruction, body: HloComputation) -> int:
     if root.opcode in ("tuple", "bitcast"):
         return sum(_written_by(body.by_name[name], body) for name in root.operands)
-    if root.opcode == "dynamic-update-slice":
-        return shape_bytes(body.by_name[root.operands[1]].shape)
+    if root.opcode in _UPDATING:
+        return shape_bytes(body.by_name[root.operands[_UPDATING[root.opcode]]].shape)
     return shape_bytes(root.shape)
 
 
@@ -177,6 +192,6 @@ def _plain(instruction: HloInstruction, computation: HloComputation) -> int:
     if instruction.opcode in _SLICING:
         return 2 * shape_bytes(instruction.shape)
     operands = [shape_bytes(computation.by_name[name].shape) for name in instruction.operands]
-    if instruction.opcode == "dynamic-update-slice":
-        return 2 * operands[1]
+    if instruction.opcode in _UPDATING:
+        return 2 * operands[_UPDATING[instruction.opcode]]
     return sum(operands) + shape_bytes(instruction.shape)

@@ -26,6 +26,13 @@ def test_a_devices_batch():
     assert device_batch(EP4) == Batch(2, 2, 200)
 
 
+def test_decoding_has_a_token_of_each_sequence():
+    assert device_batch(EP4, "decode") == Batch(1, 1, 8)
+    assert device_batch(override(EP4, ["mesh.tensor=2"]), "decode") == Batch(1, 1, 8)
+    rows = exchange_rows(override(EP4, ["exchange.transport=all_to_all"]), "decode")
+    assert rows.filled == 3 * 8 * 2
+
+
 def test_microbatches_of_a_pipeline_and_the_tensor_axis_split_it_further():
     more = override(EP4, ["mesh.pipe=2", "pipeline.microbatches=2", "mesh.tensor=2"])
     assert device_batch(more) == Batch(4, 2, 50)

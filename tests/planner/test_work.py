@@ -9,7 +9,7 @@ from hand_loops import LOOPS, attention
 from moe_jax.planner.hardware import gpu_by_name
 from moe_jax.planner.hlo import parse_hlo
 from moe_jax.planner.rates import rates_for
-from moe_jax.planner.work import Work, is_mixed_matmul, seconds, work_of
+from moe_jax.planner.work import Work, is_in_place_scatter, is_mixed_matmul, seconds, work_of
 
 MODULE = parse_hlo(LOOPS)
 ARRAY = 64 * 64 * 2
@@ -27,6 +27,39 @@ def test_fusion_with_a_product_reads_only_the_slice_it_takes():
 def test_gather_reads_as_much_as_it_returns():
     rows = 32 * 64 * 2
     assert work("picked", "main") == Work("gather", 0, 2 * rows + 32 * INDEX)
+
+
+#: Two of a cache's rows are written where they are.
+SCATTER = """\
+HloModule cache, is_scheduled=true
+
+%sum (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  ROOT %b = bf16[] parameter(1)
+}
+
+%fused (cache: bf16[1000,64], at: s32[2,1], new: bf16[2,64]) -> bf16[1000,64] {
+  %cache = bf16[1000,64]{1,0} parameter(0)
+  %at = s32[2,1]{1,0} parameter(1)
+  %new = bf16[2,64]{1,0} parameter(2)
+  ROOT %put = bf16[1000,64]{1,0} scatter(%cache, %at, %new), to_apply=%sum
+}
+
+ENTRY %main (cache: bf16[1000,64], at: s32[2,1], new: bf16[2,64]) -> bf16[1000,64] {
+  %cache.1 = bf16[1000,64]{1,0} parameter(0)
+  %at.1 = s32[2,1]{1,0} parameter(1)
+  %new.1 = bf16[2,64]{1,0} parameter(2)
+  ROOT %written = bf16[1000,64]{1,0} fusion(%cache.1, %at.1, %new.1), kind=kInput, calls=%fused
+}
+"""
+
+
+def test_scatter_into_a_cache_touches_what_it_writes():
+    module = parse_hlo(SCATTER)
+    rows = 2 * 64 * 2
+    assert work("written", "main", module) == Work("other", 0, 2 * rows + 2 * INDEX)
+    assert is_in_place_scatter(module["main"].by_name["written"], module)
+    assert not is_in_place_scatter(MODULE["main"].by_name["picked"], MODULE)
 
 
 def test_library_product_contracts_what_its_configuration_says():
