@@ -40,6 +40,7 @@ class CachedEngine:
     ):
         _check(session.config, session.steps.parallel.batch_shards, slots, context)
         self.slots, self.context = slots, context
+        self.vocab_size = session.config.model.vocab_size
         self._config = session.config
         self._model = (params, buffers)
         self._programs = Programs(session, slots=slots, context=context)

@@ -1,7 +1,7 @@
 """From the parameters of a request to what the batcher takes, by the model that is served."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +27,9 @@ class Served:
     created: int
     #: Tokens of a request, prompt and answer together, at most.
     context: int
+    #: Ids of tokens that it knows; the tokenizer may know more.
+    vocab_size: int
     tokenizer: Tokenizer
-    #: Tokens that end an answer.
-    end_ids: frozenset[int]
-    #: The tokens of a prompt that is text, with those that begin a text.
-    encode: Callable[[str], np.ndarray]
-    #: The text of a conversation, up to where the answer begins; None without a chat template.
-    render: Callable[[list[dict[str, str]]], str] | None
 
 
 @dataclass(frozen=True)
@@ -88,19 +84,15 @@ class Jobs:
             ApiError: for what the model or this server cannot do.
         """
         self._check_model(params)
-        if self._served.render is None:
-            raise invalid(
-                f"{self._served.name} has no chat template: use /v1/completions", "messages"
-            )
         messages = [
             {"role": m.role, "content": m.text} | ({"name": m.name} if m.name else {})
             for m in params.messages
         ]
         try:
-            text = self._served.render(messages)
+            prompt = self._served.tokenizer.encode_chat(messages)
         except ValueError as error:
-            raise invalid(f"messages: {error}", "messages") from None
-        prompt = self._served.tokenizer.encode(text)
+            # What a template says itself comes without the path of its file.
+            raise invalid(f"messages: {error.__cause__ or error}", "messages") from None
         wanted = _one_of(params.max_completion_tokens, params.max_tokens)
         return self._job(params, [prompt], [""], wanted, self._max_tokens)
 
@@ -139,7 +131,7 @@ class Jobs:
         self, params: Parameters, tokens: np.ndarray, limit: int, sampling: SamplingOptions
     ) -> Request:
         try:
-            return Request(tokens, limit, sampling, params.stops, self._served.end_ids)
+            return Request(tokens, limit, sampling, params.stops, self._served.tokenizer.end_ids)
         except ValueError as error:
             raise invalid(str(error), "stop") from None
 
@@ -149,8 +141,8 @@ class Jobs:
 
     def _tokens(self, prompt: str | list[int]) -> np.ndarray:
         if isinstance(prompt, str):
-            return self._served.encode(prompt)
-        size = self._served.tokenizer.vocab_size
+            return self._served.tokenizer.encode_prompt(prompt)
+        size = self._served.vocab_size
         outside = [i for i in prompt if not 0 <= i < size]
         if outside:
             raise invalid(f"prompt: token id {outside[0]} is not in 0 to {size - 1}", "prompt")

@@ -12,7 +12,7 @@ import httpx
 import openai
 from fake_engine import FakeEngine, Next, alone, hashed
 
-from moe_jax.data.tokenizers import ByteTokenizer
+from moe_jax.data.tokenizers import ByteTokenizer, Tokenizer
 from moe_jax.inference.batcher import Batcher
 from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.serve.app import Api
@@ -21,7 +21,6 @@ from moe_jax.serve.metrics import Metrics
 from moe_jax.serve.server import Server, listen
 from moe_jax.serve.worker import Worker
 
-BYTES = ByteTokenizer()
 MODEL = "tiny/model"
 USER = {"role": "user", "content": "hello"}
 
@@ -36,6 +35,16 @@ def greedy(prompt: str, count: int, following: Next = hashed) -> str:
     """What `prompt` must be continued with."""
     tokens = alone(BYTES.encode(prompt), count, SamplingOptions(temperature=0), following)
     return BYTES.decode(tokens)
+
+
+class ChattingBytes(ByteTokenizer):
+    """Bytes with a chat template."""
+
+    def encode_chat(self, messages, **variables):
+        return self.encode(render(messages))
+
+
+BYTES = ChattingBytes()
 
 
 @dataclass
@@ -89,9 +98,7 @@ def serving(
     api_key: str | None = None,
     grace: float = 10,
     stalled_after: float = 30,
-    end_ids: frozenset[int] = frozenset({BYTES.end_id}),
-    chat: Callable[[list[dict[str, str]]], str] | None = render,
-    tokenizer=BYTES,
+    tokenizer: Tokenizer = BYTES,
 ) -> Iterator[Running]:
     """Serves `engine`; at the end no slot, text or thread may be left."""
     before = set(threading.enumerate())
@@ -99,7 +106,7 @@ def serving(
     metrics = Metrics()
     batcher = Batcher(engine, tokenizer)
     worker = Worker(batcher, queue=queue, stalled_after=stalled_after, metrics=metrics)
-    served = Served(MODEL, 1, engine.context, tokenizer, end_ids, tokenizer.encode, chat)
+    served = Served(MODEL, 1, engine.context, engine.vocab_size, tokenizer)
     api = Api(served, worker, metrics, max_body=max_body, max_tokens=max_tokens, api_key=api_key)
     bound = listen("127.0.0.1", 0)
     port = bound.getsockname()[1]

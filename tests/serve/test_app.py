@@ -5,8 +5,10 @@ import random
 
 import openai
 import pytest
-from fake_engine import FakeEngine, logprob, scripted
+from fake_engine import FakeEngine, alone, logprob, scripted
 from served import BYTES, MODEL, USER, chat, complete, greedy, render, serving
+
+from moe_jax.inference.sampling import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,11 @@ def test_characters_are_never_sent_in_halves():
     with serving(engine) as server, server.client() as client:
         parts = list(complete(client, max_tokens=6, stream=True))
     assert [part.choices[0].text for part in parts] == ["a", "é", "€"]
+
+
+def test_an_empty_prompt_begins_a_document(client):
+    wanted = alone([BYTES.end_id], 8, SamplingOptions(temperature=0))
+    assert complete(client, prompt="").choices[0].text == BYTES.decode(wanted)
 
 
 def test_echo_puts_the_prompt_first(client):

@@ -9,6 +9,8 @@ import pytest
 from fake_engine import FakeEngine
 from served import MODEL, USER, chat, complete, greedy, serving
 
+from moe_jax.data.tokenizers import ByteTokenizer
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -27,7 +29,8 @@ def client(server):
     [
         ("", {"prompt": None}, "prompt", "prompt is missing"),
         ("", {"prompt": [1, "a"]}, "prompt", "must be a string"),
-        ("", {"prompt": ""}, "prompt", "prompt has 0 tokens"),
+        ("", {"prompt": []}, "prompt", "must be a string"),
+        ("", {"prompt": [[]]}, "prompt", "prompt has 0 tokens"),
         ("", {"prompt": "x" * 128}, "prompt", "128 tokens: this model's context holds 128"),
         ("", {"prompt": [97, 257]}, "prompt", "token id 257 is not in 0 to 256"),
         ("", {"prompt": [2**40]}, "prompt", "token id"),
@@ -111,7 +114,7 @@ def test_other_models_and_other_paths_are_not_found(server, client):
 
 
 def test_a_model_without_a_template_has_no_chat():
-    with serving(chat=None) as server, server.client() as client:
+    with serving(tokenizer=ByteTokenizer()) as server, server.client() as client:
         with pytest.raises(openai.BadRequestError, match="no chat template"):
             chat(client)
         assert complete(client).choices[0].text == greedy("abc", 8)
@@ -131,11 +134,12 @@ def test_a_key_is_asked_for_before_anything_is_read():
 
 
 def test_a_mistake_of_the_server_is_told_in_the_same_form_without_details():
-    def broken(messages):
-        raise KeyError("secret")
+    class Broken(ByteTokenizer):
+        def encode_prompt(self, text):
+            raise KeyError("secret")
 
-    with serving(chat=broken) as server:
-        answer = server.post("/v1/chat/completions", json={"model": MODEL, "messages": [USER]})
+    with serving(tokenizer=Broken()) as server:
+        answer = server.post("/v1/completions", json={"model": MODEL, "prompt": "a"})
         assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
         assert "secret" not in answer.text
         assert server.outcomes() == {"failed": 1}
