@@ -17,7 +17,8 @@ from moe_jax.serve.worker import Worker
 
 log = logging.getLogger(__name__)
 
-#: Seconds for cancelled answers to leave the process, after which their connections are cut.
+#: Seconds for cancelled answers to leave the process and for the engine to end its last step;
+#: connections are cut after that.
 FAREWELL = 5
 
 
@@ -71,29 +72,33 @@ class Server:
         )
         self._uvicorn = _Uvicorn(config)
 
-    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+    def run(self, ready: Callable[[], None] = lambda: None) -> bool:
         """Serves until `stop`, SIGTERM or SIGINT; signals reach the main thread only.
 
         Args:
             ready: called when connections are accepted.
+
+        Returns:
+            Whether the engine ended too; one that is stuck is left behind.
         """
-        asyncio.run(self._run(ready))
+        return asyncio.run(self._run(ready))
 
     def stop(self) -> None:
         """Accepts nothing more, lets answers finish; called again, cancels them. From the loop."""
         if self._uvicorn.should_exit:
             log.warning("cancelling %d texts", self._worker.in_flight)
-            self._worker.drain(0)
+            self._worker.cancel_all()
             return
         log.warning(
             "asked to end: %d texts have %g s to finish; ask again to cancel them",
             self._worker.in_flight,
             self._grace,
         )
-        self._worker.drain(self._grace)
+        self._worker.drain()
+        asyncio.get_running_loop().call_later(self._grace, self._worker.cancel_all)
         self._uvicorn.should_exit = True
 
-    async def _run(self, ready: Callable[[], None]) -> None:
+    async def _run(self, ready: Callable[[], None]) -> bool:
         self._worker.start()
         try:
             with _signals(self.stop):
@@ -105,9 +110,9 @@ class Server:
                 await serving
         finally:
             # In a thread: the engine's one still hands this loop its last events.
-            await asyncio.to_thread(self._worker.close)
+            ended = await asyncio.to_thread(self._worker.close, FAREWELL)
             self._bound.close()
-        log.info("ended")
+        return ended
 
 
 class _Uvicorn(uvicorn.Server):

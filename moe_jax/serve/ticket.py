@@ -1,6 +1,7 @@
 """The answers to one HTTP request on their way from the engine's thread to the server's loop."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -57,5 +58,7 @@ class Ticket:
         self._cancel(self)
 
     def put(self, item: tuple[int, Event] | ApiError) -> None:
-        """From the engine's thread."""
-        self._loop.call_soon_threadsafe(self._events.put_nowait, item)
+        """From any thread."""
+        # The loop is closed where a stuck engine answers after its server has gone.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._events.put_nowait, item)

@@ -38,8 +38,7 @@ class Worker:
         self._changed = threading.Condition()
         self._inbox: list[Callable[[], None]] = []
         self._tickets: set[Ticket] = set()
-        self._failed = self._closed = False
-        self._deadline = math.inf
+        self._failed = self._draining = self._closed = False
         self._beat = time.monotonic()
         #: Texts that left a slot, and the seconds they held it from their first token on.
         self._finished, self._seconds = 0, 0.0
@@ -68,7 +67,7 @@ class Worker:
         """ "ok", or why texts are not served: "failed", "closing" or "stalled"."""
         if self._failed:
             return "failed"
-        if self._deadline < math.inf:
+        if self._draining:
             return "closing"
         silent = time.monotonic() - self._beat
         return "stalled" if self.in_flight and silent > self._stalled_after else "ok"
@@ -85,7 +84,7 @@ class Worker:
         with self._changed:
             if self._failed:
                 raise failed()
-            if self._deadline < math.inf:
+            if self._draining:
                 raise closing()
             if self.in_flight + len(requests) > self.room:
                 raise overflow(self.waiting, self._retry_after())
@@ -95,21 +94,32 @@ class Worker:
         self._metrics.prompt_tokens.inc(sum(request.tokens.size for request in requests))
         return ticket
 
-    def drain(self, seconds: float) -> None:
-        """Accepts nothing more; what is not finished after `seconds` is cancelled."""
-        with self._changed:
-            self._deadline = min(self._deadline, time.monotonic() + seconds)
-            self._changed.notify()
+    def drain(self) -> None:
+        """Accepts nothing more; what was accepted goes on."""
+        self._draining = True
 
-    def close(self) -> None:
-        """Cancels what is left and ends the thread."""
-        self.drain(0)
+    def cancel_all(self) -> None:
+        """Accepts nothing more, and tells everybody who waits; does not wait for the engine."""
+        with self._changed:
+            self._draining = True
+            for ticket in self._tickets:
+                ticket.put(closing())
+                self._tell(partial(self._drop, ticket))
+
+    def close(self, seconds: float) -> bool:
+        """Cancels what is left and ends the thread.
+
+        Returns:
+            Whether it ended within `seconds`; a stuck engine's is left behind.
+        """
+        self.cancel_all()
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(self._stalled_after)
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            log.error("the engine does not answer: it is left behind")
+            log.error("the engine has not answered for %g s: it is left behind", seconds)
+        return not self._thread.is_alive()
 
     def _cancel(self, ticket: Ticket) -> None:
         with self._changed:
@@ -142,11 +152,8 @@ class Worker:
                 self._changed.wait()
             self._beat = time.monotonic()
             commands, self._inbox = self._inbox, []
-            expired = self._beat >= self._deadline
         for command in commands:
             command()
-        if expired:
-            self._expire()
         return self._batcher.busy or not self._closed
 
     def _admit(self, ticket: Ticket, requests: Sequence[Request]) -> None:
@@ -156,13 +163,6 @@ class Worker:
     def _drop(self, ticket: Ticket) -> None:
         for number in ticket.numbers:
             self._batcher.cancel(number)
-
-    def _expire(self) -> None:
-        with self._changed:
-            tickets = list(self._tickets)
-        for ticket in tickets:
-            ticket.put(closing())
-            self._drop(ticket)
 
     def _fail(self) -> None:
         with self._changed:
