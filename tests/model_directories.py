@@ -57,13 +57,18 @@ def config_of(*overrides: str) -> Config:
     )
 
 
+def specs_of(config: Config, dtype: np.dtype) -> list[TensorSpec]:
+    """Returns the tensors of such a model."""
+    shapes = {piece.theirs: piece.layout.theirs_shape for piece in pieces(config, MIXTRAL)}
+    return [TensorSpec(name, shape, dtype) for name, shape in sorted(shapes.items())]
+
+
 def tensors_of(config: Config, dtype: np.dtype, scale: float) -> dict[str, np.ndarray]:
     """Returns a random value of every tensor; the same for the same config."""
     rng = np.random.default_rng(0)
-    shapes = {piece.theirs: piece.layout.theirs_shape for piece in pieces(config, MIXTRAL)}
     return {
-        name: (rng.standard_normal(shape, dtype=np.float32) * scale).astype(dtype)
-        for name, shape in sorted(shapes.items())
+        spec.name: (rng.standard_normal(spec.shape, dtype=np.float32) * scale).astype(dtype)
+        for spec in specs_of(config, dtype)
     }
 
 
@@ -86,3 +91,23 @@ def write_model(
             writer.write(name, value)
     (path / "config.json").write_text(json.dumps(SETTINGS | (settings or {})))
     return tensors
+
+
+def write_large_model(path: Path, layers: int) -> int:
+    """Writes a bfloat16 model of 0.5 GB a layer, never holding more than a tensor of it.
+
+    Returns:
+        Bytes of its tensors.
+    """
+    sizes = {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5120}
+    ours = ["model.vocab_size=32000", "model.d_model=2048", "model.moe.d_ff=5120"]
+    specs = specs_of(config_of(*ours, f"model.num_layers={layers}"), BF16)
+    rng = np.random.default_rng(0)
+    path.mkdir()
+    with ShardWriter(path, specs, 10**9) as writer:
+        for spec in specs:
+            # Random bits: what compresses well would need less memory.
+            writer.write(spec.name, rng.integers(0, 2**15, spec.shape, np.uint16).view(BF16))
+    settings = SETTINGS | sizes | {"num_hidden_layers": layers}
+    (path / "config.json").write_text(json.dumps(settings))
+    return sum(spec.size for spec in specs)

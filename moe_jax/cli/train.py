@@ -38,6 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="go on from the newest good checkpoint if there is one (auto, the default), insist "
         "on a fresh start (none), or go on from STEP, setting later checkpoints aside",
     )
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="DIR",
+        help="start from the weights of a Hugging Face directory, or of a working directory, with "
+        "a fresh optimiser at step 0; the model must be CONFIG's. Not used when a run is resumed",
+    )
     add_job_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -54,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if jax.process_index() == 0:
         print(f"# {workdir / CONFIG}, the resolved configuration:\n{dump_config(config)}")
     try:
-        outcome = train(session, workdir, args.resume)
+        outcome = train(session, workdir, args.resume, args.init_from)
     except NonFiniteError as error:
         print(f"moe-jax train: {error}", file=sys.stderr)
         return exit_codes.DIVERGED

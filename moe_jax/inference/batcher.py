@@ -22,8 +22,6 @@ Finish = Literal["", "stop", "length", "cancelled"]
 class Decodes(Protocol):
     """What a batcher needs of a tokenizer."""
 
-    vocab_size: int
-
     def stream_decoder(self) -> StreamDecoder: ...
 
 
@@ -136,7 +134,7 @@ class Batcher:
                 f"the prompt has {length} tokens and the context is {context} for prompt and "
                 f"answer together: shorten the prompt to {context - 1} tokens or fewer"
             )
-        size = self._tokenizer.vocab_size
+        size = self._engine.vocab_size
         outside = request.tokens[(request.tokens < 0) | (request.tokens >= size)]
         if outside.size:
             raise ValueError(

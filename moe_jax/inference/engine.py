@@ -43,6 +43,7 @@ class CachedEngine:
         check_decoding(session.config, slots=slots)
         _check_context(session.config, context)
         self.slots, self.context = slots, context
+        self.vocab_size = session.config.model.vocab_size
         self._config = session.config
         self._model = (params, buffers)
         hosts = host_table(session.mesh, session.topology)

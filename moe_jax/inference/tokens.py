@@ -51,6 +51,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def vocab_size(self) -> int:
+        """Ids of prompts are below."""
+        ...
+
+    @property
     def idle(self) -> int:
         """Slots that are free."""
         ...

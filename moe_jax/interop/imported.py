@@ -14,6 +14,7 @@ from moe_jax.interop.beside import TOKENIZER_JSON
 from moe_jax.interop.directory import HfDirectory
 from moe_jax.interop.family import Family
 from moe_jax.interop.match import TensorSource
+from moe_jax.interop.quantized import decoded
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.settings import family_of, to_config
 
@@ -65,7 +66,7 @@ def open_model(
     directory = HfDirectory(path)
     config = to_config(directory.config)
     family = family_of(directory.config)
-    source: TensorSource = directory
+    source = decoded(directory, directory.config)
     if dtype == "auto":
         widths = Counter(entry.dtype.name for entry in source.tensors.values())
         dtype = "bfloat16" if widths.most_common(1)[0][0] == "bfloat16" else "float32"

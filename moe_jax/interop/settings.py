@@ -31,6 +31,8 @@ IGNORED = frozenset((
 # fmt: on
 #: Says how tensors are stored; `quantized.py` reads it.
 QUANTIZATION = "quantization_config"
+#: Null unless the source has them: absent, transformers takes those of another model.
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 #: Longest sequences that an imported model gets by default: a choice of memory, not of the model.
 USUAL_LENGTH = 4096
 
@@ -115,7 +117,8 @@ def to_config_json(
         raise ValueError(f"family {family.name!r} cannot hold this model: {'; '.join(problems)}")
     managed = {key for setting in family.settings for key in setting.keys}
     kept = {key: value for key, value in kept.items() if key not in managed}
-    return {"max_position_embeddings": config.data.sequence_length} | kept | written
+    length = {"max_position_embeddings": config.data.sequence_length}
+    return dict.fromkeys(SPECIAL_TOKENS) | length | kept | written
 
 
 def derive_family(config: Config) -> Family:

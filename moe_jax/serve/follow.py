@@ -114,6 +114,10 @@ class LeadingEngine:
         return self._engine.context
 
     @property
+    def vocab_size(self) -> int:
+        return self._engine.vocab_size
+
+    @property
     def idle(self) -> int:
         return self._engine.idle
 

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from moe_jax.checkpoint import Checkpoints, watch_preemption
+from moe_jax.checkpoint import Checkpoints, Restored, watch_preemption
 from moe_jax.config import Config
 from moe_jax.data import Loader, batch_indices, make_loaders
+from moe_jax.interop.imported import ORIGIN
 from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.train.initial import keep_tokenizer, read_initial
 from moe_jax.train.profiler import Profiler
 from moe_jax.train.progress import Progress
 from moe_jax.train.report import Reporter
@@ -47,13 +49,14 @@ class Outcome:
     preempted: bool
 
 
-def train(session: Session, workdir: Path, resume: str) -> Outcome:
+def train(session: Session, workdir: Path, resume: str, init_from: Path | None = None) -> Outcome:
     """Trains until the config's last step, or until the scheduler asks the job to end.
 
     Args:
         session: the run, assembled.
         workdir: receives checkpoints/, metrics.jsonl and profile/.
         resume: "auto", "none" or a step; see `restore_run`.
+        init_from: whose weights a fresh run starts from (see `initial.py`); None for random ones.
 
     Raises:
         NonFiniteError: after `train.max_skipped` non-finite steps in a row.
@@ -72,20 +75,46 @@ def train(session: Session, workdir: Path, resume: str) -> Outcome:
         steps = session.steps
         abstract = abstract_state(steps.skeleton, steps.optimizer, session.mesh)
         restored = restore_run(checkpoints, resume, abstract, config, loaders.train)
-        for line in describe(restored, config):
+        start = _start(session, restored, init_from)
+        for line in start.lines:
             progress.note(line)
         if jax.process_index() == 0:
             write_config(config, workdir)
-        if restored is None:
-            state = init_state(steps.skeleton, steps.optimizer, session.mesh)
-        else:
-            state = restored.state
-        run = _Run(session, loaders.train, checkpoints, progress, writers, workdir)
+            if warning := keep_tokenizer(start.files, config, workdir):
+                progress.note(warning)
+        info = run_info(config, loaders.train, start.origin)
+        run = _Run(session, loaders.train, checkpoints, progress, writers, workdir, info)
         if loaders.validation is not None and config.train.validation_every:
             evaluate = steps.jit_evaluate(compiler_options(session.platform))
             batches = config.train.validation_batches
             run.validation = Validation(evaluate, loaders.validation, batches)
-        return run(state, preempted)
+        return run(start.state, preempted)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a run begins, and what is known of where its weights came from."""
+
+    state: TrainState
+    lines: list[str]
+    origin: dict[str, Any] | None
+    files: list[Path]
+
+
+def _start(session: Session, restored: Restored | None, init_from: Path | None) -> _Start:
+    config, steps = session.config, session.steps
+    if restored is not None:
+        lines = describe(restored, config)
+        if init_from is not None:
+            lines.append(f"--init-from {init_from} is not used: the run goes on where it was")
+        return _Start(restored.state, lines, restored.info.get(ORIGIN), [])
+    if init_from is None:
+        state = init_state(steps.skeleton, steps.optimizer, session.mesh)
+        return _Start(state, describe(None, config), None, [])
+    initial = read_initial(init_from, config, session.mesh)
+    weights = (initial.params, initial.buffers)
+    state = init_state(steps.skeleton, steps.optimizer, session.mesh, weights)
+    return _Start(state, describe(None, config, initial.text), initial.origin, initial.files)
 
 
 class _Run:
@@ -99,6 +128,7 @@ class _Run:
         progress: Progress,
         writers: MetricsWriters,
         workdir: Path,
+        info: dict[str, Any],
     ):
         self.config: Config = session.config
         self.loader = loader
@@ -109,7 +139,7 @@ class _Run:
         self.reporter = Reporter(session.config, session.mesh)
         self.profiler = Profiler(workdir / "profile", session.config.train.profile_steps)
         self.step_function = session.steps.jit_train(compiler_options(session.platform))
-        self.info = run_info(session.config, loader)
+        self.info = info
         self.last_loss: float | None = None
         self.last_validation: float | None = None
         self.skipped_in_a_row = 0

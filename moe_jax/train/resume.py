@@ -9,8 +9,10 @@ import logging
 from typing import Any
 
 from moe_jax.checkpoint import CheckpointError, Checkpoints, Restored
+from moe_jax.checkpoint.restoring import Step
 from moe_jax.config import Config, dump_config, parse_config
 from moe_jax.data import Loader, require_same_data
+from moe_jax.interop.imported import ORIGIN
 from moe_jax.train.changes import changes
 from moe_jax.train.state import TrainState
 
@@ -19,13 +21,19 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("moe-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
-def run_info(config: Config, loader: Loader) -> dict[str, Any]:
-    """Returns what is stored beside the arrays: nothing that depends on processes or devices."""
-    return {
+def run_info(
+    config: Config, loader: Loader, origin: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns what is stored beside the arrays: nothing that depends on processes or devices.
+
+    `origin` is what is known of the Hugging Face directory that the weights came from, if any.
+    """
+    info = {
         "config": dump_config(config),
         "data": loader.fingerprint(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+    return info if origin is None else info | {ORIGIN: origin}
 
 
 def restore_run(
@@ -55,10 +63,12 @@ def restore_run(
                 "start over beside them: choose another --workdir, or --resume auto to go on"
             )
         return None
-    if resume == "auto":
-        restored = checkpoints.restore(abstract)
-    else:
-        restored = checkpoints.restore(abstract, step=_step(resume))
+    step = "latest" if resume == "auto" else _step(resume)
+    try:
+        restored = checkpoints.restore(abstract, step=step)
+    except CheckpointError as error:
+        _refuse_bare_weights(checkpoints, step, error)
+        raise
     if restored is None:
         return None
     for rejected in restored.rejected:
@@ -68,6 +78,17 @@ def restore_run(
         # Last: a refused start must not move anything.
         checkpoints.set_aside_after(restored.step)
     return restored
+
+
+def _refuse_bare_weights(checkpoints: Checkpoints, step: Step, error: CheckpointError) -> None:
+    """Says what to do with imported weights, which are no run that could go on."""
+    steps = checkpoints.steps()
+    if not steps or step not in ("latest", *steps) or "data" in checkpoints.info(step):
+        return
+    raise CheckpointError(
+        f"{checkpoints.root} holds imported weights, not a run that could go on: train in another "
+        f"--workdir with --init-from {checkpoints.root.parent}"
+    ) from error
 
 
 def _step(resume: str) -> int:
@@ -88,10 +109,14 @@ def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> N
         )
 
 
-def describe(restored: Restored | None, config: Config) -> list[str]:
-    """Returns the lines that say where training starts, and what has changed since."""
+def describe(restored: Restored | None, config: Config, initial: str = "") -> list[str]:
+    """Returns the lines that say where training starts, and what has changed since.
+
+    Args:
+        initial: what the run starts from if it is not resumed; empty for random weights.
+    """
     if restored is None:
-        return ["starting from scratch"]
+        return [f"starting from {initial or 'scratch'}"]
     skipped = f", passing over {len(restored.rejected)} unusable" if restored.rejected else ""
     lines = [f"resuming from the checkpoint of step {restored.step}{skipped}"]
     found = changes(parse_config(restored.info["config"]), config)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from moe_jax.model.skeleton import AnyMesh, Skeleton
+from moe_jax.model.skeleton import AnyMesh, Arrays, Skeleton
 
 #: A jax.Array, or what stands for one: a ShapeDtypeStruct, a NamedSharding.
 Leaf = Any
@@ -31,10 +31,17 @@ class TrainState:
 
 
 def init_state(
-    skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: Mesh
+    skeleton: Skeleton,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    weights: tuple[Arrays, Arrays] | None = None,
 ) -> TrainState:
-    """Returns a fresh state, created in place on the mesh."""
-    params, buffers = skeleton.init(skeleton.config.seed, mesh)
+    """Returns a fresh state, created in place on the mesh.
+
+    Args:
+        weights: (params, buffers) to start from; None makes random ones of the config's seed.
+    """
+    params, buffers = weights or skeleton.init(skeleton.config.seed, mesh)
     shardings = state_shardings(skeleton, optimizer, mesh)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     zeros = [jax.device_put(jnp.zeros((), jnp.int32), shardings.step) for _ in range(3)]

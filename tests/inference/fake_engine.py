@@ -52,6 +52,9 @@ class FakeEngine:
         delay: seconds that each call takes.
     """
 
+    #: Bytes and an end of document.
+    vocab_size = 257
+
     def __init__(
         self, slots: int = 4, context: int = 128, following: Next = hashed, delay: float = 0.0
     ):

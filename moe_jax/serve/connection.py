@@ -1,0 +1,85 @@
+"""What HTTP asks of an answer: bodies of bounded size, clients that go away, parts as they come."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from moe_jax.serve.errors import ApiError
+
+Result = TypeVar("Result")
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had its answer."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Returns a request's body, of which no more than `limit` bytes are read.
+
+    Raises:
+        ApiError: it is larger, or not declared as JSON.
+    """
+    # A page in a browser cannot send this type to another origin without asking it first.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ApiError(415, "the body must be JSON: set content-type to application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise ApiError(413, f"the body has more than {limit} bytes: send less")
+    return bytes(body)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Returns what `work` returns, or cancels it as soon as the client goes away.
+
+    Raises:
+        ClientGone: it did.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for other in (task, gone):
+            other.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events.
+
+    Args:
+        parts: the texts of the events.
+        ended: called with whether the client stayed until the end, in any case once.
+    """
+
+    def __init__(self, parts: AsyncIterator[str], ended: Callable[[bool], None]):
+        super().__init__(
+            (f"data: {part}\n\n" async for part in parts),
+            media_type="text/event-stream",
+            # nginx would collect parts otherwise.
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stayed = False
+        try:
+            await unless_gone(receive, self.stream_response(send))
+            stayed = True
+        except ClientGone:
+            pass
+        finally:
+            self._ended(stayed)

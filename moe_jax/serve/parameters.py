@@ -1,0 +1,224 @@
+"""The parameters of a request: which there are, their types, and what is refused by name.
+
+A parameter that would change the answer and is not supported is refused unless it has the value
+that changes nothing; ones that no answer depends on are accepted and ignored. What the values
+mean for a model is `job.py`.
+"""
+
+import json
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from moe_jax.serve.errors import ApiError, invalid
+
+#: What these would do is not implemented; with one of these values, or null, they do nothing.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "suffix": ("",),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "verbosity": (),
+    "web_search_options": (),
+    "top_logprobs": (0,),
+}
+#: Who asks, and how it is filed or billed: no answer depends on them.
+IGNORED = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+#: OpenAI's limit on stop strings; every one is looked for at every token.
+MAX_STOPS = 4
+#: How many things that are wrong with one parameter are told; a body can be all wrong.
+MAX_COMPLAINTS = 3
+
+Count = Annotated[int, Field(ge=1)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Stop = Annotated[list[str], Field(max_length=MAX_STOPS)]
+
+
+def drop_nulls(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+    #: Padding against observers of traffic: this server sends none.
+    include_obfuscation: bool = False
+
+
+class Parameters(_Strict):
+    """What both kinds of request have."""
+
+    model: str
+    temperature: Real = 1.0
+    top_p: Real = 1.0
+    #: 0 and -1 consider all tokens.
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    min_p: Real = 0.0
+    repetition_penalty: Real = 1.0
+    n: Count = 1
+    stop: str | Stop = []
+    seed: int | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """Checks by hand: a union would complain about each of a million ids, once per member."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list) and prompt:
+        if all(type(part) is int for part in prompt):
+            return [prompt]
+        if all(isinstance(part, str) for part in prompt):
+            return prompt
+        if all(isinstance(part, list) and all(type(i) is int for i in part) for part in prompt):
+            return prompt
+    raise ValueError("must be a string, a list of strings, token ids, or a list of lists of those")
+
+
+class CompletionParameters(Parameters):
+    #: Texts, or token ids as they are; one alone is a list of one.
+    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
+    echo: bool = False
+    #: How many of the most likely tokens to name beside the chosen one.
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    #: Where the text to continue comes from.
+    source: ClassVar[str] = "prompt"
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """Clients send back the messages they got, with null for all that these lacked."""
+        return drop_nulls(given) if isinstance(given, dict) else given
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatParameters(Parameters):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    #: Where the text to continue comes from.
+    source: ClassVar[str] = "messages"
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self.logprobs
+
+
+Kind = TypeVar("Kind", bound=Parameters)
+
+
+def parse(body: bytes, kind: type[Kind]) -> Kind:
+    """Returns the parameters that the JSON text of a request holds.
+
+    Raises:
+        ApiError: 400; it names the parameter.
+    """
+    try:
+        given = json.loads(body)
+        # \ud800 is half a character: JSON can write it, but neither text nor an answer hold it.
+        if b"\\ud" in body.lower():
+            json.dumps(given, ensure_ascii=False).encode()
+    # Python's own limits on depth and digits end in the other two.
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"the body is no valid JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise invalid("the body must be a JSON object")
+    # null means "not given", as OpenAI's own clients send it.
+    given = drop_nulls(given)
+    for name in sorted(given.keys() - kind.model_fields.keys()):
+        _refuse_unless_neutral(name, given.pop(name))
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise _explain(error, given) from None
+
+
+def _refuse_unless_neutral(name: str, value: Any) -> None:
+    if name in IGNORED:
+        return
+    if name not in NEUTRAL:
+        raise invalid(f"{name} is no parameter of this request: remove it", name)
+    # True is not 1 here.
+    if any(value == neutral and type(value) in (type(neutral), float) for neutral in NEUTRAL[name]):
+        return
+    allowed = " or ".join(json.dumps(neutral) for neutral in NEUTRAL[name])
+    remedy = f"remove it, or set it to {allowed}" if allowed else "remove it"
+    raise invalid(f"{name} is not supported: {remedy}", name)
+
+
+def _explain(error: ValidationError, given: dict[str, Any]) -> ApiError:
+    """One refusal for the first parameter that is wrong; a union complains once per member."""
+    name = str(error.errors()[0]["loc"][0])
+    if name not in given:
+        return invalid(f"{name} is missing: it is required", name)
+    complaints = dict.fromkeys(
+        _complaint(e["loc"][1:], e["msg"]) for e in error.errors() if e["loc"][0] == name
+    )
+    first = list(complaints)[:MAX_COMPLAINTS]
+    return invalid(f"{name}: {' or '.join(first)}", name)
+
+
+def _complaint(where: tuple[int | str, ...], message: str) -> str:
+    # Names of a union's members ("str", "list[str]") say nothing to a client; places in lists do.
+    told = [part for part in where if isinstance(part, int) or part.isidentifier()]
+    place = ".".join(str(part) for part in told if part != "str")
+    text = message.removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    return f"at {place}: {text}" if place else text

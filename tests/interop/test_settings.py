@@ -1,0 +1,276 @@
+"""config.json and our configuration: what is read, what is refused, what is written."""
+
+import json
+
+import pytest
+from hf_cases import CASES
+from hf_models import SIZES
+
+from moe_jax.config import override
+from moe_jax.interop.same_model import differences
+from moe_jax.interop.settings import derive_family, family_of, to_config, to_config_json
+
+#: Sizes that every family needs; further fields take the family's usual values.
+SMALL = {
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "rope_type": "yarn"}
+#: As their authors publish them, sizes of weights aside.
+DEEPSEEK_V3 = SMALL | {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "ep_size": 1,
+    "first_k_dense_replace": 3,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163840,
+    "model_type": "deepseek_v3",
+    "moe_intermediate_size": 2048,
+    "moe_layer_freq": 1,
+    "n_group": 8,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_experts_per_tok": 8,
+    "num_nextn_predict_layers": 1,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "quantization_config": {
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "quant_method": "fp8",
+        "weight_block_size": [128, 128],
+    },
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096,
+        "type": "yarn",
+    },
+    "rope_theta": 10000,
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_group": 4,
+    "topk_method": "noaux_tc",
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.33.1",
+    "use_cache": True,
+    "v_head_dim": 128,
+}
+GPT_OSS = SMALL | {
+    "architectures": ["GptOssForCausalLM"],
+    "attention_bias": True,
+    "experts_per_token": 4,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "initial_context_length": 4096,
+    "max_position_embeddings": 131072,
+    "model_type": "gpt_oss",
+    "num_experts_per_tok": 4,
+    "num_local_experts": 32,
+    "quantization_config": {"modules_to_not_convert": ["lm_head"], "quant_method": "mxfp4"},
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 150000,
+    "router_aux_loss_coef": 0.9,
+    "sliding_window": 128,
+    "swiglu_limit": 7.0,
+}
+
+
+def small(model_type: str, **fields) -> dict:
+    return SMALL | {"model_type": model_type} | fields
+
+
+def of(model_type: str, **fields):
+    return to_config(small(model_type, **fields)).model
+
+
+def test_deepseek_v3_as_published_is_read():
+    config = to_config(DEEPSEEK_V3)
+    model = config.model
+    assert model.layers == ("dense", "dense", "dense", "moe")
+    router, rope = model.moe.router, model.attention.rope
+    assert (router.score, router.selection_bias, router.scale) == ("sigmoid", "always", 2.5)
+    assert (router.groups, router.top_groups, router.group_score) == (8, 4, "top2_sum")
+    assert (rope.scaling, rope.factor, rope.attention_factor) == ("yarn", 40, 1.0)
+    # (0.1 ln 40 + 1)² over the square root of 192.
+    assert model.attention.scale == pytest.approx(1.87385 / 192**0.5, rel=1e-5)
+    assert config.data.sequence_length == 4096
+
+
+def test_gpt_oss_as_published_is_read():
+    model = to_config(GPT_OSS).model
+    assert model.attention.windows == (128, 0)
+    assert (model.attention.sinks, model.attention.bias) == ("per_head", "all")
+    assert (model.attention.rope.ramp, model.attention.rope.factor) == ("exact", 32.0)
+    assert (model.moe.activation, model.moe.clamp_limit) == ("swiglu_clamped", 7.0)
+    assert (model.moe.clamp_alpha, model.moe.bias, model.moe.router.bias) == (
+        1.702,
+        "all",
+        "per_expert",
+    )
+
+
+def test_older_and_newer_forms_of_rope_are_the_same():
+    old = of("llama", rope_theta=5000.0, rope_scaling=YARN)
+    assert old == of("llama", rope_parameters=YARN | {"rope_theta": 5000.0})
+    assert old.attention.rope.theta == 5000.0
+    oldest = {key: value for key, value in YARN.items() if key != "rope_type"} | {"type": "yarn"}
+    assert old == of("llama", rope_theta=5000.0, rope_scaling=oldest)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"decoder_sparse_step": 2}, ("dense", "moe")),
+        ({"mlp_only_layers": [0, 3]}, ("dense", "moe", "moe")),
+        ({"decoder_sparse_step": 2, "mlp_only_layers": [1]}, ("dense", "dense", "dense", "moe")),
+        ({}, ("moe",)),
+    ],
+)
+def test_sparse_layers_are_those_that_the_fields_say(fields, expected):
+    assert of("qwen3_moe", **fields).layers == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "expected"),
+    [
+        ("mixtral", {"sliding_window": 9}, (9,)),
+        ("mixtral", {"sliding_window": None}, (0,)),
+        ("qwen3_moe", {"sliding_window": 9}, (0,)),
+        ("qwen3_moe", {"sliding_window": 9, "use_sliding_window": True}, (9,)),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 3}, (0, 0, 0, 4096)),
+        ("qwen3", {"use_sliding_window": False, "max_window_layers": 3}, (0,)),
+        ("qwen2_moe", {"use_sliding_window": True, "max_window_layers": 2}, (4096, 0, 0, 0)),
+        ("gpt_oss", {}, (128, 0)),
+        ("gpt_oss", {"layer_types": ["full_attention"] * 4}, (0,)),
+    ],
+)
+def test_windows_are_on_the_layers_that_the_fields_say(model_type, fields, expected):
+    assert of(model_type, **fields).attention.windows == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "named"),
+    [
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2, "odd": 3}}, "odd = 3"),
+        (
+            "llama",
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+            "of their own",
+        ),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("llama", {"sliding_window": 7}, "sliding_window = 7"),
+        ("llama", {"attention_bias": 1}, "attention_bias = 1"),
+        ("mixtral", {"norm_topk_prob": True}, "norm_topk_prob = True"),
+        ("phimoe", {"num_experts_per_tok": 3}, "num_experts_per_tok = 3"),
+        (
+            "deepseek_v2",
+            {"num_experts_per_tok": 2, "norm_topk_prob": True},
+            "norm_topk_prob = True",
+        ),
+        ("deepseek_v2", {"num_experts_per_tok": 2, "topk_method": "odd"}, "topk_method = 'odd'"),
+        ("deepseek_v3", {"scoring_func": "softmax"}, "scoring_func = 'softmax'"),
+        ("deepseek_v3", {"moe_layer_freq": 2}, "moe_layer_freq = 2"),
+        ("deepseek_v3", {"attention_bias": True}, "attention_bias = True"),
+        ("deepseek_v3", {"num_key_value_heads": 2}, "num_key_value_heads = 2"),
+        ("deepseek_v3", {"rms_norm_eps": 1e-5}, "rms_norm_eps = 1e-05"),
+        ("gpt_oss", {"layer_types": ["full_attention"]}, "layer_types"),
+        ("gpt_oss", {"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),
+        ("gpt_oss", {"sliding_window": None}, "layer_types"),
+    ],
+)
+def test_what_changes_the_computation_and_is_not_known_is_refused(model_type, fields, named):
+    with pytest.raises(ValueError, match=r"^config\.json: ") as error:
+        of(model_type, **fields)
+    assert named in str(error.value)
+
+
+def test_a_field_without_a_value_is_asked_for():
+    fields = {key: value for key, value in small("llama").items() if key != "hidden_size"}
+    with pytest.raises(ValueError, match="hidden_size is missing"):
+        to_config(fields)
+
+
+def test_an_unknown_model_type_names_the_nearest():
+    with pytest.raises(ValueError, match=r"'qwen3_mo' is not supported \(did you mean 'qwen3_moe'"):
+        to_config({"model_type": "qwen3_mo"})
+    with pytest.raises(ValueError, match="model_type = None is not supported"):
+        to_config({})
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_written_reads_as_the_same_model(case):
+    """Nothing is recorded of where the model came from: its family follows from what it has."""
+    config = to_config(SIZES | case.fields | {"model_type": case.model_type})
+    family = derive_family(config)
+    assert family.model_type == case.model_type
+    written = json.loads(json.dumps(to_config_json(config)))
+    assert written["architectures"] == [family.architecture]
+    back = to_config(written)
+    assert differences(config.model, back.model) == []
+    assert differences(back.model, config.model) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_transformers_reads_what_is_written_as_the_same_model(case):
+    transformers = pytest.importorskip("transformers")
+    config = to_config(SIZES | case.fields | {"model_type": case.model_type})
+    theirs = transformers.AutoConfig.for_model(**to_config_json(config))
+    back = to_config(json.loads(theirs.to_json_string(use_diff=False)))
+    assert differences(config.model, back.model) == []
+
+
+def test_an_unchanged_model_keeps_its_config_json():
+    kept = {key: value for key, value in DEEPSEEK_V3.items() if key != "quantization_config"}
+    assert to_config_json(to_config(DEEPSEEK_V3), source=DEEPSEEK_V3) == kept
+
+
+def test_a_changed_model_keeps_what_is_no_part_of_it():
+    config = override(to_config(GPT_OSS), ["model.moe.clamp_limit=5.0", "model.vocab_size=64"])
+    written = to_config_json(config, source=GPT_OSS)
+    assert written["swiglu_limit"] == 5.0
+    assert written["vocab_size"] == 64
+    assert written["max_position_embeddings"] == 131072
+    assert "rope_scaling" not in written
+    assert "quantization_config" not in written
+
+
+def test_a_model_that_no_family_has_names_what_is_in_the_way():
+    config = override(to_config(small("llama")), ["model.attention.sinks=per_head"])
+    with pytest.raises(ValueError, match=r"'llama', lacks: model\.attention\.sinks = 'per_head'"):
+        to_config_json(config)
+    with pytest.raises(ValueError, match=r"'llama' cannot hold .* model\.attention\.sinks"):
+        to_config_json(config, source=small("llama"))
+
+
+def test_training_settings_are_no_difference():
+    config = to_config(small("mixtral"))
+    changed = override(config, ["model.moe.router.balance_weight=0.5", "model.init_std=0.1"])
+    assert differences(config.model, changed.model) == []
+    assert family_of(to_config_json(changed)).name == "mixtral"

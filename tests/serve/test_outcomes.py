@@ -1,0 +1,109 @@
+"""What becomes of requests when the queue is full, clients leave or the engine breaks."""
+
+import threading
+
+import httpx
+import openai
+import pytest
+from fake_engine import FakeEngine
+from served import MODEL, complete, eventually, greedy, serving
+
+
+def test_a_full_queue_answers_429_and_serves_the_others():
+    with serving(FakeEngine(slots=2, delay=0.02), queue=2) as server, server.client() as client:
+        results = []
+
+        def ask():
+            try:
+                results.append(complete(client, max_tokens=30).choices[0].text)
+            except openai.RateLimitError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        refused = [r for r in results if isinstance(r, openai.RateLimitError)]
+        assert len(refused) == 4
+        assert refused[0].code == "queue_full"
+        assert int(refused[0].response.headers["retry-after"]) >= 1
+        assert [r for r in results if isinstance(r, str)] == [greedy("abc", 30)] * 4
+        assert server.outcomes() == {"completed": 4, "overflow": 4}
+        # Room for a request only as a whole.
+        with pytest.raises(openai.BadRequestError, match="5 texts"):
+            complete(client, n=5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_its_slot(stream):
+    with serving(FakeEngine(slots=1, context=100_000, delay=0.01), max_tokens=90_000) as server:
+        params = {"model": MODEL, "prompt": "abc", "max_tokens": 90_000, "stream": stream}
+        url = f"{server.url}/v1/completions"
+        if stream:
+            with httpx.stream("POST", url, json=params) as answer:
+                lines = answer.iter_lines()
+                assert next(lines).startswith("data: ")
+                assert server.figures()["running"] == 1
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(url, json=params, timeout=0.3)
+        eventually(lambda: server.engine.idle == 1)
+        eventually(lambda: server.outcomes() == {"disconnected": 1})
+        assert (server.figures()["running"], server.figures()["queue_length"]) == (0, 0)
+        with server.client() as client:
+            assert complete(client).choices[0].text == greedy("abc", 8)
+
+
+def test_a_client_that_goes_away_while_it_waits_never_starts():
+    with serving(FakeEngine(slots=1, delay=0.02)) as server, server.client() as client:
+        running = complete(client, max_tokens=40, stream=True)
+        next(running)
+        body = {"model": MODEL, "prompt": "x", "max_tokens": 40}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/v1/completions", json=body, timeout=0.2)
+        eventually(lambda: server.figures()["queue_length"] == 0)
+        assert len(list(running)) == 39
+    assert [call for call in server.engine.calls if call[0] == "start"] == [("start", 1)]
+
+
+def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
+    engine = FakeEngine(slots=2, delay=0.02)
+    with serving(engine) as server, server.client() as client:
+        assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
+        stream = complete(client, max_tokens=90, stream=True)
+        next(stream)
+        results = []
+
+        def ask():
+            with pytest.raises(openai.InternalServerError) as caught:
+                complete(client, max_tokens=90)
+            results.append(caught.value)
+
+        waiting = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        eventually(lambda: server.worker.in_flight == 4)
+        engine.failure = RuntimeError("device lost")
+        with pytest.raises(openai.APIError, match="engine has failed"):
+            list(stream)
+        for thread in waiting:
+            thread.join(10)
+        assert len(results) == 3
+        with pytest.raises(openai.InternalServerError, match="engine has failed"):
+            complete(client)
+        # What broke is not for clients.
+        assert "device lost" not in str(results[0])
+        health = httpx.get(f"{server.url}/health")
+        assert (health.status_code, health.json()) == (503, {"status": "failed"})
+        eventually(lambda: server.outcomes() == {"failed": 5})
+
+
+def test_an_engine_that_does_not_answer_turns_health_red():
+    engine = FakeEngine(delay=1.0)
+    with serving(engine, stalled_after=0.2) as server, server.client() as client:
+        stream = complete(client, max_tokens=3, stream=True)
+        eventually(lambda: httpx.get(f"{server.url}/health").json() == {"status": "stalled"})
+        engine.delay = 0
+        assert len(list(stream)) == 3
+        eventually(lambda: httpx.get(f"{server.url}/health").json() == {"status": "ok"})

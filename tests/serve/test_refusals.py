@@ -1,0 +1,145 @@
+"""Requests that are refused, and what their clients are told."""
+
+import json
+import re
+
+import httpx
+import openai
+import pytest
+from fake_engine import FakeEngine
+from served import MODEL, USER, chat, complete, greedy, serving
+
+from moe_jax.data.tokenizers import ByteTokenizer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(FakeEngine(slots=4, context=128)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param", "message"),
+    [
+        ("", {"prompt": None}, "prompt", "prompt is missing"),
+        ("", {"prompt": [1, "a"]}, "prompt", "must be a string"),
+        ("", {"prompt": []}, "prompt", "must be a string"),
+        ("", {"prompt": [[]]}, "prompt", "prompt has 0 tokens"),
+        ("", {"prompt": "x" * 128}, "prompt", "128 tokens: this model's context holds 128"),
+        ("", {"prompt": [97, 257]}, "prompt", "token id 257 is not in 0 to 256"),
+        ("", {"prompt": [2**40]}, "prompt", "token id"),
+        ("", {"max_tokens": 101}, "max_tokens", "at most 100: ask for 100 or fewer"),
+        ("", {"prompt": "x" * 120, "max_tokens": 9}, "max_tokens", "ask for 8 or fewer"),
+        ("", {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ("", {"temperature": -1}, "temperature", r"temperature \(-1.0\) must be"),
+        ("", {"temperature": "hot"}, "temperature", "valid number"),
+        ("", {"top_p": 0}, "top_p", "top_p"),
+        ("", {"n": 200}, "n", "200 texts"),
+        ("", {"stop": ["a"] * 5}, "stop", "at most 4"),
+        ("", {"stop": ""}, "stop", "empty string"),
+        ("", {"logprobs": 2}, "logprobs", "only the chosen token's"),
+        ("", {"logprobs": 0, "echo": True}, "echo", "echo with logprobs"),
+        ("", {"best_of": 3}, "best_of", "best_of is not supported: remove it, or set it to 1"),
+        ("", {"logit_bias": {"5": 1}}, "logit_bias", "logit_bias is not supported"),
+        ("", {"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
+        ("", {"suffix": "x"}, "suffix", "not supported"),
+        ("", {"beam_width": 3}, "beam_width", "beam_width is no parameter"),
+        ("", {"stream_options": {"include_usage": True}}, "stream_options", "without stream"),
+        ("/chat", {"messages": []}, "messages", "at least 1"),
+        ("/chat", {"messages": [{"role": "tool", "content": ""}]}, "messages", "at 0.role"),
+        ("/chat", {"messages": [{"role": "assistant", "content": ""}]}, "messages", "must not be"),
+        (
+            "/chat",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages",
+            "at 0.content.0.type",
+        ),
+        ("/chat", {"tools": [{"type": "function"}]}, "tools", "tools is not supported"),
+        ("/chat", {"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ("/chat", {"logprobs": True, "top_logprobs": 3}, "top_logprobs", "not supported"),
+        ("/chat", {"max_completion_tokens": 4, "max_tokens": 5}, "max_tokens", "differ"),
+    ],
+)
+def test_bad_requests_are_refused_by_name(server, path, change, param, message):
+    base = {"messages": [USER]} if path else {"prompt": "abc"}
+    answer = server.post(f"/v1{path}/completions", json={"model": MODEL} | base | change)
+    error = answer.json()["error"]
+    assert answer.status_code == 400, error
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert re.search(message, error["message"]), error["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b"\xff", b"[" * 60_000, rb'{"model": "\uD800"}']
+)
+def test_bodies_that_are_no_json_objects_are_refused(server, body):
+    headers = {"content-type": "application/json"}
+    answer = server.post("/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "body" in answer.json()["error"]["message"]
+
+
+def test_bodies_that_are_too_large_are_refused_however_they_come(server):
+    headers = {"content-type": "application/json"}
+    pieces = (b" " * 1000 for _ in range(100))
+    for content in (b" " * 70_000, pieces):
+        answer = server.post("/v1/completions", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (
+            413,
+            "invalid_request_error",
+        )
+
+
+def test_what_a_browser_page_may_send_unasked_is_refused(server):
+    body = json.dumps({"model": MODEL, "prompt": "a"})
+    answer = server.post("/v1/completions", content=body, headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+
+
+def test_other_models_and_other_paths_are_not_found(server, client):
+    with pytest.raises(openai.NotFoundError) as caught:
+        complete(client, model="gpt-4")
+    assert caught.value.code == "model_not_found"
+    answer = server.post("/v1/embeddings", json={})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        "POST /v1/embeddings: Not Found",
+    )
+
+
+def test_a_model_without_a_template_has_no_chat():
+    with serving(tokenizer=ByteTokenizer()) as server, server.client() as client:
+        with pytest.raises(openai.BadRequestError, match="no chat template"):
+            chat(client)
+        assert complete(client).choices[0].text == greedy("abc", 8)
+
+
+def test_a_key_is_asked_for_before_anything_is_read():
+    with serving(api_key="secret ü") as server:
+        with server.client("wrong") as client, pytest.raises(openai.AuthenticationError):
+            complete(client)
+        big = b" " * 70_000
+        assert server.post("/v1/completions", content=big).status_code == 401
+        assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        headers = {"authorization": "Bearer secret ü".encode()}
+        assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+        assert server.outcomes() == {"unauthorized": 2}
+
+
+def test_a_mistake_of_the_server_is_told_in_the_same_form_without_details():
+    class Broken(ByteTokenizer):
+        def encode_prompt(self, text):
+            raise KeyError("secret")
+
+    with serving(tokenizer=Broken()) as server:
+        answer = server.post("/v1/completions", json={"model": MODEL, "prompt": "a"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+        assert "secret" not in answer.text
+        assert server.outcomes() == {"failed": 1}
