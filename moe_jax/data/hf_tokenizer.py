@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_jax.data.chat import Message
+from moe_jax.data.chat import ChatTemplate, Message
 from moe_jax.data.prompting import Prompting, read_prompting
 
 #: Tokens that usually end a document, the most specific first.
@@ -50,6 +50,10 @@ class HfTokenizer:
         return read_prompting(self._path.parent)
 
     @property
+    def chat(self) -> ChatTemplate | None:
+        return self.prompting.chat
+
+    @property
     def end_ids(self) -> frozenset[int]:
         return self.prompting.end_ids or frozenset({self.end_id})
 
@@ -67,14 +71,14 @@ class HfTokenizer:
         return np.asarray(ids or [self.end_id], np.int32)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
-        if self.prompting.chat is None:
+        if self.chat is None:
             raise ValueError(
                 f"{self._path.parent} has no chat template (chat_template in "
                 "tokenizer_config.json, or chat_template.jinja): give a prompt, or a model "
                 "that was tuned to chat"
             )
         # The template writes the special tokens that begin a text.
-        return self.encode(self.prompting.chat.render(messages, **variables))
+        return self.encode(self.chat.render(messages, **variables))
 
     def decode(self, ids: Iterable[int]) -> str:
         # Models may have more rows than the tokenizer has ids; those rows mean nothing.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from moe_jax.config.schema import DataConfig
-from moe_jax.data.chat import Message
+from moe_jax.data.chat import ChatTemplate, Message
 from moe_jax.data.hf_tokenizer import HfTokenizer
 
 
@@ -33,6 +33,11 @@ class Tokenizer(Protocol):
     vocab_size: int
     end_id: int
     identity: str
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """How conversations are written; None where nothing says so."""
+        ...
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -89,6 +94,7 @@ class ByteTokenizer:
     end_id = 256
     identity = "bytes"
     end_ids = frozenset({end_id})
+    chat = None
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)

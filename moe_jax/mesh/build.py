@@ -100,6 +100,11 @@ def warn_of_slow_tensor_axis(config: MeshConfig, topology: Topology) -> None:
         )
 
 
+def running_devices() -> int:
+    """Return how many devices JAX runs on; 0 before it has started, while they can be chosen."""
+    return jax.device_count() if xla_bridge.backends_are_initialized() else 0
+
+
 def prepare_devices(config: Config, num_processes: int = 1) -> str:
     """Choose the platform and, on CPU, the number of emulated devices; call before JAX starts.
 

@@ -37,7 +37,13 @@ class Session:
         return NamedSharding(self.mesh, BATCH_SPEC)
 
 
-def make_session(config: Config, platform: str, *, batch_tokens: int | None = None) -> Session:
+def make_session(
+    config: Config,
+    platform: str,
+    *,
+    batch_tokens: int | None = None,
+    mesh: Mesh | None = None,
+) -> Session:
     """Builds the mesh over all devices of the job and resolves what the config leaves open.
 
     Args:
@@ -45,12 +51,13 @@ def make_session(config: Config, platform: str, *, batch_tokens: int | None = No
         platform: "cpu" or "gpu", what `prepare_devices` returned.
         batch_tokens: tokens of one stream on one device, for `exchange.transport = "auto"`; by
             default those of a training step.
+        mesh: one that is built already, as the config says, over some of the devices perhaps.
 
     Raises:
         ValueError: config and devices do not fit.
     """
-    check(config, jax.device_count())
-    mesh = build_mesh(config.mesh)
+    check(config, jax.device_count() if mesh is None else mesh.size)
+    mesh = build_mesh(config.mesh) if mesh is None else mesh
     topology = find_topology(config.runtime.cluster, list(mesh.devices.flat))
     warn_of_slow_tensor_axis(config.mesh, topology)
     parallel = resolve_parallel(

@@ -1,0 +1,132 @@
+"""A forward pass over whole texts: logits, and how likely each token was. No cache, no sampling.
+
+Continuing texts is `engine.py`; which text is seen by which pass is the caller's business.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from moe_jax.mesh.axes import TENSOR
+from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.model.skeleton import Arrays
+from moe_jax.model.streams import Streams
+from moe_jax.model.transformer import Transformer, on_shards
+from moe_jax.sharding.rules import BATCH
+from moe_jax.train.loss import cross_entropy_sum
+from moe_jax.train.session import Session
+
+#: Texts are padded to a multiple of this: each length compiles anew.
+STEP = 64
+
+
+class Forward:
+    """The forward pass of a model on its mesh; compiles for each shape.
+
+    Args:
+        session: the model and its mesh, with one stream.
+        params, buffers: the model's values.
+    """
+
+    def __init__(self, session: Session, params: Arrays, buffers: Arrays):
+        self._session, self._model = session, (params, buffers)
+        self._rows = NamedSharding(session.mesh, PartitionSpec(None, *BATCH))
+        replicated = NamedSharding(session.mesh, PartitionSpec())
+        options = compiler_options(session.platform)
+
+        def jit(function: Any) -> Any:
+            return jax.jit(function, out_shardings=replicated, compiler_options=options)
+
+        self._jit_logits, self._jit_loss = jit(self._logits), jit(self._loss)
+        self._jit_logprobs = jit(self._logprobs)
+
+    @property
+    def rows(self) -> int:
+        """How many texts are read at a time without waste."""
+        return self._session.steps.parallel.batch_shards
+
+    def logits(self, tokens_bs: np.ndarray) -> np.ndarray:
+        """Returns float32 [b, s, v]: at each position the logits of the token that follows.
+
+        Args:
+            tokens_bs: int32; what comes later does not change what comes before.
+        """
+        rows, length = tokens_bs.shape
+        found = self._jit_logits(*self._model, self._put(tokens_bs))
+        return np.asarray(found)[:rows, :length]
+
+    def logprobs(self, tokens_bs: np.ndarray) -> np.ndarray:
+        """Returns float32 [b, s - 1]: of each token but the first given those before, in nats."""
+        rows, length = tokens_bs.shape
+        targets = np.roll(tokens_bs, -1, axis=1)
+        found = self._jit_logprobs(*self._model, self._put(tokens_bs), self._put(targets))
+        return np.asarray(found)[:rows, : length - 1]
+
+    def loss(self, tokens_bs: np.ndarray, targets_bs: np.ndarray, weights_bs: np.ndarray) -> float:
+        """Returns the sum of weights * -log p(target), in nats; all logits are never there at once.
+
+        Args:
+            tokens_bs: int32.
+            targets_bs: int32, what follows each token.
+            weights_bs: float32; 0 leaves a target out.
+        """
+        arrays = (self._put(array) for array in (tokens_bs, targets_bs, weights_bs))
+        return float(self._jit_loss(*self._model, *arrays))
+
+    def _put(self, array_bs: np.ndarray) -> jax.Array:
+        """Returns an array on the mesh as the one stream, padded with zeros."""
+        rows, length = array_bs.shape
+        unit = np.lcm(STEP, self._session.config.mesh.tensor)
+        padding = ((0, -rows % self.rows), (0, -length % int(unit)))
+        padded = np.pad(array_bs, padding)[None]
+        return jax.make_array_from_callback(padded.shape, self._rows, lambda index: padded[index])
+
+    def _hidden(
+        self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
+    ) -> tuple[Transformer, Streams]:
+        steps = self._session.steps
+        model = steps.skeleton.merge(params, buffers)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+        return model, model.hidden(tokens, positions, jnp.ones_like(tokens), steps.parallel)[0]
+
+    def _logits(
+        self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
+    ) -> Float[Array, "b s v"]:
+        model, (x_bsd,) = self._hidden(params, buffers, tokens)
+        parallel = self._session.steps.parallel
+        return on_shards(
+            lambda modules, x: modules[0](x, modules[1], parallel.tensor),
+            parallel,
+            (model.head, model.embedding),
+            x_bsd,
+            in_specs=(parallel.activations,),
+            out_specs=PartitionSpec(*BATCH, None, TENSOR),
+        ).astype(jnp.float32)
+
+    def _logprobs(
+        self,
+        params: Arrays,
+        buffers: Arrays,
+        tokens: Int[Array, "1 b s"],
+        targets: Int[Array, "1 b s"],
+    ) -> Float[Array, "b s"]:
+        logits_bsv = self._logits(params, buffers, tokens)
+        picked = jnp.take_along_axis(logits_bsv, targets[0][..., None], axis=-1)[..., 0]
+        return picked - jax.nn.logsumexp(logits_bsv, axis=-1)
+
+    def _loss(
+        self,
+        params: Arrays,
+        buffers: Arrays,
+        tokens: Int[Array, "1 b s"],
+        targets: Int[Array, "1 b s"],
+        weights: Float[Array, "1 b s"],
+    ) -> Float[Array, ""]:
+        model, streams = self._hidden(params, buffers, tokens)
+        steps = self._session.steps
+        chunk = steps.config.train.loss_chunk
+        return cross_entropy_sum(model, streams, targets, weights, steps.parallel, chunk)

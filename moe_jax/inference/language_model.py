@@ -1,0 +1,259 @@
+"""A model that can be asked: continues texts, chats, gives logits. Made by `loading.py`.
+
+Requests share an engine's slots by `batcher.py`; how one text is sampled is `sampling.py`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from moe_jax.config import Config
+from moe_jax.data.chat import Message
+from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.inference.answers import Completion, Score
+from moe_jax.inference.batcher import Batcher, Event, Request
+from moe_jax.inference.engine import CachedEngine
+from moe_jax.inference.forward import Forward
+from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.model.skeleton import Arrays
+from moe_jax.train.session import Session
+
+#: A text, or its tokens.
+Prompt = str | Sequence[int] | np.ndarray
+#: Texts that are continued together unless told otherwise: their cache must fit beside the model.
+USUAL_SLOTS = 16
+#: Contexts are rounded up to a multiple of this, so that the next request finds its engine.
+CONTEXT_STEP = 128
+SEEDS = 2**64
+
+
+class LanguageModel:
+    """A model on a mesh. In a job of several processes, all make the same calls.
+
+    Args:
+        name: for those who ask.
+        session: the model and its mesh, with a config as `adapt.inference_config` makes it.
+        params, buffers: the model's values.
+        tokenizer: None for a model that has none; it takes and gives no text then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        params: Arrays,
+        buffers: Arrays,
+        tokenizer: Tokenizer | None,
+    ):
+        self.name, self.session = name, session
+        self._arrays, self._tokenizer = (params, buffers), tokenizer
+        self._forward = Forward(session, params, buffers)
+        #: One that nobody uses now.
+        self._engine: CachedEngine | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.session.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises ValueError for a model without one."""
+        if self._tokenizer is None:
+            raise ValueError(
+                f"{self.name} has no tokenizer.json, so it takes no text: save its tokenizer there "
+                "(AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers), or set "
+                "data.tokenizer"
+            )
+        return self._tokenizer
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> str: ...
+    @overload
+    def generate(self, prompts: Sequence[Prompt], **options: Any) -> list[str]: ...
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        max_tokens: int = 200,
+        stop: str | Sequence[str] = (),
+        stream: bool = False,
+        slots: int | None = None,
+        context: int | None = None,
+        **sampling: Any,
+    ) -> str | list[str] | Iterator[str]:
+        """Continues texts.
+
+            model.generate("def add(", max_tokens=50, temperature=0)
+
+        Args:
+            prompts: a text, tokens, or several of those; several are continued together, and
+                none depends on the others.
+            max_tokens: tokens to generate, at most.
+            stop: texts before which to end.
+            stream: give the pieces of one text as they come.
+            slots, context: see `engine`; by default what the prompts need.
+            sampling: fields of `SamplingOptions`, such as temperature and seed.
+
+        Returns:
+            The continuation, without the prompt; a list of them for several prompts.
+
+        Raises:
+            ValueError: for a request that cannot be met, before anything is generated.
+        """
+        single = _is_one(prompts)
+        options = SamplingOptions(**sampling)
+        requests = [
+            self.request(prompt, max_tokens=max_tokens, stop=stop, sampling=options)
+            for prompt in ([prompts] if single else prompts)
+        ]
+        if stream:
+            if not single:
+                raise ValueError("stream=True gives one text: pass one prompt, or use `stream`")
+            return (event.text for _, event in self.stream(requests, slots, context) if event.text)
+        texts = [found.text for found in self.complete(requests, slots, context)]
+        return texts[0] if single else texts
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Answers a conversation, as `generate` does a prompt.
+
+        Args:
+            messages: each with `role` and `content`.
+            template: what else the chat template knows, such as {"enable_thinking": False}.
+            options: of `generate`.
+        """
+        prompt = self.tokenizer.encode_chat(messages, **(template or {}))
+        return self.generate(prompt, **options)
+
+    def request(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: str | Sequence[str] = (),
+        sampling: SamplingOptions,
+    ) -> Request:
+        """Returns what the batcher takes; ends where the model's tokenizer says that texts end."""
+        is_text = isinstance(prompt, str)
+        tokens = self.tokenizer.encode_prompt(prompt) if is_text else np.asarray(prompt, np.int32)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        return Request(tokens, max_tokens, sampling, stops, self.tokenizer.end_ids)
+
+    def complete(
+        self, requests: Sequence[Request], slots: int | None = None, context: int | None = None
+    ) -> list[Completion]:
+        """Meets requests together; returns what was generated, in their order."""
+        found = [Completion("", (), (), "") for _ in requests]
+        for place, event in self.stream(requests, slots, context):
+            old = found[place]
+            found[place] = Completion(
+                old.text + event.text,
+                old.tokens + event.tokens,
+                old.logprobs + event.logprobs,
+                event.finish,
+            )
+        return found
+
+    def stream(
+        self, requests: Sequence[Request], slots: int | None = None, context: int | None = None
+    ) -> Iterator[tuple[int, Event]]:
+        """Meets requests together; yields what happens with the place of its request."""
+        engine = self._borrow(requests, slots, context)
+        batcher = Batcher(engine, self.tokenizer)
+        try:
+            numbers = {batcher.submit(request): place for place, request in enumerate(requests)}
+        except ValueError:
+            self._engine = engine
+            raise
+        return self._drain(batcher, numbers, engine)
+
+    def engine(self, slots: int = USUAL_SLOTS, context: int | None = None) -> CachedEngine:
+        """Returns a new engine; its cache lives as long as it does.
+
+        Args:
+            slots: texts at a time; rounded up so that devices share them equally.
+            context: tokens of a text, prompt included; by default the config's sequences.
+        """
+        shards = self._forward.rows
+        context = context or self.config.data.sequence_length
+        return CachedEngine(
+            self.session, *self._arrays, slots=-(-slots // shards) * shards, context=context
+        )
+
+    def logits(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns float32 [.., s, v] for tokens [.., s], of one text or several of one length."""
+        array = np.asarray(tokens, np.int32)
+        found = self._forward.logits(np.atleast_2d(array))
+        return found if array.ndim == 2 else found[0]
+
+    def score(self, text: Prompt) -> Score:
+        """Returns how likely each token of a text is, after those before it.
+
+        Raises:
+            ValueError: for a text of one token.
+        """
+        is_text = isinstance(text, str)
+        tokens = self.tokenizer.encode_prompt(text) if is_text else np.asarray(text, np.int32)
+        if tokens.size < 2:
+            raise ValueError("the text has fewer than 2 tokens: nothing follows anything")
+        (logprobs,) = self._forward.logprobs(tokens[None])
+        return Score(tuple(tokens.tolist()), tuple(logprobs.tolist()))
+
+    def forward(self) -> Forward:
+        """Returns the forward pass over whole texts."""
+        return self._forward
+
+    def _drain(
+        self, batcher: Batcher, numbers: Mapping[int, int], engine: CachedEngine
+    ) -> Iterator[tuple[int, Event]]:
+        try:
+            while batcher.busy:
+                for event in batcher.advance():
+                    yield numbers[event.request], event
+        finally:
+            # Whoever stops listening gives slots and engine back.
+            for number in numbers:
+                batcher.cancel(number)
+            self._engine = engine
+
+    def _borrow(
+        self, requests: Sequence[Request], slots: int | None, context: int | None
+    ) -> CachedEngine:
+        """The engine of an earlier call serves again where it suits: it is compiled."""
+        longest = max((r.tokens.size + r.max_tokens for r in requests), default=2)
+        wanted = context or -(-longest // CONTEXT_STEP) * CONTEXT_STEP
+        slots = slots or min(max(len(requests), 1), USUAL_SLOTS)
+        kept, self._engine = self._engine, None
+        if kept is not None and kept.slots >= slots:
+            # A context that was asked for is a limit too.
+            suits = kept.context == wanted if context else kept.context >= wanted
+            if suits:
+                return kept
+        # The old one's cache goes before the new one's comes.
+        del kept
+        return self.engine(slots, wanted)
+
+
+def sample_options(options: SamplingOptions, count: int) -> list[SamplingOptions]:
+    """Returns options for several samples of one prompt: sample i has the seed `seed + i`.
+
+    Raises:
+        ValueError: for no samples.
+    """
+    if count < 1:
+        raise ValueError(f"num_samples ({count}) must be 1 or more")
+    return [dataclasses.replace(options, seed=(options.seed + i) % SEEDS) for i in range(count)]
+
+
+def _is_one(prompts: Any) -> bool:
+    if isinstance(prompts, str | np.ndarray):
+        return True
+    return bool(prompts) and isinstance(prompts[0], int | np.integer)

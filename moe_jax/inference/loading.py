@@ -1,0 +1,157 @@
+"""From a directory to a model on a mesh: one of Hugging Face, or a working directory of ours.
+
+What the model can be asked is `language_model.py`; what its config becomes is `adapt.py`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from moe_jax.checkpoint import Checkpoints
+from moe_jax.config import Config, check, override, parse_config
+from moe_jax.config.schema import DType
+from moe_jax.data.hf_tokenizer import HfTokenizer
+from moe_jax.data.tokenizers import Tokenizer, load_tokenizer
+from moe_jax.inference.adapt import AnyMesh, choose_mesh, inference_config
+from moe_jax.inference.language_model import LanguageModel
+from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, is_hf_directory
+from moe_jax.interop.imported import ImportedModel, open_model
+from moe_jax.interop.inside import file_inside, is_named
+from moe_jax.interop.load import load_weights
+from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
+from moe_jax.model.skeleton import Arrays
+from moe_jax.train.session import Session, make_session
+from moe_jax.train.workdir import CONFIG
+
+
+def load(
+    path: str | Path,
+    *,
+    mesh: AnyMesh = None,
+    overrides: Iterable[str] = (),
+    dtype: DType | None = None,
+    step: int | None = None,
+    num_processes: int = 1,
+) -> LanguageModel:
+    """Loads a model to be asked.
+
+        model = moe_jax.load("Mixtral-8x7B-Instruct-v0.1", mesh={"expert": 8})
+
+    Args:
+        path: a Hugging Face directory, or the working directory of a run or a conversion.
+        mesh: axis sizes, or a mesh with our axes. By default that of the config, or where it does
+            not suit the devices at hand, experts over as many as divide them, the rest data.
+        overrides: values of the config, such as "exchange.transport=all_gather".
+        dtype: of parameters and computation; by default as stored.
+        step: the checkpoint of a working directory; by default the newest good one.
+        num_processes: of the job, each of which makes this call.
+
+    Raises:
+        ValueError: there is no such model, it is not supported, or it does not fit the mesh.
+    """
+    path, overrides = Path(path), list(overrides)
+    if is_hf_directory(path):
+        if step is not None:
+            raise ValueError(f"{path} is a Hugging Face directory: it has no step {step}")
+        found = open_model(path, overrides, dtype or "auto")
+        session = _session(found.config, mesh, overrides, num_processes)
+        params, buffers = load_weights(found.source, session.config, found.family, session.mesh)
+        return LanguageModel(path.name, session, params, buffers, _imported_tokenizer(found))
+    config = _run_config(path, overrides)
+    session = _session(config, mesh, overrides, num_processes)
+    params, buffers = _restored(path, session, step)
+    if dtype is not None:
+        session, params = _cast(session, params, dtype)
+    return LanguageModel(path.name, session, params, buffers, _run_tokenizer(path, config))
+
+
+def from_hf(path: str | Path, **options: object) -> LanguageModel:
+    """Loads a Hugging Face directory; options are those of `load`.
+
+    Raises:
+        ValueError: it is none, or see `load`.
+    """
+    if not is_hf_directory(Path(path)):
+        raise ValueError(f"{path} is no Hugging Face directory: it has no config.json")
+    return load(path, **options)  # type: ignore[arg-type]
+
+
+def _session(
+    config: Config, asked: AnyMesh, overrides: Sequence[str], num_processes: int
+) -> Session:
+    fixed = any(assignment.strip().startswith("mesh.") for assignment in overrides)
+    final = inference_config(config, choose_mesh(config, asked, fixed=fixed))
+    if isinstance(asked, Mesh):
+        platform, mesh = jax.default_backend(), asked
+    elif math.prod(mesh_shape(final.mesh)) < running_devices() and jax.process_count() == 1:
+        # In a notebook, on some of its devices.
+        size = math.prod(mesh_shape(final.mesh))
+        platform, mesh = jax.default_backend(), build_mesh(final.mesh, jax.devices()[:size])
+    else:
+        platform = prepare_devices(final, num_processes)
+        mesh = build_mesh(final.mesh)
+    tokens = final.data.sequence_length
+    return make_session(final, platform, batch_tokens=tokens, mesh=mesh)
+
+
+def _run_config(path: Path, overrides: Sequence[str]) -> Config:
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} is not a directory: give the --workdir of a training run, what moe-jax "
+            "convert made, or a Hugging Face directory"
+        )
+    config = path / CONFIG
+    if not config.is_file():
+        raise ValueError(
+            f"{config} is missing, and so is config.json: give the --workdir of a training run, "
+            "what moe-jax convert made, or a Hugging Face directory"
+        )
+    return parse_config(config.read_text(encoding="utf-8"), overrides, origin=str(config))
+
+
+def _restored(path: Path, session: Session, step: int | None) -> tuple[Arrays, Arrays]:
+    params, buffers = session.steps.skeleton.abstract(session.mesh)
+    wanted = {"params": params, "buffers": buffers}
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        which = "latest" if step is None else step
+        found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
+    assert found is not None, "missing='error' raises instead"
+    return found.state["params"], found.state["buffers"]
+
+
+def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arrays]:
+    """A checkpoint restores in its own dtype; another one is the reader's wish."""
+    config = override(
+        session.config, [f"precision.{name}={dtype}" for name in ("params", "compute")]
+    )
+    check(config)
+    cast = jax.jit(lambda array: array.astype(jnp.dtype(dtype)), donate_argnums=0)
+    tokens = config.data.sequence_length
+    session = make_session(config, session.platform, batch_tokens=tokens, mesh=session.mesh)
+    return session, {
+        name: array if array.dtype == jnp.dtype(dtype) else cast(array)
+        for name, array in params.items()
+    }
+
+
+def _imported_tokenizer(found: ImportedModel) -> Tokenizer | None:
+    """A directory without one stays without: bytes would mean other tokens."""
+    if found.config.data.tokenizer == "bytes":
+        return None
+    if is_named(found.directory.path, TOKENIZER_JSON):
+        file_inside(found.directory.path, TOKENIZER_JSON)
+    return load_tokenizer(found.config.data)
+
+
+def _run_tokenizer(path: Path, config: Config) -> Tokenizer | None:
+    """An imported model has its files with it, wherever its directory has gone since."""
+    folder = path / TOKENIZER
+    if not folder.is_dir():
+        return load_tokenizer(config.data)
+    if is_named(folder, TOKENIZER_JSON):
+        return HfTokenizer(file_inside(folder, TOKENIZER_JSON))
+    return None if config.data.tokenizer == "bytes" else load_tokenizer(config.data)
