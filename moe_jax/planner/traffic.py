@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from moe_jax.config.schema import Config
 from moe_jax.data.batch import batch_shape
+from moe_jax.inference.programs import decoding_config
 from moe_jax.mesh.topology import Topology
 from moe_jax.model.pattern import layer_specs
 from moe_jax.moe.exchange.choose import choose_transport
@@ -82,6 +83,8 @@ def exchange_rows(config: Config, mode: Mode = "forward") -> Rows | None:
         return None
     moe, devices = config.model.moe, config.mesh.expert
     batch = device_batch(config, mode)
+    if mode == "decode":
+        config = decoding_config(config, config.train.global_batch)
     transport = choose_transport(config, devices, batch.tokens) if devices > 1 else "local"
     slices = moe_layers * batch.microbatches * batch.streams // config.mesh.pipe
     filled = batch.tokens * moe.top_k
