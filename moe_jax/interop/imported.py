@@ -70,9 +70,9 @@ def open_model(
     if dtype == "auto":
         widths = Counter(entry.dtype.name for entry in source.tensors.values())
         dtype = "bfloat16" if widths.most_common(1)[0][0] == "bfloat16" else "float32"
-    tokenizer = directory.path.absolute() / TOKENIZER_JSON
     chosen = [f"precision.{name}={dtype}" for name in ("params", "compute")]
-    if tokenizer.is_file():
+    tokenizer = directory.path.absolute() / TOKENIZER_JSON
+    if TOKENIZER_JSON in {file.name for file in directory.tokenizer_files()}:
         chosen.append(f"data.tokenizer={tokenizer}")
     final = override(config, [*chosen, *overrides])
     if changed := differences(final.model, config.model):

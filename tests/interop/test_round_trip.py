@@ -1,0 +1,78 @@
+"""Every family there and back: the same bits, and a directory that transformers loads."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hf_cases import CASES
+from hf_models import logits_of_theirs, make
+from safetensors import safe_open
+
+from moe_jax.interop import export
+from moe_jax.interop.convert import from_hf
+from moe_jax.interop.export import to_hf
+
+
+def tensors_in(path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    found = {}
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (not a dict)
+                tensor = opened.get_tensor(name)
+                data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                found[name] = (str(tensor.dtype), tuple(tensor.shape), data)
+    return found
+
+
+def there_and_back(path) -> None:
+    """From `path`/hf to `path`/back."""
+    from_hf(path / "hf", path / "run", (), "auto", lambda done, total: None)
+    to_hf(path / "run", path / "back", None, "auto", 10**9, lambda done, total: None)
+
+
+def loaded(path):
+    """Returns what transformers makes of a directory, which must fit exactly."""
+    model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        path, output_loading_info=True, attn_implementation="eager"
+    )
+    problems = {what: names for what, names in told.items() if names}
+    assert not problems
+    return model.eval()
+
+
+def assert_same_files(path) -> None:
+    assert tensors_in(path / "back") == tensors_in(path / "hf")
+    before, after = (json.loads((path / d / "config.json").read_text()) for d in ("hf", "back"))
+    assert after == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_same_bits_come_back_and_compute_the_same(case, tmp_path):
+    model = make(case)
+    model.save_pretrained(tmp_path / "hf")
+    there_and_back(tmp_path)
+    assert_same_files(tmp_path)
+    got, want = logits_of_theirs(loaded(tmp_path / "back")), logits_of_theirs(model)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_comes_back_as_it_was(case, tmp_path):
+    make(case).to(torch.bfloat16).save_pretrained(tmp_path / "hf")
+    there_and_back(tmp_path)
+    assert_same_files(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_model_that_was_never_imported_is_exported(case, tmp_path, monkeypatch):
+    """Its family and all of config.json follow from its config."""
+    monkeypatch.setattr(export, "ORIGIN", "not noted")
+    model = make(case)
+    model.save_pretrained(tmp_path / "hf")
+    there_and_back(tmp_path)
+    got, want = logits_of_theirs(loaded(tmp_path / "back")), logits_of_theirs(model)
+    np.testing.assert_allclose(got, want, atol=1e-5)
