@@ -12,6 +12,13 @@ CUDNN = (
     "data.document_mask=none",
 )
 
+SPARSEMIXER = ["model.moe.router.score=sparsemixer", "model.moe.router.normalize_over=all"]
+LONGROPE = [
+    "model.attention.rope.scaling=longrope",
+    "model.attention.rope.original_context=256",
+    f"model.attention.rope.short_factors={[1.0] * 16}",
+    f"model.attention.rope.long_factors={[4.0] * 16}",
+]
 BROKEN = {
     "experts": (["model.moe.num_experts=63"], ["63", "(8)", "7 or 9", "56 or 64"]),
     "batch": (["train.global_batch=20"], ["(20)", "multiple of 8", "16 or 24"]),
@@ -101,6 +108,43 @@ BROKEN = {
     ),
     "cudnn_head_dim": ([*CUDNN, "model.attention.head_dim=136"], ["(136)", "up to 128", "=xla"]),
     "cudnn_head_dim_8": ([*CUDNN, "model.attention.head_dim=36"], ["(36)", "multiple of 8"]),
+    "cudnn_sinks": ([*CUDNN, "model.attention.sinks=per_head"], ["sinks=none", "=xla"]),
+    "latent_norm": (
+        ["model.attention.kind=latent", "model.attention.qk_norm=head"],
+        ["qk_norm = head", "kind = latent", "qk_norm=none"],
+    ),
+    "latent_heads": (
+        ["model.attention.kind=latent", "model.attention.kv_heads=1"],
+        ["kv_heads = 1", "kind = latent"],
+    ),
+    "latent_odd": (
+        ["model.attention.kind=latent", "model.attention.latent.rope_head_dim=5"],
+        ["latent.rope_head_dim (5)", "even", "6"],
+    ),
+    "sparsemixer_top_k": (
+        [*SPARSEMIXER, "model.moe.top_k=1"],
+        ["top_k = 1", "sparsemixer", "top_k=2"],
+    ),
+    "sparsemixer_normalised": (
+        [*SPARSEMIXER, "model.moe.router.normalize_over=selected"],
+        ["normalize_over = selected", "normalize_over=all"],
+    ),
+    "shared_clamped": (
+        ["model.moe.shared_experts=1", "model.moe.activation=swiglu_clamped"],
+        ["swiglu_clamped", "shared_experts is 1", "activation=swiglu"],
+    ),
+    "shared_gate_of_none": (
+        ["model.moe.shared_gate=sigmoid"],
+        ["shared_gate = sigmoid", "shared_experts=1"],
+    ),
+    "longrope_lengths": (
+        [*LONGROPE, "model.attention.rope.long_factors=[1.0]"],
+        ["long_factors has 1 entries", "16"],
+    ),
+    "longrope_beyond": (
+        [*LONGROPE, "data.sequence_length=512"],
+        ["(512)", "original_context (256)", "factors=long"],
+    ),
     "cudnn_odd": ([*CUDNN, "data.sequence_length=255"], ["(255)", "even", "256", "=xla"]),
     "cudnn_mask": ([*CUDNN, "data.document_mask=segments"], ["document_mask=none", "=xla"]),
     "cudnn_dtype": ([*CUDNN, "precision.compute=float32"], ["compute=bfloat16", "=xla"]),
@@ -125,6 +169,10 @@ BROKEN = {
 
 ALLOWED = {
     "defaults": [],
+    "latent": ["model.attention.kind=latent"],
+    "sparsemixer": SPARSEMIXER,
+    "longrope": LONGROPE,
+    "longrope_long": [*LONGROPE, "data.sequence_length=512", "model.attention.rope.factors=long"],
     "sigmoid_raw_scores": [
         "model.moe.router.score=sigmoid",
         "model.moe.router.normalize_over=all",

@@ -32,14 +32,14 @@ def make_layer(*settings: str) -> MoeLayer:
     return MoeLayer(config.model, config.precision, rngs=nnx.Rngs(0))
 
 
-def apply(layer: MoeLayer, x_bsd: jax.Array):
+def apply(layer: MoeLayer, x_bsd: jax.Array, valid_bs: jax.Array | None = None):
     """Runs the layer as the model does; the counts' leading dimension is the one device."""
     grid = np.array(jax.devices()[:1]).reshape((1,) * len(AXES))
     mesh = Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     exchange = Exchange(make_spec(Config().exchange, "local", EXPERTS, 1, (0,)))
 
     def local(x):
-        y, stats = layer(x, exchange)
+        y, stats = layer(x, exchange, valid_bs=valid_bs)
         return y, jax.tree.map(lambda leaf: leaf[None], stats)
 
     return jax.jit(on_device_shards(local, mesh, in_specs=BATCH, out_specs=(BATCH, BATCH)))(x_bsd)
@@ -87,3 +87,17 @@ def test_counts_cover_every_choice():
     assert float(stats.balance.tokens[0]) == BATCH_SIZE * LENGTH
     assert float(stats.balance.sequences[0]) == BATCH_SIZE
     assert float(stats.exchange.rows_dropped[0]) == 0
+
+
+def test_padding_takes_the_experts_in_turn_and_adds_nothing():
+    layer, x_bsd = make_layer(), tokens()
+    padded = jnp.broadcast_to(x_bsd[:, :1], x_bsd.shape)
+    valid = jnp.arange(LENGTH) < jnp.array([[1], [2]])
+    y_bsd, stats = apply(layer, padded, valid)
+    np.testing.assert_allclose(
+        y_bsd, by_hand(layer, padded) * np.asarray(valid)[..., None], rtol=1e-4, atol=1e-5
+    )
+    # Ten tokens of two kinds would load at most four of the experts, as they are.
+    spread = np.asarray(stats.exchange.load_e).reshape(-1)
+    assert spread.sum() == 20
+    assert spread.min() >= 3
