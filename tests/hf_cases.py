@@ -32,7 +32,7 @@ LONGROPE = {
     "long_factor": [2.0, 4.0, 5.0, 6.0],
     "short_mscale": 1.2,
     "long_mscale": 1.3,
-    "original_max_position_embeddings": 32,
+    "original_max_position_embeddings": 96,
     "factor": 2.0,
 }
 CASES = (
@@ -227,3 +227,5 @@ CASES = (
         },
     ),
 )
+#: The last case of each family.
+SMOKE = tuple({case.model_type: case for case in CASES}.values())

@@ -8,9 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from model_cases import OPTIONS, logits_of
 
-from moe_jax.config import override
+from moe_jax.config import Config, override
+from moe_jax.inference.engine import CachedEngine
+from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.tokens import Prompt
 from moe_jax.interop.directory import HfDirectory
 from moe_jax.interop.load import load_weights
 from moe_jax.interop.settings import family_of, to_config
@@ -18,6 +22,7 @@ from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.model.skeleton import Skeleton
+from moe_jax.train.session import make_session
 
 ROWS, LENGTH, VOCAB = 8, 20, 40
 #: Valid tokens of each row; the rest is padding on the right.
@@ -29,12 +34,15 @@ SIZES = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 128,
     "bos_token_id": None,
     "eos_token_id": None,
     "pad_token_id": None,
 }
 EXPERTS = 8
+#: Tokens that are generated, and room for them behind the longest prompt.
+NEW = 64
+CONTEXT = LENGTH + NEW
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,18 @@ def logits_of_theirs(model: Any) -> np.ndarray:
         return model(ids, attention_mask=mask, use_cache=False).logits.numpy()
 
 
+def mesh_of(config: Config) -> Mesh:
+    """Returns the config's mesh, over the first devices of this process."""
+    return build_mesh(config.mesh, jax.devices()[: math.prod(mesh_shape(config.mesh))])
+
+
 def logits_of_ours(path: Path, *overrides: str) -> np.ndarray:
     """Returns the logits of a directory, read and computed on a mesh of this process's devices."""
     directory = HfDirectory(path)
     usual = [f"train.global_batch={ROWS}", f"exchange.capacity_factor={EXPERTS}"]
     config = override(to_config(directory.config), [*usual, *overrides])
     shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
-    mesh = build_mesh(config.mesh, jax.devices()[: math.prod(mesh_shape(config.mesh))])
+    mesh = mesh_of(config)
     parallel = resolve_parallel(
         config,
         mesh,
@@ -122,3 +135,38 @@ def logits_of_ours(path: Path, *overrides: str) -> np.ndarray:
     inputs = [a[None] for a in (tokens(), positions, valid().astype(np.int32))]
     (result,) = jax.jit(logits, compiler_options=OPTIONS)(*weights, *inputs)
     return np.asarray(result)
+
+
+def prompts() -> list[np.ndarray]:
+    """Returns texts of different lengths."""
+    return [row[:length] for row, length in zip(tokens(), LENGTHS, strict=True)]
+
+
+def continued_by_theirs(case: Case) -> np.ndarray:
+    """Returns the likeliest continuations, each prompt by itself."""
+    import torch
+
+    model = make(case)
+
+    def continued(prompt: np.ndarray) -> np.ndarray:
+        ids = torch.from_numpy(prompt)[None].long()
+        mask = torch.ones_like(ids)
+        found = model.generate(ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)
+        return found[0, prompt.size :].numpy()
+
+    return np.stack([continued(prompt) for prompt in prompts()])
+
+
+def continued_by_ours(path: Path, *overrides: str) -> np.ndarray:
+    """Returns the likeliest continuations, all prompts in one batch."""
+    directory = HfDirectory(path)
+    usual = ["data.document_mask=none", f"data.sequence_length={CONTEXT}", "train.global_batch=8"]
+    config = override(to_config(directory.config), [*usual, *overrides])
+    session = make_session(config, "cpu", mesh=mesh_of(config))
+    weights = load_weights(directory, config, family_of(directory.config), session.mesh)
+    engine = CachedEngine(session, *weights, slots=ROWS, context=CONTEXT)
+    greedy = SamplingOptions(temperature=0)
+    first = engine.start([Prompt(prompt, greedy) for prompt in prompts()])
+    columns = [{token.slot: token.id for token in first}]
+    columns += [{token.slot: token.id for token in engine.step()} for _ in range(NEW - 1)]
+    return np.array([[column[token.slot] for column in columns] for token in first])

@@ -16,7 +16,7 @@ from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.directory import CONFIG
 from moe_jax.interop.imported import ORIGIN, ImportDType, ImportedModel, open_model
 from moe_jax.interop.match import LazyTensor, check_matches
-from moe_jax.interop.pieces import Piece, pieces
+from moe_jax.interop.pieces import Piece, pieces, skipped
 from moe_jax.interop.staging import refuse_existing, staged
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.workdir import write_config
@@ -43,7 +43,7 @@ def from_hf(
     refuse_existing(out)
     model = open_model(path, overrides, dtype)
     found = pieces(model.config, model.family)
-    check_matches(model.source, found, model.family.skipped)
+    check_matches(model.source, found, skipped(model.config, model.family))
     with staged(out) as folder:
         # config.json names ids that end a text where generation_config.json is missing.
         files = [path / CONFIG, *model.directory.tokenizer_files()]

@@ -1,9 +1,20 @@
-"""Each family against `transformers`: same directory, same logits, on every mesh and transport."""
+"""Each family against `transformers`: same directory, same logits, on every mesh and transport,
+and the same continuations."""
 
 import numpy as np
 import pytest
-from hf_cases import CASES
-from hf_models import VOCAB, Case, logits_of_ours, saved, valid
+from hf_cases import CASES, SMOKE
+from hf_models import (
+    NEW,
+    ROWS,
+    VOCAB,
+    Case,
+    continued_by_ours,
+    continued_by_theirs,
+    logits_of_ours,
+    saved,
+    valid,
+)
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -13,8 +24,12 @@ SETTINGS = [
     for devices in (1, 4, 8)
     for transport in ("local", "all_gather", "all_to_all")
 ]
-#: The last case of each family.
-SMOKE = {case.model_type: case for case in CASES}.values()
+#: By turns, so that each family has two.
+GENERATION = (
+    ("mesh.expert=1", "exchange.transport=local"),
+    ("mesh.expert=4", "exchange.transport=all_gather"),
+    ("mesh.expert=8", "exchange.transport=all_to_all"),
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:transformers")
 
@@ -42,3 +57,17 @@ def test_logits_are_those_of_transformers(case: Case, root):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_logits_are_those_of_transformers_on_every_mesh(case: Case, setting, root):
     assert_same_logits(saved(case, root), *setting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "setting"),
+    [(case, GENERATION[i % len(GENERATION)]) for i, case in enumerate(CASES)],
+    ids=str,
+)
+def test_the_likeliest_continuations_are_those_of_transformers(case: Case, setting, root):
+    theirs = continued_by_theirs(case)
+    assert theirs.shape == (ROWS, NEW)
+    # Text that repeats one token would agree too easily.
+    assert np.unique(theirs).size > 5
+    np.testing.assert_array_equal(continued_by_ours(saved(case, root), *setting), theirs)

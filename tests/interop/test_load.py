@@ -1,8 +1,13 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from checkpoint_cases import two_processes
 from model_directories import BF16, MIXTRAL, config_of, write_model
 
 from moe_jax.config import override
@@ -142,3 +147,30 @@ def test_weights_in_a_dtype_of_packed_numbers_are_refused(tmp_path):
     write_model(tmp_path / "m", dtype=np.dtype(np.int8))
     with pytest.raises(ValueError, match=r"is int8, weights must be float32"):
         load_weights(HfDirectory(tmp_path / "m"), config_of(), MIXTRAL, mesh_of(config_of()))
+
+
+@pytest.mark.slow
+def test_two_processes_read_the_experts_of_their_own_devices(tmp_path):
+    tensors = write_model(tmp_path / "m")
+    here = Path(__file__).parent
+    path = os.pathsep.join(map(str, (here.parent, here.parent / "checkpoint")))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(here / "load_worker.py"), *map(str, arguments), f"{index}.npz"],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
+            cwd=tmp_path,
+        )
+        for index, arguments in enumerate(two_processes(tmp_path / "m"))
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    experts = sum(value.nbytes for name, value in tensors.items() if ".experts." in name)
+    others = sum(value.nbytes for value in tensors.values()) - experts
+    want = expected(config_of(), tensors)["stacks.0.unit.blocks.0.moe.experts.w_up_edf"]
+    places = set()
+    for index in range(2):
+        found = dict(np.load(tmp_path / f"{index}.npz"))
+        assert found.pop("bytes_read") == others + experts // 2
+        for expert, values in found.items():
+            np.testing.assert_array_equal(values[:, 0], want[:, int(expert)])
+        places |= found.keys()
+    assert places == set(map(str, range(8)))
