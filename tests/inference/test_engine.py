@@ -67,6 +67,8 @@ def test_a_sampled_text_depends_on_its_seed_alone():
     among = run(machine, [*others, prompt(6, hot)], 8)[-1]
     other_seed = run(machine, [prompt(6, SamplingOptions(temperature=1.5, seed=4))], 8)[0]
     assert alone == among != other_seed
+    noise = run(machine, [prompt(6, SamplingOptions(temperature=1e6))], 8)[0]
+    assert len(set(noise)) > 3, "each token draws anew"
 
 
 def test_repetition_penalty_knows_prompt_and_generated_tokens():

@@ -111,3 +111,10 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
         logits, cache = add(params, buffers, *batch, cache)
         np.testing.assert_allclose(np.asarray(logits)[valid], want[every, at][valid], atol=1e-4)
         positions = positions + valid
+
+    # Rows without a token stay as they are.
+    before = jax.tree.map(np.asarray, cache)
+    nothing = np.zeros(SLOTS, np.int32)
+    batch = [on_mesh(a, mesh, BATCH_AXES) for a in (nothing, nothing, nothing > 0)]
+    _, cache = add(params, buffers, *batch, cache)
+    jax.tree.map(np.testing.assert_array_equal, cache, before)
