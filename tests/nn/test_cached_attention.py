@@ -31,6 +31,11 @@ def test_prompts_longer_than_the_ring_leave_their_last_tokens():
     np.testing.assert_array_equal(written(positions, [7, 3]), [[5, 6, 7, 4], [1, 2, 3, 0]])
 
 
+def test_what_is_written_does_not_depend_on_the_order_of_a_scatter():
+    positions = [list(range(6, -1, -1)), list(range(6, -1, -1))]
+    np.testing.assert_array_equal(written(positions, [7, 3]), [[5, 6, 7, 4], [1, 2, 3, 0]])
+
+
 def test_later_tokens_replace_the_oldest():
     np.testing.assert_array_equal(written([[5], [2]], [6, 3]), [[0, 6, 0, 0], [0, 0, 3, 0]])
 
