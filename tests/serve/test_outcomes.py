@@ -97,6 +97,7 @@ def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
         health = httpx.get(f"{server.url}/health")
         assert (health.status_code, health.json()) == (503, {"status": "failed"})
         eventually(lambda: server.outcomes() == {"failed": 5})
+    assert server.ends == [False]
 
 
 def test_an_engine_that_does_not_answer_turns_health_red():
