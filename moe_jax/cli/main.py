@@ -10,6 +10,7 @@ from moe_jax.cli import (
     claims,
     convert,
     doctor,
+    eval,
     exit_codes,
     generate,
     inspect,
@@ -18,7 +19,7 @@ from moe_jax.cli import (
     train,
 )
 
-_VERBS = (train, generate, serve, convert, inspect, plan, claims, doctor, bench)
+_VERBS = (train, generate, eval, serve, convert, inspect, plan, claims, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
