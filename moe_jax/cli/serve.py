@@ -1,24 +1,21 @@
 """`moe-jax serve MODEL`: answer HTTP requests as OpenAI's API does."""
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from moe_jax.cli import exit_codes
-from moe_jax.cli.options import add_job_arguments, add_override_argument, job_flags
-from moe_jax.config.schema import DType
+from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel
-from moe_jax.inference.loading import load
+from moe_jax.inference.language_model import USUAL_SLOTS
 from moe_jax.inference.tokens import Engine
-from moe_jax.mesh.distributed import Job, start_distributed
+from moe_jax.mesh.distributed import start_distributed
 from moe_jax.serve.follow import Channel, LeadingEngine, follow, job_store
 
 if TYPE_CHECKING:
@@ -43,16 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             "SIGTERM and Ctrl-C let answers finish; asking twice cancels them."
         ),
     )
-    parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="Hugging Face directory, or workdir of a run"
-    )
+    add_model_arguments(parser)
     _add_http_arguments(parser)
     _add_limits(parser)
-    parser.add_argument("--step", type=int, help="checkpoint of a run (default: the newest good)")
-    parser.add_argument(
-        "--dtype", choices=get_args(DType), help="of weights and computation (default: as stored)"
-    )
-    add_override_argument(parser, "change a value of the model's config")
     add_job_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -104,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: pip install 'moe-jax[serve]'")
     from moe_jax.serve.assemble import Settings
-    from moe_jax.serve.server import listen
+    from moe_jax.serve.server import is_loopback, listen
 
     settings = Settings(
         queue=args.queue,
@@ -114,14 +104,16 @@ def run(args: argparse.Namespace) -> int:
         grace=args.grace,
         stalled_after=args.stalled_after,
     )
-    job = start_distributed(job_flags(args))
+    flags = job_flags(args)
+    job = start_distributed(flags)
     if job.process_id:
-        return _follow(_load(args, job)[1])
+        return _follow(load_model(args, flags).engine(args.slots, args.context))
     # Before anything is loaded: a port in use should not cost minutes.
     with listen(args.host, args.port) as bound:
-        if settings.api_key is None and not _is_loopback(bound.getsockname()[0]):
+        if settings.api_key is None and not is_loopback(bound):
             log.warning("no API key: everybody who reaches %s may ask", args.host)
-        model, engine = _load(args, job)
+        model = load_model(args, flags)
+        engine = model.engine(args.slots, args.context)
         name = args.name or model.name
         if job.num_processes == 1:
             return _serve(engine, model.tokenizer, name, settings, bound)
@@ -132,17 +124,6 @@ def run(args: argparse.Namespace) -> int:
     if code == exit_codes.OK:
         leading.stop()
     return code
-
-
-def _load(args: argparse.Namespace, job: Job) -> tuple[LanguageModel, CachedEngine]:
-    model = load(
-        args.model,
-        overrides=args.overrides,
-        dtype=args.dtype,
-        step=args.step,
-        num_processes=job.num_processes,
-    )
-    return model, model.engine(args.slots, args.context)
 
 
 def _serve(
@@ -183,7 +164,3 @@ def _api_key(path: Path | None) -> str | None:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--api-key-file {path} cannot be read: {error}") from None
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback

@@ -13,8 +13,12 @@ from moe_jax.inference.tokens import Engine
 from moe_jax.serve.app import Api
 from moe_jax.serve.job import Served
 from moe_jax.serve.metrics import Metrics
-from moe_jax.serve.server import Server
+from moe_jax.serve.server import Server, is_loopback
 from moe_jax.serve.worker import Worker
+
+#: How one addresses a server on this machine. A page in a browser that makes its own name resolve
+#: to this machine (DNS rebinding) sends another one.
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def assemble(
         max_body=settings.max_body,
         max_tokens=settings.max_tokens or engine.context,
         api_key=settings.api_key,
+        hosts=LOCAL if settings.api_key is None and is_loopback(bound) else None,
     )
     return Server(api.app(), worker, bound, grace=settings.grace)
 

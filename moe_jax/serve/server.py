@@ -5,6 +5,7 @@ What is answered is `app.py`'s business.
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
@@ -44,6 +45,11 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port} ({error}): give another --host or --port"
         ) from None
     return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Returns whether only this machine reaches a socket."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
 class Server:

@@ -13,6 +13,7 @@ import openai
 import pytest
 from tiny_hf import their_greedy, write_mixtral
 
+from moe_jax.cli import serve
 from moe_jax.cli.main import main
 from moe_jax.data.hf_tokenizer import HfTokenizer
 
@@ -128,3 +129,9 @@ def test_a_key_from_two_places_or_without_a_letter_is_refused(tmp_path, monkeypa
     monkeypatch.setenv("MOE_JAX_API_KEY", "a")
     assert main(["serve", "nowhere", f"--api-key-file={key}"]) == 2
     assert "drop one of them" in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(serve, "find_spec", lambda package: None)
+    assert main(["serve", "nowhere"]) == 2
+    assert "pip install 'moe-jax[serve]'" in capsys.readouterr().err

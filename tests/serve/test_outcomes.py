@@ -1,5 +1,6 @@
 """What becomes of requests when the queue is full, clients leave or the engine breaks."""
 
+import socket
 import threading
 
 import httpx
@@ -53,6 +54,17 @@ def test_a_client_that_goes_away_frees_its_slot(stream):
         assert (server.figures()["running"], server.figures()["queue_length"]) == (0, 0)
         with server.client() as client:
             assert complete(client).choices[0].text == greedy("abc", 8)
+
+
+def test_a_client_that_goes_away_while_it_asks_is_counted_and_nothing_else(caplog):
+    with serving() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            connection.sendall(head.encode())
+        eventually(lambda: server.outcomes() == {"disconnected": 1})
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_client_that_goes_away_while_it_waits_never_starts():
