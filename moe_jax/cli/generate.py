@@ -1,130 +1,128 @@
-"""`moe-jax generate WORKDIR --prompt TEXT`: sample from a run's newest checkpoint."""
+"""`moe-jax generate MODEL --prompt TEXT`: continue a text, or answer a chat, as it comes."""
 
 import argparse
-import math
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from moe_jax.checkpoint import Checkpoints
 from moe_jax.cli import exit_codes
-from moe_jax.config import Config, override, parse_config
-from moe_jax.data import Tokenizer, load_tokenizer
-from moe_jax.inference.generate import Generator
+from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
+from moe_jax.inference.batcher import Request
+from moe_jax.inference.language_model import LanguageModel, sample_options
 from moe_jax.inference.sampling import SamplingOptions
-from moe_jax.mesh.axes import BATCH_AXES
-from moe_jax.mesh.build import prepare_devices
-from moe_jax.train.session import make_session
-from moe_jax.train.workdir import CONFIG
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "generate",
-        help="sample text from a trained model",
-        description="Continue TEXT with the model of a run, on any mesh (--set mesh.expert=1).",
+        help="continue a text with a model",
+        description=(
+            "Continue TEXT, or answer it as a chat, with a model: a Hugging Face directory, the "
+            "working directory of a run, or what `moe-jax convert` made; on any mesh "
+            "(--set mesh.expert=4)."
+        ),
     )
-    parser.add_argument("workdir", type=Path, help="working directory of a run")
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
+    add_model_arguments(parser)
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="text to continue")
+    prompt.add_argument(
+        "--prompt-file", type=Path, metavar="FILE", help="file with the text; - reads from stdin"
+    )
+    parser.add_argument("--chat", action="store_true", help="TEXT is a message to answer")
+    parser.add_argument("--system", metavar="TEXT", help="with --chat: how to answer")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens to generate")
     parser.add_argument("--num-samples", type=int, default=1, help="continuations to generate")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy")
-    parser.add_argument("--top-k", type=int, default=0, help="0 considers all tokens")
-    parser.add_argument("--top-p", type=float, default=1.0, help="1 considers all tokens")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same text")
-    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest good)")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a config value, such as the mesh to run on; may be repeated",
+        "--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated"
     )
+    _add_sampling(parser)
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of prompt and answer")
+    parser.add_argument("--slots", type=int, metavar="N", help="samples at a time")
+    add_job_arguments(parser)
     parser.set_defaults(run=run)
 
 
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    default = SamplingOptions()
+    group = parser.add_argument_group("sampling")
+    for name, kind, meaning in (
+        ("temperature", float, "0 is greedy"),
+        ("top-k", int, "0 considers all tokens"),
+        ("top-p", float, "1 considers all tokens"),
+        ("min-p", float, "0 considers all tokens"),
+        ("repetition-penalty", float, "1 is none"),
+        ("seed", int, "same seed, same text; sample i has SEED + i - 1"),
+    ):
+        value = getattr(default, name.replace("-", "_"))
+        group.add_argument(f"--{name}", type=kind, default=value, help=f"{meaning} ({value})")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Prints prompt and continuation(s); returns an exit code."""
-    options = SamplingOptions(args.temperature, args.top_k, args.top_p, seed=args.seed)
-    if not args.workdir.is_dir():
-        raise ValueError(f"{args.workdir} is not a directory: give the --workdir of a training run")
-    config = _inference_config(args.workdir, args.overrides)
-    platform = prepare_devices(config)
-    session = make_session(config, platform, batch_tokens=config.data.sequence_length)
-    params, buffers = session.steps.skeleton.abstract(session.mesh)
-    wanted = {"params": params, "buffers": buffers}
-    step = "latest" if args.step is None else args.step
-    with Checkpoints(args.workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(wanted, step=step, missing="error", extra="ignore")
-    assert restored is not None, "missing='error' raises instead"
-    tokenizer = load_tokenizer(config.data)
-    generator = Generator(
-        session.steps.skeleton,
-        session.steps.parallel,
-        restored.state["params"],
-        restored.state["buffers"],
-        samples=args.num_samples,
-        platform=platform,
-    )
-    prompt = _encode(args.prompt, tokenizer)
-    _print_stream(generator, prompt, args, options, tokenizer)
+    """Prints prompt and continuation(s), or answer(s); returns an exit code."""
+    # Before the model: it takes a while, and these may be wrong.
+    samples = sample_options(_sampling(args), args.num_samples)
+    text = _text(args)
+    if args.system is not None and not args.chat:
+        raise ValueError("--system is part of a chat: add --chat")
+    model = load_model(args, job_flags(args))
+    tokens = _tokens(args, text, model)
+    requests = [
+        model.request(tokens, max_tokens=args.max_tokens, stop=args.stop, sampling=one)
+        for one in samples
+    ]
+    # What a chat's template makes of a message is not for people to read.
+    _print(model, requests, "" if args.chat else text, args)
     return exit_codes.OK
 
 
-def _inference_config(workdir: Path, overrides: list[str]) -> Config:
-    """Returns the run's config with `overrides`, and a batch that one sample per shard fills.
-
-    Those samples go through a pipeline one by one, in one round.
-    """
-    path = workdir / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: give the --workdir of a training run")
-    config = parse_config(path.read_text(), overrides, origin=str(path))
-    shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
-    whole = ["exchange.streams=1", "exchange.overflow=rounds", "train.accumulation=1"]
-    in_turn = [f"pipeline.microbatches={config.mesh.pipe}", "pipeline.virtual_stages=1"]
-    return override(config, [*whole, *in_turn, f"train.global_batch={shards}"])
+def _sampling(args: argparse.Namespace) -> SamplingOptions:
+    return SamplingOptions(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
 
 
-def _encode(text: str, tokenizer: Tokenizer) -> np.ndarray:
-    """An empty prompt starts a document: what follows an end of document is a beginning."""
-    tokens = tokenizer.encode(text)
-    return tokens if tokens.size else np.array([tokenizer.end_id], np.int32)
+def _text(args: argparse.Namespace) -> str:
+    if args.prompt_file is None:
+        return args.prompt
+    if str(args.prompt_file) == "-":
+        return sys.stdin.read()
+    try:
+        return args.prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--prompt-file {args.prompt_file} cannot be read: {error}") from error
 
 
-def _print_stream(
-    generator: Generator,
-    prompt: np.ndarray,
-    args: argparse.Namespace,
-    options: SamplingOptions,
-    tokenizer: Tokenizer,
+def _tokens(args: argparse.Namespace, text: str, model: LanguageModel) -> np.ndarray:
+    if not args.chat:
+        return model.tokenizer.encode_prompt(text)
+    system = [] if args.system is None else [{"role": "system", "content": args.system}]
+    return model.tokenizer.encode_chat([*system, {"role": "user", "content": text}])
+
+
+def _print(
+    model: LanguageModel, requests: list[Request], prompt: str, args: argparse.Namespace
 ) -> None:
-    """Streams a single sample as it comes; several are printed one after the other at the end.
-
-    A sample ends where it ends its document.
-    """
-    decoders = [tokenizer.stream_decoder() for _ in range(args.num_samples)]
-    texts = [args.prompt] * args.num_samples
-    ended = [False] * args.num_samples
-    single = args.num_samples == 1
+    """Streams a single sample as it comes; several are printed one after the other at the end."""
     # Before the first print: it refuses what cannot be generated.
-    stream = generator.stream(prompt, args.max_tokens, options)
-    if single:
-        print(args.prompt, end="", flush=True)
-    for tokens in stream:
-        for i, token in enumerate(tokens.tolist()):
-            ended[i] = ended[i] or token == tokenizer.end_id
-            if not ended[i]:
-                piece = decoders[i].push(token)
-                texts[i] += piece
-                if single:
-                    print(piece, end="", flush=True)
-        if all(ended):
-            break
-    rest = [decoder.finish() for decoder in decoders]
-    if single:
-        print(rest[0])
-        return
+    events = model.stream(requests, args.slots, args.context)
+    show = jax.process_index() == 0
+    single = len(requests) == 1
+    if single and show:
+        print(prompt, end="", flush=True)
+    texts = [prompt] * len(requests)
+    for place, event in events:
+        texts[place] += event.text
+        if single and show:
+            print(event.text, end="", flush=True)
+    if single and show:
+        print()
     for i, text in enumerate(texts):
-        print(f"--- sample {i + 1}\n{text}{rest[i]}")
+        if show and not single:
+            print(f"--- sample {i + 1}\n{text}")

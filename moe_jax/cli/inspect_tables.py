@@ -9,6 +9,7 @@ from rich.table import Table
 from moe_jax.checkpoint import Contents, Listing, StoredArray
 from moe_jax.cli.describe import binary, headed_table, key_value_table
 from moe_jax.config import Config
+from moe_jax.interop.imported import ORIGIN
 from moe_jax.mesh.axes import AXES
 
 #: First key of an array's name -> what it is; all else counts steps.
@@ -44,6 +45,9 @@ def checkpoint_table(contents: Contents, config: Config | None, problem: str) ->
     facts = [("config", problem)] if config is None else list(_facts(config, contents.step))
     for name, value in facts:
         table.add_row(name, value)
+    if origin := contents.info.get(ORIGIN):
+        imported = f"a Hugging Face model: {origin['config']['model_type']} in {origin['dtype']}"
+        table.add_row("weights from", imported)
     table.add_row("placement", _placement(contents))
     versions = contents.info.get("versions", {})
     table.add_row("written by", ", ".join(f"{n} {v}" for n, v in versions.items()) or "not noted")

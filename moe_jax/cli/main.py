@@ -5,9 +5,21 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from moe_jax.cli import bench, claims, convert, doctor, exit_codes, generate, inspect, plan, train
+from moe_jax.cli import (
+    bench,
+    claims,
+    convert,
+    doctor,
+    eval,
+    exit_codes,
+    generate,
+    inspect,
+    plan,
+    serve,
+    train,
+)
 
-_VERBS = (train, generate, convert, inspect, plan, claims, doctor, bench)
+_VERBS = (train, generate, eval, serve, convert, inspect, plan, claims, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,14 @@ What a verb does with them is in the verb's own file.
 """
 
 import argparse
+from pathlib import Path
+from typing import get_args
 
 from moe_jax.config import Config, check, load_config
-from moe_jax.mesh.distributed import JobFlags
+from moe_jax.config.schema import DType
+from moe_jax.inference.language_model import LanguageModel
+from moe_jax.inference.loading import load as load_directory
+from moe_jax.mesh.distributed import JobFlags, start_distributed
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -41,6 +46,45 @@ def load(args: argparse.Namespace) -> Config:
     config = load_config(args.config, args.overrides)
     check(config)
     return config
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, `--set`, `--dtype` and `--step`, for `load_model`."""
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="Hugging Face directory, or working directory of a run or a conversion",
+    )
+    add_override_argument(parser, "change a value of the config")
+    parser.add_argument(
+        "--dtype", choices=get_args(DType), help="of weights and computation (default: as stored)"
+    )
+    parser.add_argument(
+        "--step", type=int, help="of a working directory: checkpoint to use (default: the newest)"
+    )
+
+
+def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
+    """Connect to the job, then load what `add_model_arguments` asked for.
+
+    Raises:
+        ValueError: see `moe_jax.load`.
+    """
+    # Before anything is started: most mistakes are here.
+    if not args.model.is_dir():
+        raise ValueError(
+            f"{args.model} is not a directory: give the --workdir of a training run, what "
+            "moe-jax convert made, or a Hugging Face directory"
+        )
+    job = start_distributed(flags)
+    return load_directory(
+        args.model,
+        overrides=args.overrides,
+        dtype=args.dtype,
+        step=args.step,
+        num_processes=job.num_processes,
+    )
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from moe_jax.interop.imported import ORIGIN, ImportDType, ImportedModel, open_mo
 from moe_jax.interop.match import LazyTensor, check_matches
 from moe_jax.interop.pieces import Piece, pieces, skipped
 from moe_jax.interop.staging import refuse_existing, staged
+from moe_jax.interop.tiles import copy_tiled
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.workdir import write_config
 
@@ -96,7 +97,8 @@ def _write(
         lead = len(piece.index)
         for cell in plan.cells(piece.index):
             part = piece.layout.read(tensor, cell[lead:])
-            values = np.ascontiguousarray(part, plan.numpy_dtype)
-            writer.write(path, cell, values.reshape((1,) * lead + part.shape))
+            values = np.empty((1,) * lead + part.shape, plan.numpy_dtype)
+            copy_tiled(values.reshape(part.shape), part)
+            writer.write(path, cell, values)
             done += values.nbytes
             report(done, total)

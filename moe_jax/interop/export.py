@@ -75,7 +75,10 @@ def to_hf(
         raise ValueError(f"--step {step} and {checkpoint}, which is that of step {named}: give one")
     contents = read_contents(root, named if step is None else step, "digests")
     if contents.faults:
-        raise ValueError(f"{contents.path} is damaged: {'; '.join(contents.faults)}")
+        raise ValueError(
+            f"{contents.path} is damaged: {'; '.join(contents.faults)}; choose another --step, or "
+            "restore it from a copy"
+        )
     export = plan_export(contents, dtype)
     with staged(out) as folder:
         text = json.dumps(export.config_json, indent=2) + "\n"
@@ -158,7 +161,7 @@ def _tokenizer_of(workdir: Path, config: Config) -> list[Path]:
     if path.name == TOKENIZER_JSON and path.is_file():
         return [path]
     logger.warning(
-        "no tokenizer is exported: the model was trained with data.tokenizer = %r",
+        "no tokenizer is exported: none lies beside the checkpoint, and data.tokenizer = %r",
         config.data.tokenizer,
     )
     return []

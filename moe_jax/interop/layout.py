@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from moe_jax.interop.layout_text import Axis, Dim, Pick, parse
+from moe_jax.interop.tiles import copy_tiled
 
 Slices = tuple[slice, ...]
 Ranges = dict[str, tuple[int, int]]
@@ -69,7 +70,7 @@ class Layout:
             )
         view = self._view(out, self._theirs)
         assert np.may_share_memory(view, out), f"{self} must write to the tensor, not to a copy"
-        view[...] = slab.reshape(view.shape)
+        copy_tiled(view, slab.reshape(view.shape))
         return out
 
     def their_slices(self, ours: Slices) -> Slices:

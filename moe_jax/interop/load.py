@@ -14,6 +14,7 @@ from moe_jax.config.schema import Config
 from moe_jax.interop.family import Family
 from moe_jax.interop.match import LazyTensor, TensorSource, check_matches
 from moe_jax.interop.pieces import Piece, pieces, skipped
+from moe_jax.interop.tiles import copy_tiled
 from moe_jax.model.skeleton import Arrays, Skeleton
 
 Index = tuple[slice, ...]
@@ -70,7 +71,8 @@ def read_part(
     for place in product(*counts):
         inside = tuple(i - r.start for i, r in zip(place, counts, strict=True))
         piece = slabs[place]
-        out[inside] = piece.layout.read(LazyTensor(source, piece.theirs), index[lead:])
+        part = piece.layout.read(LazyTensor(source, piece.theirs), index[lead:])
+        copy_tiled(out[(*inside, ...)], part)
     return out
 
 

@@ -38,6 +38,7 @@ class Api:
         max_body: bytes of a request, at most.
         max_tokens: tokens generated per text, at most.
         api_key: what clients must present; None lets everybody in.
+        hosts: names by which clients may address the server; None allows all.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Api:
         max_body: int,
         max_tokens: int,
         api_key: str | None,
+        hosts: frozenset[str] | None,
     ):
         self._served, self._worker, self._metrics = served, worker, metrics
         self._jobs = Jobs(served, max_tokens=max_tokens, max_texts=worker.room)
-        self._max_body, self._api_key = max_body, api_key
+        self._max_body, self._api_key, self._hosts = max_body, api_key, hosts
 
     def app(self) -> FastAPI:
         """Returns the application."""
@@ -67,11 +69,18 @@ class Api:
         app.add_api_route("/health", self._health)
         app.add_api_route("/metrics", self._show_metrics)
         app.add_exception_handler(ApiError, self._refuse)
+        app.add_exception_handler(ClientGone, self._gone)
         app.add_exception_handler(HTTPException, _unknown)
         app.add_exception_handler(Exception, self._broken)
         return app
 
     async def _authorize(self, request: Request) -> None:
+        if self._hosts is not None and request.url.hostname not in self._hosts:
+            raise ApiError(
+                403,
+                f"without an API key this server is addressed as {' or '.join(sorted(self._hosts))}"
+                f", not as {request.url.hostname}",
+            )
         if self._api_key is None:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -109,9 +118,6 @@ class Api:
             return self._stream(ticket, job, answer, choices)
         try:
             await unless_gone(request.receive, _collect(ticket, choices))
-        except ClientGone:
-            self._metrics.count("disconnected")
-            return Response(status_code=CLIENT_GONE)
         finally:
             ticket.cancel()
         self._metrics.count("completed")
@@ -168,6 +174,10 @@ class Api:
         if request.method == "POST":
             self._metrics.count(OUTCOMES.get(error.status, "invalid"))
         return JSONResponse(error.body(), error.status, headers=error.headers)
+
+    async def _gone(self, request: Request, error: Exception) -> Response:
+        self._metrics.count("disconnected")
+        return Response(status_code=CLIENT_GONE)
 
     async def _broken(self, request: Request, error: Exception) -> JSONResponse:
         self._metrics.count("failed")

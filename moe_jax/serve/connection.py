@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from moe_jax.serve.errors import ApiError
@@ -22,15 +23,19 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         ApiError: it is larger, or not declared as JSON.
+        ClientGone: the client left before its end.
     """
     # A page in a browser cannot send this type to another origin without asking it first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise ApiError(415, "the body must be JSON: set content-type to application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise ApiError(413, f"the body has more than {limit} bytes: send less")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                raise ApiError(413, f"the body has more than {limit} bytes: send less")
+    except ClientDisconnect:
+        raise ClientGone from None
     return bytes(body)
 
 

@@ -112,7 +112,7 @@ class Jobs:
                 "n",
             )
         limits = [self._limit(prompt.size, params.source, wanted, default) for prompt in prompts]
-        samplings = _samplings(params)
+        samplings = _samplings(params, self._served.vocab_size)
         requests = [
             self._request(params, prompt, limit, sampling)
             for prompt, limit in zip(prompts, limits, strict=True)
@@ -182,14 +182,15 @@ def unknown_model(asked: str, served: str) -> ApiError:
     )
 
 
-def _samplings(params: Parameters) -> list[SamplingOptions]:
+def _samplings(params: Parameters, vocab_size: int) -> list[SamplingOptions]:
     """Each choice draws from a seed of its own; the first has the one that was asked for."""
     seed = secrets.randbelow(SEEDS) if params.seed is None else params.seed
     try:
         return [
             SamplingOptions(
                 temperature=params.temperature,
-                top_k=max(params.top_k, 0),
+                # More than all is all, and fits the sampler's integers.
+                top_k=min(max(params.top_k, 0), vocab_size),
                 top_p=params.top_p,
                 min_p=params.min_p,
                 repetition_penalty=params.repetition_penalty,

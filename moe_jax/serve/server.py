@@ -5,6 +5,7 @@ What is answered is `app.py`'s business.
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
@@ -46,6 +47,11 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
+def is_loopback(bound: socket.socket) -> bool:
+    """Returns whether only this machine reaches a socket."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
 class Server:
     """Serves an application whose texts one worker generates.
 
@@ -57,7 +63,7 @@ class Server:
     """
 
     def __init__(self, app: FastAPI, worker: Worker, bound: socket.socket, *, grace: float):
-        self._worker, self._bound, self._grace = worker, bound, grace
+        self.worker, self._bound, self._grace = worker, bound, grace
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -79,27 +85,27 @@ class Server:
             ready: called when connections are accepted.
 
         Returns:
-            Whether the engine ended too; one that is stuck is left behind.
+            Whether all went well: the engine neither failed nor was left behind, stuck.
         """
         return asyncio.run(self._run(ready))
 
     def stop(self) -> None:
         """Accepts nothing more, lets answers finish; called again, cancels them. From the loop."""
         if self._uvicorn.should_exit:
-            log.warning("cancelling %d texts", self._worker.in_flight)
-            self._worker.cancel_all()
+            log.warning("cancelling %d texts", self.worker.in_flight)
+            self.worker.cancel_all()
             return
         log.warning(
             "asked to end: %d texts have %g s to finish; ask again to cancel them",
-            self._worker.in_flight,
+            self.worker.in_flight,
             self._grace,
         )
-        self._worker.drain()
-        asyncio.get_running_loop().call_later(self._grace, self._worker.cancel_all)
+        self.worker.drain()
+        asyncio.get_running_loop().call_later(self._grace, self.worker.cancel_all)
         self._uvicorn.should_exit = True
 
     async def _run(self, ready: Callable[[], None]) -> bool:
-        self._worker.start()
+        self.worker.start()
         try:
             with _signals(self.stop):
                 serving = asyncio.ensure_future(self._uvicorn.serve(sockets=[self._bound]))
@@ -110,9 +116,9 @@ class Server:
                 await serving
         finally:
             # In a thread: the engine's one still hands this loop its last events.
-            ended = await asyncio.to_thread(self._worker.close, FAREWELL)
+            ended = await asyncio.to_thread(self.worker.close, FAREWELL)
             self._bound.close()
-        return ended
+        return ended and self.worker.state != "failed"
 
 
 class _Uvicorn(uvicorn.Server):

@@ -87,6 +87,8 @@ def test_there_and_back_transformers_computes_the_same(directory, tmp_path, caps
     assert "100%" in told.err or "kB" in told.err
     assert len(list((tmp_path / "back").glob("model-0*.safetensors"))) > 1
     np.testing.assert_array_equal(logits(tmp_path / "back"), logits(directory))
+    assert main(["inspect", str(tmp_path / "run")]) == exit_codes.OK
+    assert "a Hugging Face model: mixtral in float32" in capsys.readouterr().out
 
 
 def test_mistakes_are_user_errors_that_say_what(directory, tmp_path, capsys):

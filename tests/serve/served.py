@@ -1,6 +1,7 @@
 """A real server on a loopback port, in a thread, over any engine. No tests here."""
 
 import asyncio
+import dataclasses
 import re
 import threading
 import time
@@ -13,12 +14,9 @@ import openai
 from fake_engine import FakeEngine, Next, alone, hashed
 
 from moe_jax.data.tokenizers import ByteTokenizer, Tokenizer
-from moe_jax.inference.batcher import Batcher
 from moe_jax.inference.sampling import SamplingOptions
-from moe_jax.serve.app import Api
-from moe_jax.serve.job import Served
-from moe_jax.serve.metrics import Metrics
-from moe_jax.serve.server import Server, listen
+from moe_jax.serve.assemble import Settings, assemble
+from moe_jax.serve.server import listen
 from moe_jax.serve.worker import Worker
 
 MODEL = "tiny/model"
@@ -35,6 +33,11 @@ def greedy(prompt: str, count: int, following: Next = hashed) -> str:
     """What `prompt` must be continued with."""
     tokens = alone(BYTES.encode(prompt), count, SamplingOptions(temperature=0), following)
     return BYTES.decode(tokens)
+
+
+SETTINGS = Settings(
+    queue=128, max_tokens=100, max_body=1 << 16, api_key=None, grace=10, stalled_after=30
+)
 
 
 class ChattingBytes(ByteTokenizer):
@@ -56,6 +59,8 @@ class Running:
     url: str
     stop: Callable[[], None]
     thread: threading.Thread
+    #: What the server said of its end, once it has ended.
+    ends: list[bool]
 
     def client(self, key: str = "none") -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
@@ -89,41 +94,28 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @contextmanager
-def serving(
-    engine=None,
-    *,
-    queue: int = 128,
-    max_body: int = 1 << 16,
-    max_tokens: int = 100,
-    api_key: str | None = None,
-    grace: float = 10,
-    stalled_after: float = 30,
-    tokenizer: Tokenizer = BYTES,
-) -> Iterator[Running]:
-    """Serves `engine`; at the end no slot, text or thread may be left."""
+def serving(engine=None, *, tokenizer: Tokenizer = BYTES, **changes) -> Iterator[Running]:
+    """Serves `engine` with some settings changed; at the end no slot, text or thread is left."""
     before = set(threading.enumerate())
     engine = FakeEngine() if engine is None else engine
-    metrics = Metrics()
-    batcher = Batcher(engine, tokenizer)
-    worker = Worker(batcher, queue=queue, stalled_after=stalled_after, metrics=metrics)
-    served = Served(MODEL, 1, engine.context, engine.vocab_size, tokenizer)
-    api = Api(served, worker, metrics, max_body=max_body, max_tokens=max_tokens, api_key=api_key)
+    settings = dataclasses.replace(SETTINGS, **changes)
     bound = listen("127.0.0.1", 0)
-    port = bound.getsockname()[1]
-    server = Server(api.app(), worker, bound, grace=grace)
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server = assemble(engine, tokenizer, MODEL, settings, bound)
     loops: list[asyncio.AbstractEventLoop] = []
-    thread = threading.Thread(
-        target=server.run, args=(lambda: loops.append(asyncio.get_running_loop()),)
-    )
-    thread.start()
-    eventually(lambda: bool(loops))
+    ends: list[bool] = []
+
+    def run() -> None:
+        ends.append(server.run(lambda: loops.append(asyncio.get_running_loop())))
 
     def stop() -> None:
         loops[0].call_soon_threadsafe(server.stop)
 
+    worker, thread = server.worker, threading.Thread(target=run)
+    thread.start()
+    eventually(lambda: bool(loops))
     try:
-        running = Running(engine, worker, f"http://127.0.0.1:{port}", stop, thread)
-        yield running
+        yield Running(engine, worker, url, stop, thread, ends)
         if worker.state != "failed":
             eventually(lambda: engine.idle == engine.slots and not worker.in_flight)
     finally:

@@ -116,6 +116,8 @@ def test_further_parameters_of_other_servers_reach_the_sampler():
     more = {"top_k": -1, "min_p": 0.25, "repetition_penalty": 1.5}
     with serving(FakeEngine(following=following)) as server, server.client() as client:
         complete(client, max_tokens=1, temperature=0.5, top_p=0.75, seed=3, extra_body=more)
+        complete(client, max_tokens=1, extra_body={"top_k": 2**60})
+    assert seen[1].top_k == 257
     assert vars(seen[0]) == {
         "temperature": 0.5,
         "top_p": 0.75,

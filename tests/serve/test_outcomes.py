@@ -1,5 +1,6 @@
 """What becomes of requests when the queue is full, clients leave or the engine breaks."""
 
+import socket
 import threading
 
 import httpx
@@ -55,6 +56,17 @@ def test_a_client_that_goes_away_frees_its_slot(stream):
             assert complete(client).choices[0].text == greedy("abc", 8)
 
 
+def test_a_client_that_goes_away_while_it_asks_is_counted_and_nothing_else(caplog):
+    with serving() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            connection.sendall(head.encode())
+        eventually(lambda: server.outcomes() == {"disconnected": 1})
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_client_that_goes_away_while_it_waits_never_starts():
     with serving(FakeEngine(slots=1, delay=0.02)) as server, server.client() as client:
         running = complete(client, max_tokens=40, stream=True)
@@ -97,6 +109,7 @@ def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
         health = httpx.get(f"{server.url}/health")
         assert (health.status_code, health.json()) == (503, {"status": "failed"})
         eventually(lambda: server.outcomes() == {"failed": 5})
+    assert server.ends == [False]
 
 
 def test_an_engine_that_does_not_answer_turns_health_red():

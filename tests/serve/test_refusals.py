@@ -102,6 +102,21 @@ def test_what_a_browser_page_may_send_unasked_is_refused(server):
     assert answer.status_code == 415
 
 
+def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(server):
+    headers = {"host": "evil.example:80"}
+    body = {"model": MODEL, "prompt": "a"}
+    answer = server.post("/v1/completions", json=body, headers=headers)
+    assert answer.status_code == 403
+    assert "not as evil.example" in answer.json()["error"]["message"]
+    for name in ("localhost:1", "[::1]:80", "127.0.0.1"):
+        answer = server.post("/v1/completions", json=body, headers={"host": name})
+        assert answer.status_code == 200
+    # Who has the key may come by any name.
+    with serving(api_key="key") as keyed:
+        headers["authorization"] = "Bearer key"
+        assert keyed.post("/v1/completions", json=body, headers=headers).status_code == 200
+
+
 def test_other_models_and_other_paths_are_not_found(server, client):
     with pytest.raises(openai.NotFoundError) as caught:
         complete(client, model="gpt-4")

@@ -100,6 +100,7 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
         server.thread.join(10)
         assert not server.thread.is_alive()
         assert "the engine has not answered for 0.3 s" in caplog.text
+        assert server.ends == [False]
 
 
 @pytest.mark.slow
@@ -118,7 +119,7 @@ def test_a_signal_lets_answers_finish_and_ends_the_process_in_order(which):
                 text += "".join(part.choices[0].text for part in stream)
             assert text == greedy("abc", 40)
             assert process.wait(20) == 0
-            assert process.stdout.read() == "ended\n"
+            assert process.stdout.read() == "ended True\n"
         finally:
             process.kill()
 

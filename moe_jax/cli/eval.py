@@ -1,0 +1,113 @@
+"""`moe-jax eval MODEL --data FILE`: how well a model predicts texts."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from moe_jax.cli import exit_codes
+from moe_jax.cli.describe import headed_table
+from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
+from moe_jax.cli.plan import require_writable
+from moe_jax.data.files import list_files, read_file
+from moe_jax.inference.evaluate import Evaluation, evaluate
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "eval",
+        help="perplexity of a model on texts",
+        description=(
+            "Print perplexity per token and bits per byte of a model on documents (.txt, .jsonl, "
+            ".parquet), each read in overlapping windows."
+        ),
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--data", required=True, action="append", metavar="FILE", help="file or directory of texts"
+    )
+    parser.add_argument(
+        "--text-field", default="text", metavar="NAME", help="field of .jsonl, column of .parquet"
+    )
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="tokens seen at once (data.sequence_length)"
+    )
+    parser.add_argument(
+        "--stride", type=int, metavar="N", help="tokens from window to window (half the context)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    add_job_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the figures; returns an exit code."""
+    require_writable(args.json)
+    files = list_files(args.data, "--data")
+    model = load_model(args, job_flags(args))
+    context = args.context or model.config.data.sequence_length
+    stride = args.stride or max(1, context // 2)
+
+    def texts() -> Iterator[str]:
+        for file in files:
+            yield from (text for _, text in read_file(file, args.text_field))
+
+    started = time.monotonic()
+    with _progress() as progress:
+        task = progress.add_task("", shown="")
+        found = evaluate(
+            model,
+            texts(),
+            context=context,
+            stride=stride,
+            report=lambda so_far: progress.update(task, shown=_line(so_far)),
+        )
+    seconds = time.monotonic() - started
+    if jax.process_index() == 0:
+        print_result(found, context, stride, seconds)
+        if args.json is not None:
+            args.json.write_text(json.dumps(as_json(found, context, stride), indent=2) + "\n")
+    return exit_codes.OK
+
+
+def print_result(found: Evaluation, context: int, stride: int, seconds: float) -> None:
+    """Prints one table."""
+    title = f"windows of {context} tokens, {stride} apart"
+    table = headed_table(title, "measured", "value")
+    table.add_row("perplexity per token", f"{found.perplexity:.4f}")
+    table.add_row("nats per token", f"{found.nats_per_token:.4f}")
+    table.add_row("bits per byte", f"{found.bits_per_byte:.4f}")
+    table.add_row("tokens predicted", f"{found.tokens:,}")
+    table.add_row("texts", f"{found.texts:,}")
+    table.add_row("tokens predicted per second", f"{found.tokens / seconds:.4g}")
+    Console(markup=False, highlight=False).print(table)
+
+
+def as_json(found: Evaluation, context: int, stride: int) -> dict[str, float]:
+    """Returns the sums and what follows from them."""
+    derived = {
+        "perplexity": found.perplexity,
+        "nats_per_token": found.nats_per_token,
+        "bits_per_byte": found.bits_per_byte,
+    }
+    return asdict(found) | derived | {"context": context, "stride": stride}
+
+
+def _line(so_far: Evaluation) -> str:
+    return f"{so_far.tokens:,} tokens, perplexity {so_far.perplexity:.3f}"
+
+
+def _progress() -> Progress:
+    """A line on stderr while it runs, where somebody watches."""
+    shown = sys.stderr.isatty() and jax.process_index() == 0
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.fields[shown]}"), console=console, transient=True, disable=not shown
+    )

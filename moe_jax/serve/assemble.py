@@ -1,0 +1,90 @@
+"""A server from its parts: what to serve, within which limits, at which socket."""
+
+import socket
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.inference.batcher import Batcher, Request
+from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.tokens import Engine
+from moe_jax.serve.app import Api
+from moe_jax.serve.job import Served
+from moe_jax.serve.metrics import Metrics
+from moe_jax.serve.server import Server, is_loopback
+from moe_jax.serve.worker import Worker
+
+#: How one addresses a server on this machine. A page in a browser that makes its own name resolve
+#: to this machine (DNS rebinding) sends another one.
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server allows.
+
+    Raises:
+        ValueError: for a limit that would let nothing through.
+    """
+
+    #: Texts that may wait for a slot.
+    queue: int
+    #: Tokens generated per text, at most; None is what the context holds.
+    max_tokens: int | None
+    #: Bytes of a request, at most.
+    max_body: int
+    #: What clients must present; None lets everybody in.
+    api_key: str | None
+    #: Seconds that running answers get to finish once the server is asked to end.
+    grace: float
+    #: Seconds without a step after which the engine counts as stuck.
+    stalled_after: float
+
+    def __post_init__(self) -> None:
+        least = {"queue": 0, "max_tokens": 1, "max_body": 1, "grace": 0, "stalled_after": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= smallest:
+                raise ValueError(f"{name} ({value}) must be {smallest} or more")
+        if self.api_key is not None and not self.api_key.strip():
+            raise ValueError("the API key is empty: write one, or leave it out to let everybody in")
+
+
+def assemble(
+    engine: Engine, tokenizer: Tokenizer, name: str, settings: Settings, bound: socket.socket
+) -> Server:
+    """Returns a server, not running yet.
+
+    Args:
+        engine: nobody else may use it.
+        name: of the model, for clients.
+        bound: see `listen`.
+    """
+    metrics = Metrics()
+    worker = Worker(
+        Batcher(engine, tokenizer),
+        queue=settings.queue,
+        stalled_after=settings.stalled_after,
+        metrics=metrics,
+    )
+    served = Served(name, int(time.time()), engine.context, engine.vocab_size, tokenizer)
+    api = Api(
+        served,
+        worker,
+        metrics,
+        max_body=settings.max_body,
+        max_tokens=settings.max_tokens or engine.context,
+        api_key=settings.api_key,
+        hosts=LOCAL if settings.api_key is None and is_loopback(bound) else None,
+    )
+    return Server(api.app(), worker, bound, grace=settings.grace)
+
+
+def warm_up(engine: Engine, tokenizer: Tokenizer) -> None:
+    """Continues a text of one token by two: compiles decode, and prefill of short prompts."""
+    batcher = Batcher(engine, tokenizer)
+    batcher.submit(Request(np.zeros(1, np.int32), 2, SamplingOptions(temperature=0)))
+    while batcher.busy:
+        batcher.advance()
