@@ -25,7 +25,6 @@ from moe_jax.model.skeleton import Arrays, Skeleton
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
-
 #: Rows that an expert multiplies while its weights are being read: FLOPs per byte of memory
 #: bandwidth are 295 on an H100 (989 TFLOP/s, 3.35 TB/s), and a bfloat16 weight costs one per row.
 FREE_ROWS = 256
@@ -154,7 +153,7 @@ class Programs:
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
         in_prompts, seen = on_device_shards(
-            _mark_prompts,
+            mark_prompts,
             self._mesh,
             in_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
             out_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
@@ -194,7 +193,7 @@ def decoding_config(config: Config, slots: int) -> Config:
     return config.model_copy(update={"sharding": sharding, "exchange": exchange})
 
 
-def _mark_prompts(
+def mark_prompts(
     batch: PromptBatch, seen: Bool[Array, "slots v"]
 ) -> tuple[Bool[Array, "n b v"], Bool[Array, "slots v"]]:
     """Returns which tokens each prompt holds, and the slots' record with them; on one device."""

@@ -188,7 +188,7 @@ def _decode_block(
         write(into, layer, new, rows, positions[:, None], positions + 1)
         for into, new in zip(cache, entry, strict=True)
     )
-    seen = visible(positions, places, block.attention.window)
+    seen = visible(positions, places)
     attended = block.attention.attend_cached(q[:, 0], tuple(c[layer] for c in cache), seen)
     x = block.add(x, block.attention.output(attended[:, None], tensor))
     return block.mix(x, parallel, newest.valid_b[:, None])[0], cache

@@ -37,17 +37,15 @@ def write(
     return cache.at[layer, row_bs, place_bs].set(entry_bs.astype(cache.dtype), mode="drop")
 
 
-def visible(positions_b: Int[Array, " b"], places: int, window: int) -> Bool[Array, "b c"]:
+def visible(positions_b: Int[Array, " b"], places: int) -> Bool[Array, "b c"]:
     """Returns which places hold a token that the token at `positions_b` sees, itself included.
 
     Args:
         positions_b: of the newest token of each sequence, which is in the cache.
-        places: of the ring.
-        window: positions that a token sees at most (0 = all).
+        places: of the ring; no more than a sliding window, so what it holds is in sight.
     """
     back_bc = (positions_b[:, None] - jnp.arange(places)) % places
-    seen_bc = back_bc <= positions_b[:, None]
-    return seen_bc & (back_bc < window) if window else seen_bc
+    return back_bc <= positions_b[:, None]
 
 
 def cached_attention(

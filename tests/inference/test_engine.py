@@ -59,6 +59,19 @@ def test_slots_are_used_again_while_others_go_on():
     assert machine.idle == 7
 
 
+def test_a_text_that_joins_others_is_sampled_by_its_own_options():
+    machine = freed(engine(*EXPERT_8))
+    hot = prompt(6, SamplingOptions(temperature=1.5, seed=3))
+    alone = run(machine, [hot], 5)[0]
+    machine.start([prompt(3)])
+    machine.step()
+    (joined,) = machine.start([hot])
+    text = [joined.id]
+    for _ in range(4):
+        text += [token.id for token in machine.step() if token.slot == joined.slot]
+    assert text == alone
+
+
 def test_a_sampled_text_depends_on_its_seed_alone():
     machine = freed(engine(*EXPERT_8))
     hot = SamplingOptions(temperature=1.5, seed=3)

@@ -1,9 +1,11 @@
-"""The config that a decode step runs with."""
+"""The config that a decode step runs with, and which tokens a prompt is said to hold."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from engine_cases import EXPERT_8, session
 
-from moe_jax.inference.programs import FREE_ROWS, decoding_config
+from moe_jax.inference.programs import FREE_ROWS, PromptBatch, decoding_config, mark_prompts
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,16 @@ def test_one_round_takes_every_routing_while_rows_are_free(slots, factor):
 def test_an_expert_group_has_its_own_slots():
     config = session("mesh.data=2", "mesh.expert=4").config
     assert decoding_config(config, 2 * FREE_ROWS).exchange.capacity_factor == 4
+
+
+def test_padding_is_no_token_of_a_prompt_and_other_slots_keep_theirs():
+    batch = PromptBatch(
+        tokens=jnp.array([[[3, 1, 0, 0], [2, 0, 0, 0]]], jnp.int32),
+        lengths=jnp.array([[2, 1]], jnp.int32),
+        # The second is padding itself: it goes nowhere.
+        rows=jnp.array([[1, 2]], jnp.int32),
+    )
+    earlier = jnp.array([[True, False, False, False], [True, True, True, True]])
+    held, seen = mark_prompts(batch, earlier)
+    np.testing.assert_array_equal(held[0], [[0, 1, 0, 1], [0, 0, 1, 0]])
+    np.testing.assert_array_equal(seen, [[1, 0, 0, 0], [0, 1, 0, 1]])
