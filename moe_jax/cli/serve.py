@@ -19,7 +19,7 @@ from moe_jax.mesh.distributed import start_distributed
 from moe_jax.serve.follow import Channel, LeadingEngine, follow, job_store
 
 if TYPE_CHECKING:
-    from moe_jax.serve.assemble import Settings
+    from moe_jax.serve.assemble import Settings, WarmUp
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _add_http_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 is any (%(default)s)")
+    parser.add_argument(
+        "--warm-up",
+        choices=("short", "all"),
+        default="short",
+        help="compile before listening: decode and short prompts, or prompts of all lengths too, "
+        "which otherwise compile when the first of a length comes (%(default)s)",
+    )
     parser.add_argument("--name", help="of the model, for clients (default: of its directory)")
     parser.add_argument(
         "--api-key-file",
@@ -116,9 +123,9 @@ def run(args: argparse.Namespace) -> int:
         engine = model.engine(args.slots, args.context)
         name = args.name or model.name
         if job.num_processes == 1:
-            return _serve(engine, model.tokenizer, name, settings, bound)
+            return _serve(engine, model.tokenizer, name, settings, bound, args.warm_up)
         leading = LeadingEngine(engine, Channel(job_store(), "engine"))
-        code = _serve(leading, model.tokenizer, name, settings, bound)
+        code = _serve(leading, model.tokenizer, name, settings, bound, args.warm_up)
     # After a failure the others have failed too, or wait for devices that will not answer: they
     # end with this process.
     if code == exit_codes.OK:
@@ -127,13 +134,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(
-    engine: Engine, tokenizer: Tokenizer, name: str, settings: "Settings", bound: socket.socket
+    engine: Engine,
+    tokenizer: Tokenizer,
+    name: str,
+    settings: "Settings",
+    bound: socket.socket,
+    prompts: "WarmUp",
 ) -> int:
     from moe_jax.serve.assemble import assemble, warm_up
 
     host, port = bound.getsockname()[:2]
     print(f"{name}: {engine.slots} slots of {engine.context} tokens; compiling", flush=True)
-    warm_up(engine, tokenizer)
+    warm_up(engine, tokenizer, prompts)
     server = assemble(engine, tokenizer, name, settings, bound)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     in_order = server.run(lambda: print(f"serving {name} at {url}/v1", flush=True))

@@ -19,6 +19,8 @@ class SparseStep:
 
     def read(self, fields: Fields) -> Values:
         step, dense = fields["decoder_sparse_step"], fields["mlp_only_layers"] or ()
+        if type(step) is not int or step < 1:
+            raise fields.refuse("decoder_sparse_step", step, "it must be a whole number from 1")
         kinds = [
             "dense" if i in dense or (i + 1) % step else "moe"
             for i in range(fields["num_hidden_layers"])

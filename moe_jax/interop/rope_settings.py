@@ -47,6 +47,12 @@ _KINDS = {
         ),
     )
 }
+#: Keys that a kind has no usual value for.
+_NEEDED = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
 _ALWAYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
@@ -67,7 +73,8 @@ class Rope:
     def read(self, fields: Fields) -> Values:
         rope = _parameters(fields)
         kind = rope.get("rope_type", rope.get("type", "default"))
-        _check(fields, kind, rope)
+        needed = ("short_mscale", "long_mscale") if self.mscales and kind == "longrope" else ()
+        _check(fields, kind, rope, needed)
         found = {"scaling": _KINDS[kind][0]} | {
             ours: rope[theirs]
             for theirs, ours in _NAMES.items()
@@ -150,13 +157,16 @@ def _parameters(fields: Fields) -> dict[str, Any]:
     return rope
 
 
-def _check(fields: Fields, kind: str, rope: dict[str, Any]) -> None:
+def _check(fields: Fields, kind: str, rope: dict[str, Any], needed: tuple[str, ...]) -> None:
     if kind not in _KINDS:
         known = ", ".join(_KINDS)
         raise fields.refuse("rope_parameters.rope_type", kind, f"known are {known}")
     if rope.get("partial_rotary_factor") not in (None, 1.0):
         value = rope["partial_rotary_factor"]
         raise fields.refuse("partial_rotary_factor", value, "whole heads are rotated")
+    for name in (*_NEEDED.get(kind, ()), *needed):
+        if rope.get(name) is None:
+            raise fields.refuse("rope_parameters.rope_type", kind, f"it needs {name}")
     # Files leave keys of other kinds behind, which transformers does not read.
     known_keys = {key for _, keys in _KINDS.values() for key in keys} | set(_ALWAYS)
     for name, value in rope.items():

@@ -81,12 +81,27 @@ class Same:
 
     def read(self, fields: Fields) -> Values:
         named = [key for key in self.keys if key in fields.given]
-        value = fields[named[0] if named else self.theirs]
+        name = named[0] if named else self.theirs
+        value = fields[name]
+        if value is None and self.null is None:
+            raise fields.refuse(name, value, "it must have a value")
         return {self.ours: self.null if value is None else value}
 
     def write(self, model: ModelConfig) -> Values:
         value = value_of(model, self.ours)
         return {self.theirs: None if self.null is not None and value == self.null else value}
+
+
+@dataclass(frozen=True)
+class Count(Same):
+    """A positive number that other entries rely on, so it is checked when it is read."""
+
+    def read(self, fields: Fields) -> Values:
+        found = super().read(fields)
+        value = found[self.ours]
+        if type(value) is not int or value < 1:
+            raise fields.refuse(self.theirs, value, "it must be a whole number from 1")
+        return found
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ The entries are in `families/`, their kinds in `setting.py`, `layer_settings.py`
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from moe_jax.config.rules import check
-from moe_jax.config.schema import Config
+import tomli_w
+
+from moe_jax.config import Config, check, parse_config
 from moe_jax.interop.families import FAMILIES
 from moe_jax.interop.family import Family
 from moe_jax.interop.same_model import differences
@@ -84,7 +84,7 @@ def to_config(config_json: Mapping[str, Any]) -> Config:
         "model": found,
         "data": {"sequence_length": min(length, USUAL_LENGTH)},
     }
-    config = Config.model_validate_json(json.dumps(raw))
+    config = parse_config(tomli_w.dumps(raw), origin="read from config.json")
     check(config)
     return config
 

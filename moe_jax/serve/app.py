@@ -131,7 +131,7 @@ class Api:
         async def parts() -> AsyncIterator[str]:
             try:
                 async for part in _parts(ticket, job, answer, choices):
-                    yield json.dumps(part)
+                    yield json.dumps(part, separators=(",", ":"))
                 yield "[DONE]"
             except ApiError as error:
                 # The status has been sent: only the stream itself can still tell.

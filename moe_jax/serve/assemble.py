@@ -1,8 +1,10 @@
 """A server from its parts: what to serve, within which limits, at which socket."""
 
+import itertools
 import socket
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Batcher, Request
 from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.inference.tokens import Engine
+from moe_jax.inference.waves import SHORTEST
 from moe_jax.serve.app import Api
 from moe_jax.serve.job import Served
 from moe_jax.serve.metrics import Metrics
@@ -19,6 +22,9 @@ from moe_jax.serve.worker import Worker
 #: How one addresses a server on this machine. A page in a browser that makes its own name resolve
 #: to this machine (DNS rebinding) sends another one.
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+#: Which prompts are tried before clients may ask.
+WarmUp = Literal["short", "all"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,22 @@ def assemble(
     return Server(api.app(), worker, bound, grace=settings.grace)
 
 
-def warm_up(engine: Engine, tokenizer: Tokenizer) -> None:
-    """Continues a text of one token by two: compiles decode, and prefill of short prompts."""
+def warm_up(engine: Engine, tokenizer: Tokenizer, prompts: WarmUp) -> None:
+    """Compiles what requests need by meeting some, so that the first clients do not wait for it.
+
+    Args:
+        prompts: "short" compiles decode, and prefill of one short prompt; "all" prefill of prompts
+            of every padded length, one at a time and as many as there are slots.
+    """
     batcher = Batcher(engine, tokenizer)
-    batcher.submit(Request(np.zeros(1, np.int32), 2, SamplingOptions(temperature=0)))
-    while batcher.busy:
-        batcher.advance()
+    lengths, counts = [1], [1]
+    if prompts == "all":
+        longest = engine.context - 1
+        doubled = itertools.takewhile(lambda n: n < longest, (SHORTEST << i for i in range(64)))
+        lengths, counts = [*doubled, longest], sorted({1, engine.slots})
+    for length, count in itertools.product(lengths, counts):
+        one = Request(np.zeros(length, np.int32), 2, SamplingOptions(temperature=0))
+        for _ in range(count):
+            batcher.submit(one)
+        while batcher.busy:
+            batcher.advance()

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from model_directories import write_large_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from training_cases import command, environment, records, wait_for
 
 from moe_jax.cli import exit_codes
@@ -21,7 +22,6 @@ from moe_jax.interop.directory import HfDirectory
 #: One step of a run on the text of the standard library, as bytes.
 TRAINING = (
     "data.sequence_length=32",
-    "data.tokenizer=bytes",
     "train.steps=1",
     "train.global_batch=8",
     "schedule.warmup_steps=0",
@@ -75,7 +75,20 @@ def directory(tmp_path_factory):
     )
     path = tmp_path_factory.mktemp("mixtral") / "hf"
     transformers.MixtralForCausalLM(config).save_pretrained(path, max_shard_size="100KB")
+    byte_tokenizer().save_pretrained(path)
     return path
+
+
+def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """One token for each byte, and one that ends a text."""
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary | {"<|endoftext|>": 256}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", chat_template="{{ messages }}"
+    )
 
 
 def test_there_and_back_transformers_computes_the_same(directory, tmp_path, capsys):
@@ -87,6 +100,11 @@ def test_there_and_back_transformers_computes_the_same(directory, tmp_path, caps
     assert "100%" in told.err or "kB" in told.err
     assert len(list((tmp_path / "back").glob("model-0*.safetensors"))) > 1
     np.testing.assert_array_equal(logits(tmp_path / "back"), logits(directory))
+    before, after = (
+        transformers.AutoTokenizer.from_pretrained(d) for d in (directory, tmp_path / "back")
+    )
+    assert after("Grüße, Welt<|endoftext|>") == before("Grüße, Welt<|endoftext|>")
+    assert after.chat_template == "{{ messages }}"
     assert main(["inspect", str(tmp_path / "run")]) == exit_codes.OK
     assert "a Hugging Face model: mixtral in float32" in capsys.readouterr().out
 
@@ -116,16 +134,22 @@ def test_a_run_goes_on_from_imported_weights_and_is_exported(directory, tmp_path
     run("convert", "to-hf", tuned, back, cache=cache)
     change = np.abs(logits(back) - logits(directory)).max()
     assert 0 < change < 1
-    described = json.loads((back / "config.json").read_text())
-    assert described["eos_token_id"] == 256
+    assert transformers.AutoTokenizer.from_pretrained(back).eos_token_id == 256
+    assert json.loads((back / "generation_config.json").read_text())["eos_token_id"] == 256
 
     again = run(*training, "--init-from", directory, cache=cache)
     assert "resuming from the checkpoint of step 1" in again.stderr
     assert f"--init-from {directory} is not used" in again.stderr
 
     direct = ["train", imported / "config.toml", *settings(*TRAINING), "--workdir", tmp_path / "b"]
+    done = run(*direct, *settings("data.tokenizer=bytes"), "--init-from", directory, cache=cache)
+    assert "data.tokenizer = 'bytes' is not the tokenizer of the initial weights" in done.stderr
+    run("convert", "to-hf", tmp_path / "b", tmp_path / "b_back", cache=cache)
+    assert not (tmp_path / "b_back" / "tokenizer.json").exists()
+
+    direct = ["train", imported / "config.toml", *settings(*TRAINING), "--workdir", tmp_path / "d"]
     run(*direct, "--init-from", directory, cache=cache)
-    assert records(tmp_path / "b")[0]["loss"] == records(tuned)[0]["loss"]
+    assert records(tmp_path / "d")[0]["loss"] == records(tuned)[0]["loss"]
 
     later = ["train", imported / "config.toml", *settings(*TRAINING), "--workdir", tmp_path / "c"]
     run(*later, "--init-from", tuned, cache=cache)

@@ -3,14 +3,43 @@
 import numpy as np
 import pytest
 from hf_cases import CASES, SMOKE
-from hf_models import Case, logits_of_theirs, saved, valid
+from hf_models import (
+    EXPERTS,
+    LENGTH,
+    ROWS,
+    Case,
+    logits_of_ours,
+    logits_of_theirs,
+    mesh_of,
+    saved,
+    valid,
+)
 from safetensors.numpy import load_file
 
+from moe_jax.config import override
 from moe_jax.interop.convert import from_hf
 from moe_jax.interop.export import to_hf
+from moe_jax.interop.imported import open_model
+from moe_jax.train.loop import train
+from moe_jax.train.session import make_session
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+
+#: Compiling a training step takes its time.
+TRAINED = ("qwen2_moe", "deepseek_v3", "gpt_oss")
+ONE_STEP = (
+    "mesh.expert=8",
+    "data.source=synthetic",
+    f"data.sequence_length={LENGTH}",
+    f"train.global_batch={ROWS}",
+    "train.steps=1",
+    "schedule.kind=constant",
+    "schedule.warmup_steps=0",
+    "optimizer.learning_rate=0.02",
+    f"exchange.capacity_factor={EXPERTS}",
+    "checkpoint.mode=sync",
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:transformers")
 
@@ -59,3 +88,17 @@ def test_there_and_back_is_the_same_directory(case: Case, root, tmp_path):
         np.testing.assert_array_equal(tensor, after[name], err_msg=name)
     logits = logits_after_loading(tmp_path / "back")
     np.testing.assert_array_equal(logits[valid()], np.load(theirs / "logits.npy")[valid()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in SMOKE if case.model_type in TRAINED], ids=str)
+def test_a_model_that_was_trained_on_goes_back(case: Case, root, tmp_path):
+    theirs = saved(case, root)
+    config = override(open_model(theirs).config, ONE_STEP)
+    session = make_session(config, "cpu", mesh=mesh_of(config))
+    train(session, tmp_path / "run", "none", theirs)
+    to_hf(tmp_path / "run", tmp_path / "back", None, "auto", 10**9, quiet)
+    after = logits_after_loading(tmp_path / "back")[valid()]
+    assert np.abs(after - np.load(theirs / "logits.npy")[valid()]).max() > 0.1
+    ours = logits_of_ours(tmp_path / "back", "mesh.expert=8")[valid()]
+    np.testing.assert_allclose(after, ours, rtol=0, atol=1e-4)

@@ -20,6 +20,7 @@ SMALL = {
     "num_key_value_heads": 4,
 }
 YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "rope_type": "yarn"}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [2.0, 2.0]}
 #: As their authors publish them, sizes of weights aside.
 DEEPSEEK_V3 = SMALL | {
     "architectures": ["DeepseekV3ForCausalLM"],
@@ -187,6 +188,11 @@ def test_windows_are_on_the_layers_that_the_fields_say(model_type, fields, expec
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("llama", {"sliding_window": 7}, "sliding_window = 7"),
         ("llama", {"attention_bias": 1}, "attention_bias = 1"),
+        ("llama", {"num_hidden_layers": "4"}, "num_hidden_layers = '4'"),
+        ("llama", {"vocab_size": None}, "vocab_size = None"),
+        ("llama", {"rope_scaling": {"rope_type": "linear"}}, "it needs factor"),
+        ("phimoe", {"rope_scaling": LONGROPE}, "it needs short_mscale"),
+        ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step = 0"),
         ("mixtral", {"norm_topk_prob": True}, "norm_topk_prob = True"),
         ("phimoe", {"num_experts_per_tok": 3}, "num_experts_per_tok = 3"),
         (
@@ -215,6 +221,11 @@ def test_a_field_without_a_value_is_asked_for():
     fields = {key: value for key, value in small("llama").items() if key != "hidden_size"}
     with pytest.raises(ValueError, match="hidden_size is missing"):
         to_config(fields)
+
+
+def test_a_value_of_another_type_names_our_field():
+    with pytest.raises(ValueError, match=r"read from config\.json:\n.*model\.vocab_size"):
+        of("llama", vocab_size="32")
 
 
 def test_an_unknown_model_type_names_the_nearest():

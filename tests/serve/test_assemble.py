@@ -25,6 +25,20 @@ def test_limits_that_let_nothing_through_are_refused(change, message):
 
 def test_warming_up_runs_prefill_and_decode_and_leaves_nothing():
     engine = FakeEngine()
-    warm_up(engine, BYTES)
+    warm_up(engine, BYTES, "short")
     assert engine.calls == [("start", 1), ("step", 1), ("release", 1)]
+    assert engine.idle == engine.slots
+
+
+def test_warming_up_can_read_prompts_of_every_length_alone_and_together():
+    lengths = []
+
+    class Listening(FakeEngine):
+        def start(self, prompts):
+            lengths.append([prompt.tokens.size for prompt in prompts])
+            return super().start(prompts)
+
+    engine = Listening(slots=2, context=80)
+    warm_up(engine, BYTES, "all")
+    assert lengths == [[n] * count for n in (16, 32, 64, 79) for count in (1, 2)]
     assert engine.idle == engine.slots

@@ -7,7 +7,7 @@ from typing import Any
 
 from moe_jax.interop.family import Tensor
 from moe_jax.interop.layer_settings import SparseStep
-from moe_jax.interop.setting import Always, Choice, Only, Same
+from moe_jax.interop.setting import Always, Choice, Count, Only, Same
 
 LAYER = "model.layers.{layer}"
 SELF_ATTENTION = f"{LAYER}.self_attn"
@@ -82,9 +82,9 @@ ALL_OR_NONE = ((True, "all"), (False, "none"))
 #: What a model of any family has.
 SIZES = (
     Same("vocab_size", "vocab_size"),
-    Same("hidden_size", "d_model"),
-    Same("num_hidden_layers", "num_layers"),
-    Same("num_attention_heads", "attention.heads"),
+    Count("hidden_size", "d_model"),
+    Count("num_hidden_layers", "num_layers"),
+    Count("num_attention_heads", "attention.heads"),
     Same("rms_norm_eps", "norm_eps"),
     Same("initializer_range", "init_std"),
     Choice("tie_word_embeddings", ("tie_embeddings",), ((True, "tied"), (False, "untied"))),
