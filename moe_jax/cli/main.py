@@ -17,9 +17,10 @@ from moe_jax.cli import (
     plan,
     serve,
     train,
+    upcycle,
 )
 
-_VERBS = (train, generate, eval, serve, convert, inspect, plan, claims, doctor, bench)
+_VERBS = (train, generate, eval, serve, convert, upcycle, inspect, plan, claims, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
