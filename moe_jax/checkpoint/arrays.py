@@ -17,7 +17,7 @@ from moe_jax.checkpoint import tree
 
 #: Seconds that processes wait for each other in one save; slow shared disks need it.
 TIMEOUT = 3600
-#: Chunks are cut to at most this many bytes: who wants a part of one reads all of it.
+#: Bytes above which a chunk is cut: who wants a part of one, on another mesh, reads all of it.
 CHUNK = 64 * 2**20
 
 
@@ -32,7 +32,7 @@ class ArrayStore:
 
         On CPU the host copy may be a view, but JAX then does not donate the buffer: it copies.
         """
-        save_args = {name: _save_args(array) for name, array in arrays.items()}
+        save_args = {name: _save_args(name, array) for name, array in arrays.items()}
         args = ocp.args.PyTreeSave(tree.nest(arrays), save_args=tree.nest(save_args))
         self._orbax.save(path, args=args)
 
@@ -58,9 +58,13 @@ class ArrayStore:
         self._orbax.close()
 
 
-def _save_args(array: jax.Array) -> ocp.SaveArgs:
-    """Cuts what a device would write as one large chunk: arrays of layers first into layers."""
+def _save_args(name: str, array: jax.Array) -> ocp.SaveArgs:
+    """Cuts what a device would write as one large chunk into layers, and into their experts.
+
+    Nothing else is cut: orbax knows only divisors of a dimension, and those of a prime are few.
+    """
     shard = array.sharding.shard_shape(array.shape)
-    if math.prod(shard) * array.dtype.itemsize <= CHUNK:
+    is_stacked = array.ndim > 2
+    if not is_stacked or math.prod(shard) * array.dtype.itemsize <= CHUNK:
         return ocp.SaveArgs()
-    return ocp.SaveArgs(chunk_byte_size=CHUNK, shard_axes=(0,) if array.ndim > 2 else ())
+    return ocp.SaveArgs(shard_axes=(0, 1) if "experts" in name.split(".") else (0,))

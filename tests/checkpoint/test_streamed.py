@@ -14,12 +14,19 @@ from moe_jax.cli.main import main
 
 INFO = {"config": "", "n": [1]}
 VALUES = {
-    "params/stacks.0.w_up_edf": np.arange(3 * 4 * 6 * 8, dtype=np.float32).reshape(3, 4, 6, 8),
+    "params/stacks.0.experts.w_up_edf": np.arange(3 * 4 * 6 * 8, dtype=np.float32).reshape(
+        3, 4, 6, 8
+    ),
     "params/norm.scale": np.arange(16).reshape(2, 8).astype(jnp.bfloat16),
     "params/zero": np.zeros((5, 7), np.float32),
     "buffers/bias": np.arange(4, dtype=np.float32),
 }
-LEADS = {"params/stacks.0.w_up_edf": 2, "params/norm.scale": 1, "params/zero": 0, "buffers/bias": 0}
+LEADS = {
+    "params/stacks.0.experts.w_up_edf": 2,
+    "params/norm.scale": 1,
+    "params/zero": 0,
+    "buffers/bias": 0,
+}
 PLANS = {
     name: ArrayPlan(value.shape, str(value.dtype), LEADS[name]) for name, value in VALUES.items()
 }
@@ -48,7 +55,7 @@ def wanted(mesh, specs):
 def test_checkpoints_restores_it_onto_a_mesh(tmp_path, batch, monkeypatch):
     monkeypatch.setattr(streamed, "BATCH", batch)
     write(tmp_path)
-    specs = {"stacks.0.w_up_edf": P(None, "a", "b"), "zero": P(None, None)}
+    specs = {"stacks.0.experts.w_up_edf": P(None, "a", "b"), "zero": P(None, None)}
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(wanted(mesh_of(4, 2), specs))
     assert restored.step == 7
@@ -64,7 +71,7 @@ def test_inspect_reads_it(tmp_path, capsys):
     assert main(["inspect", str(tmp_path), "--verify", "--json"]) == 0
     arrays = {array["name"]: array for array in json.loads(capsys.readouterr().out)["arrays"]}
     assert arrays.keys() == VALUES.keys()
-    experts = arrays["params/stacks.0.w_up_edf"]
+    experts = arrays["params/stacks.0.experts.w_up_edf"]
     assert experts["chunk"] == [1, 1, 6, 8]
     assert experts["chunks"] == 12
 
@@ -100,7 +107,9 @@ def test_chunks_that_do_not_divide_a_slab_come_back(tmp_path, monkeypatch):
         assert reader.read(name).tobytes() == value.tobytes()
 
 
-@pytest.mark.parametrize("left_out", [("params/stacks.0.w_up_edf", (2, 3)), ("params/zero", ())])
+@pytest.mark.parametrize(
+    "left_out", [("params/stacks.0.experts.w_up_edf", (2, 3)), ("params/zero", ())]
+)
 def test_a_forgotten_slab_makes_no_checkpoint(tmp_path, left_out):
     with pytest.raises(CheckpointError, match=f"chunks of {left_out[0]} were written"):
         write(tmp_path, [left_out])
@@ -129,7 +138,7 @@ def test_chunks_twice_or_of_another_shape_or_dtype_are_refused(tmp_path, start, 
 def test_slabs_of_an_ordinary_checkpoint_are_read(tmp_path, chunk, monkeypatch):
     monkeypatch.setattr(arrays, "CHUNK", chunk)
     mesh = mesh_of(2, 4)
-    specs = {"stacks.0.w_up_edf": P(None, "b", "a")}
+    specs = {"stacks.0.experts.w_up_edf": P(None, "a", None, "b")}
     state = jax.tree.map(lambda spec: spec.sharding, wanted(mesh, specs))
     placed: dict = {"params": {}, "buffers": {}}
     for path, value in VALUES.items():
@@ -139,7 +148,9 @@ def test_slabs_of_an_ordinary_checkpoint_are_read(tmp_path, chunk, monkeypatch):
         checkpoints.save(3, placed, {})
     contents = read_contents(tmp_path, 3, "digests")
     chunks = {array.name: array.chunk for array in contents.arrays}
-    assert chunks["params/stacks.0.w_up_edf"] == ((1, 1, 3, 8) if chunk == 150 else (3, 1, 3, 8))
+    assert chunks["params/stacks.0.experts.w_up_edf"] == (
+        (1, 1, 3, 8) if chunk == 150 else (3, 1, 3, 8)
+    )
     reader = SlabReader(contents)
     for name, value in VALUES.items():
         for index in np.ndindex(*value.shape[: LEADS[name]]):
