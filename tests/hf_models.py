@@ -11,13 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 from model_cases import OPTIONS, logits_of
 
-from moe_jax.config import Config, override
+from moe_jax.config import Config
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.inference.tokens import Prompt
-from moe_jax.interop.directory import HfDirectory
+from moe_jax.interop.imported import open_model
 from moe_jax.interop.load import load_weights
-from moe_jax.interop.settings import family_of, to_config
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.parallel import resolve_parallel
@@ -104,6 +103,18 @@ def logits_of_theirs(model: Any) -> np.ndarray:
         return model(ids, attention_mask=mask, use_cache=False).logits.numpy()
 
 
+def logits_after_loading(path: Path) -> np.ndarray:
+    """Returns their logits of a directory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager"
+    )
+    return logits_of_theirs(model.eval())
+
+
 def mesh_of(config: Config) -> Mesh:
     """Returns the config's mesh, over the first devices of this process."""
     return build_mesh(config.mesh, jax.devices()[: math.prod(mesh_shape(config.mesh))])
@@ -111,9 +122,9 @@ def mesh_of(config: Config) -> Mesh:
 
 def logits_of_ours(path: Path, *overrides: str) -> np.ndarray:
     """Returns the logits of a directory, read and computed on a mesh of this process's devices."""
-    directory = HfDirectory(path)
     usual = [f"train.global_batch={ROWS}", f"exchange.capacity_factor={EXPERTS}"]
-    config = override(to_config(directory.config), [*usual, *overrides])
+    opened = open_model(path, [*usual, *overrides], "float32")
+    config = opened.config
     shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     mesh = mesh_of(config)
     parallel = resolve_parallel(
@@ -124,7 +135,7 @@ def logits_of_ours(path: Path, *overrides: str) -> np.ndarray:
         batch_tokens=ROWS * LENGTH // shards,
     )
     skeleton = Skeleton(config)
-    weights = load_weights(directory, config, family_of(directory.config), mesh)
+    weights = load_weights(opened.source, config, opened.family, mesh)
 
     def logits(params: Any, buffers: Any, ids: Any, positions: Any, segments: Any) -> Any:
         model = skeleton.merge(params, buffers)
@@ -159,11 +170,10 @@ def continued_by_theirs(case: Case) -> np.ndarray:
 
 def continued_by_ours(path: Path, *overrides: str) -> np.ndarray:
     """Returns the likeliest continuations, all prompts in one batch."""
-    directory = HfDirectory(path)
     usual = ["data.document_mask=none", f"data.sequence_length={CONTEXT}", "train.global_batch=8"]
-    config = override(to_config(directory.config), [*usual, *overrides])
-    session = make_session(config, "cpu", mesh=mesh_of(config))
-    weights = load_weights(directory, config, family_of(directory.config), session.mesh)
+    opened = open_model(path, [*usual, *overrides], "float32")
+    session = make_session(opened.config, "cpu", mesh=mesh_of(opened.config))
+    weights = load_weights(opened.source, opened.config, opened.family, session.mesh)
     engine = CachedEngine(session, *weights, slots=ROWS, context=CONTEXT)
     greedy = SamplingOptions(temperature=0)
     first = engine.start([Prompt(prompt, greedy) for prompt in prompts()])

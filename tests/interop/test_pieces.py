@@ -1,11 +1,16 @@
 """Every element of every parameter comes from one place, and every tensor is used up."""
 
+import re
+
 import numpy as np
 import pytest
+from hf_cases import CASES
+from hf_models import SIZES
 
 from moe_jax.config.schema import AttentionConfig, Config, MlpConfig, ModelConfig, MoeConfig
 from moe_jax.interop.families import FAMILIES
-from moe_jax.interop.pieces import pieces
+from moe_jax.interop.pieces import pieces, skipped
+from moe_jax.interop.settings import family_of, to_config
 from moe_jax.model.skeleton import Skeleton
 
 
@@ -25,12 +30,12 @@ def config(family: str, **fields) -> Config:
     )
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
-def test_pieces_cover_both_sides_exactly_once(family):
-    found = pieces(config(family), FAMILIES[family])
-    ours = {
-        name: np.zeros(info.shape, int) for name, info in Skeleton(config(family)).variables.items()
-    }
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pieces_cover_both_sides_exactly_once(case):
+    fields = SIZES | case.fields | {"model_type": case.model_type}
+    made = to_config(fields)
+    found = pieces(made, family_of(fields))
+    ours = {name: np.zeros(i.shape, int) for name, i in Skeleton(made).variables.items()}
     theirs = {piece.theirs: np.zeros(piece.layout.theirs_shape, int) for piece in found}
     for piece in found:
         ours[piece.ours][piece.index] += 1
@@ -56,3 +61,12 @@ def test_each_expert_is_a_tensor():
     ups = {p.index: p.theirs for p in found if p.ours.endswith("w_up_edf")}
     assert ups[3, 2] == "model.layers.3.block_sparse_moe.experts.2.w3.weight"
     assert len(ups) == 5 * 4
+
+
+def test_tensors_that_are_no_part_of_the_model_are_told():
+    untied = config("deepseek_v3")
+    (beyond,) = skipped(untied, FAMILIES["deepseek_v3"])
+    assert re.fullmatch(beyond, "model.layers.5.eh_proj.weight")
+    assert not re.fullmatch(beyond, "model.layers.4.mlp.gate.weight")
+    tied = config("mixtral", tie_embeddings="tied")
+    assert skipped(tied, FAMILIES["mixtral"]) == (r"lm_head\.weight",)

@@ -1,15 +1,26 @@
 """Decoded tensors are those that `transformers` decodes, whole and in part."""
 
+import json
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hf_cases import EXPERTS, LATENT
+from hf_models import (
+    Case,
+    logits_after_loading,
+    logits_of_ours,
+    saved,
+    valid,
+)
+from safetensors.numpy import load_file, save_file
 
 from moe_jax.interop.quantized import decoded
 from moe_jax.interop.shard import TensorEntry
 
 MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}
+SMALL_BLOCKS = {"weight_block_size": [8, 8]}
 FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
 
 
@@ -138,3 +149,65 @@ def test_a_model_that_is_not_quantised_is_left_alone():
 def test_what_does_not_fit_is_refused_by_name(stored, config, message):
     with pytest.raises(ValueError, match=message):
         decoded(stored, config)
+
+
+GPT_OSS = Case(
+    "mxfp4",
+    "gpt_oss",
+    {"num_local_experts": EXPERTS, "intermediate_size": 64, "head_dim": 8, "sliding_window": 5},
+)
+DEEPSEEK = Case("fp8", "deepseek_v3", {**LATENT, "n_group": 4, "topk_group": 2})
+
+
+def as_mxfp4(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rng, stored = np.random.default_rng(0), {}
+    for name, tensor in tensors.items():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            stored[name] = tensor
+            continue
+        experts, width, rows = tensor.shape
+        shape = (experts, rows, width // 32)
+        stored[f"{name}_blocks"] = rng.integers(0, 256, (*shape, 16), dtype=np.uint8)
+        stored[f"{name}_scales"] = rng.integers(121, 125, shape, dtype=np.uint8)
+    return stored
+
+
+def as_fp8(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rng, stored = np.random.default_rng(0), {}
+    for name, tensor in tensors.items():
+        if "_proj" not in name:
+            stored[name] = tensor
+            continue
+        grid = tuple(-(-n // 8) for n in tensor.shape)
+        stored[name] = tensor.astype(ml_dtypes.float8_e4m3fn)
+        stored[f"{name}_scale_inv"] = rng.uniform(0.5, 2, grid).astype(np.float32)
+    return stored
+
+
+def written(path: Path, config: dict, tensors: dict[str, np.ndarray]) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+@pytest.mark.parametrize(
+    ("case", "quantize", "quantization"),
+    [
+        (GPT_OSS, as_mxfp4, MXFP4),
+        (DEEPSEEK, as_fp8, {"quantization_config": {"quant_method": "fp8", **SMALL_BLOCKS}}),
+    ],
+    ids=["mxfp4", "fp8"],
+)
+def test_a_quantised_model_computes_what_its_numbers_do(case, quantize, quantization, tmp_path):
+    pytest.importorskip("transformers")
+    plain = saved(case, tmp_path)
+    config = json.loads((plain / "config.json").read_text())
+    stored = quantize(load_file(plain / "model.safetensors"))
+    source = decoded(Stored(**stored), quantization)
+    numbers = {name: np.ascontiguousarray(source.read(name)) for name in source.tensors}
+    theirs = logits_after_loading(written(tmp_path / "numbers", config, numbers))
+    ours = logits_of_ours(written(tmp_path / "stored", config | quantization, stored))
+    assert theirs[valid()].std() > 0.5
+    np.testing.assert_allclose(ours[valid()], theirs[valid()], rtol=0, atol=1e-4)

@@ -8,8 +8,8 @@ from hf_models import (
     LENGTH,
     ROWS,
     Case,
+    logits_after_loading,
     logits_of_ours,
-    logits_of_theirs,
     mesh_of,
     saved,
     valid,
@@ -59,17 +59,6 @@ def tensors(path) -> dict[str, np.ndarray]:
 
 def quiet(done: int, total: int) -> None:
     assert 0 <= done <= total
-
-
-def logits_after_loading(path) -> np.ndarray:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attn_implementation="eager"
-    )
-    return logits_of_theirs(model.eval())
 
 
 @pytest.mark.parametrize(
