@@ -1,5 +1,6 @@
 """The README's code: its Python runs, its commands parse, its files exist."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import save_tiny
 
 from moe_jax.cli.main import _parser
 
@@ -39,10 +41,47 @@ def test_file_exists(path):
     assert (ROOT / path.rstrip(".")).exists()
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with the configs, a text, and small models where the README has some."""
+    root = tmp_path_factory.mktemp("readme")
+    (root / "configs").symlink_to(ROOT / "configs")
+    (root / "notes.txt").write_text(TEXT)
+    save_tiny(root / "models" / "olmoe", "olmoe")
+    save_tiny(root / "models" / "qwen3", "qwen3")
+    return root
+
+
+def run(words: list[str], place: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=place,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_block_runs(code):
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+def test_python_block_runs(code, place):
+    done = run(["-c", code], place)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_commands_on_models_run_one_after_the_other(place):
+    """All but the server, which does not end by itself; see tests/serve."""
+    on_models = [words for words in commands() if {"models/", "runs/tuned"} & prefixes(words)]
+    assert len(on_models) >= 7
+    for words in on_models:
+        if words[1] == "serve":
+            continue
+        done = run(["-m", "moe_jax.cli.main", *words[1:]], place)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    assert (place / "models" / "tuned" / "config.json").exists()
+
+
+def prefixes(words: list[str]) -> set[str]:
+    return {"models/" for word in words if word.startswith("models/")} | set(words)
