@@ -75,7 +75,8 @@ class Rope:
         kind = rope.get("rope_type", rope.get("type", "default"))
         needed = ("short_mscale", "long_mscale") if self.mscales and kind == "longrope" else ()
         _check(fields, kind, rope, needed)
-        found = {"scaling": _KINDS[kind][0]} | {
+        found: Values = {"scaling": _KINDS[kind][0]}
+        found |= {
             ours: rope[theirs]
             for theirs, ours in _NAMES.items()
             if rope.get(theirs) is not None and (theirs in _KINDS[kind][1] or "theta" in theirs)
