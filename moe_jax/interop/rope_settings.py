@@ -150,6 +150,8 @@ def _parameters(fields: Fields) -> dict[str, Any]:
     for name in ("rope_theta", "partial_rotary_factor"):
         if rope.get(name) is None and fields.get(name) is not None:
             rope[name] = fields[name]
+    if rope.get("rope_theta") is None:
+        raise fields.refuse("rope_theta", None, "it must have a value")
     # A field of the model itself comes before the table's (Phi).
     original = fields.get("original_max_position_embeddings")
     if original is not None:
