@@ -6,6 +6,7 @@ of the model; no devices. The way in is `convert.py`; the command is `cli/conver
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,8 @@ def _specs(
     specs = []
     for theirs in sorted(groups, key=_reading_order):
         piece = groups[theirs][0]
+        held = sum(math.prod(part.layout.ours_shape) for part in groups[theirs])
+        assert held == math.prod(piece.layout.theirs_shape), f"{theirs} is not all of our pieces"
         own = stored[state_path(skeleton, piece.ours)]
         is_buffer = skeleton.variables[piece.ours].is_buffer
         dtype = jnp.dtype(_dtype(theirs, own, is_buffer, asked, origin))
