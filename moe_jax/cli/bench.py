@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from moe_jax.bench.calibrate import calibrate, describe_hardware
+from moe_jax.bench.decode import Work, measure_decode
 from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
 from moe_jax.bench.mock import pretend_devices
 from moe_jax.bench.sizes import PAPER
@@ -17,6 +18,8 @@ from moe_jax.bench.step import measure_step
 from moe_jax.cli import exit_codes
 from moe_jax.cli.bench_tables import (
     collective_table,
+    decode_line,
+    decode_table,
     layout_line,
     layout_table,
     measurement_table,
@@ -27,15 +30,18 @@ from moe_jax.cli.claims import SOURCE_TREE
 from moe_jax.cli.options import (
     add_config_arguments,
     add_job_arguments,
+    add_model_arguments,
     add_override_argument,
     job_flags,
     load,
+    load_model,
 )
 from moe_jax.cli.plan import require_writable
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig, RuntimeConfig
 from moe_jax.mesh.build import build_mesh, count_gpus, mesh_shape, prepare_devices
 from moe_jax.mesh.distributed import start_distributed
+from moe_jax.mesh.jobs import NO_FLAGS
 from moe_jax.mesh.topology import detect_topology
 from moe_jax.planner.calibration import save_calibration
 from moe_jax.planner.hardware import gpu_by_device_kind
@@ -55,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_calibrate(suites)
     _add_step(suites)
     _add_layouts(suites)
+    _add_decode(suites)
 
 
 def _add_calibrate(suites: argparse._SubParsersAction) -> None:
@@ -121,6 +128,26 @@ def _add_layouts(suites: argparse._SubParsersAction) -> None:
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.set_defaults(run=run_layouts)
+
+
+def _add_decode(suites: argparse._SubParsersAction) -> None:
+    parser = suites.add_parser(
+        "decode",
+        help="tokens per second of generation, beside a full forward pass and transformers",
+        description=(
+            "Time greedy generation with MODEL on random tokens, by batch size: with the cache, "
+            "with a full forward pass per token, and with transformers on the same cores."
+        ),
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="texts at a time"
+    )
+    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="of each text")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="tokens timed at a time")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.set_defaults(run=run_decode)
 
 
 def run_calibrate(args: argparse.Namespace) -> int:
@@ -209,6 +236,32 @@ def run_layouts(args: argparse.Namespace) -> int:
     console.print(layout_table(result))
     if platform == "cpu":
         console.print(CAVEAT)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+    return exit_codes.OK
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    """Measures, prints, writes `--json`; returns an exit code.
+
+    Raises:
+        ValueError: the model cannot be loaded, or a number is out of range.
+    """
+    require_writable(args.json)
+    if min(*args.batch, args.prompt_tokens, args.steps) < 1:
+        raise ValueError("--batch, --prompt-tokens and --steps must be 1 or more")
+    model = load_model(args, NO_FLAGS)
+    console = _console()
+    result = measure_decode(
+        model,
+        args.model,
+        args.batch,
+        Work(args.prompt_tokens, args.steps, args.repeats),
+        report=lambda time: console.print(f"  {decode_line(time)}"),
+    )
+    console.print(decode_table(result))
+    for way, reason in result.skipped.items():
+        console.print(f"{way} skipped: {reason}")
     if args.json is not None:
         args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
     return exit_codes.OK

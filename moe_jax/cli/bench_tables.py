@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from moe_jax.bench.decode import DecodeTime, DecodeTimes
 from moe_jax.bench.layouts import LayoutTime, LayoutTimes
 from moe_jax.cli.describe import decimal, headed_table
 from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement
@@ -88,6 +89,32 @@ def layout_table(result: LayoutTimes) -> Table:
 
 def layout_line(time: LayoutTime) -> str:
     return f"{time.layout}, {time.mesh}, {time.mode}: {time.tokens_per_s:.4g} tokens/s"
+
+
+def decode_table(result: DecodeTimes) -> Table:
+    """Return the ways to generate, each beside the cache at the same batch size."""
+    versions = ", ".join(f"{name} {number}" for name, number in result.versions.items())
+    table = headed_table(
+        f"{result.model} in {result.dtype}, {result.mesh}: {result.hardware} on {result.cores} "
+        f"cores, {result.date}, {versions}; {result.new_tokens} tokens after "
+        f"{result.prompt_tokens}",
+        *("batch", "way", "tokens/s (measured)", "spread", "of the cache", "prompts read in ms"),
+    )
+    for time in result.times:
+        reads = f"{time.prompt_seconds * 1e3:.4g}" if time.prompt_seconds else ""
+        table.add_row(
+            str(time.batch),
+            time.way,
+            f"{time.tokens_per_s:.4g}",
+            f"{time.spread_s / time.seconds:.1%}",
+            f"{result.ratio(time):.2f} x",
+            reads,
+        )
+    return table
+
+
+def decode_line(time: DecodeTime) -> str:
+    return f"batch {time.batch}, {time.way}: {time.tokens_per_s:.4g} tokens/s"
 
 
 def _rates(result: Calibration) -> Iterator[tuple[str, str]]:

@@ -48,7 +48,8 @@ class LanguageModel:
         tokenizer: Tokenizer | None,
     ):
         self.name, self.session = name, session
-        self._arrays, self._tokenizer = (params, buffers), tokenizer
+        #: Parameters and buffers on the mesh.
+        self.arrays, self._tokenizer = (params, buffers), tokenizer
         self._forward = Forward(session, params, buffers)
         #: One that nobody uses now.
         self._engine: CachedEngine | None = None
@@ -185,7 +186,7 @@ class LanguageModel:
         shards = self._forward.rows
         context = context or self.config.data.sequence_length
         return CachedEngine(
-            self.session, *self._arrays, slots=-(-slots // shards) * shards, context=context
+            self.session, *self.arrays, slots=-(-slots // shards) * shards, context=context
         )
 
     def logits(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ of the model; no devices. The way in is `convert.py`; the command is `cli/conver
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,25 +104,37 @@ def plan_export(contents: Contents, dtype: ExportDType) -> Export:
     groups: dict[str, list[Piece]] = {}
     for piece in pieces(config, family_of(described)):
         groups.setdefault(piece.theirs, []).append(piece)
-    stored = {array.name: array for array in contents.arrays}
-    skeleton = Skeleton(config)
+    specs = _specs(contents, Skeleton(config), groups, dtype, origin)
+    return Export(contents, config, _completed(described, config, origin, specs), groups, specs)
+
+
+def _specs(
+    contents: Contents,
+    skeleton: Skeleton,
+    groups: Mapping[str, Sequence[Piece]],
+    asked: ExportDType,
+    origin: Mapping[str, Any] | None,
+) -> list[TensorSpec]:
+    stored = {array.name: array.dtype for array in contents.arrays}
     missing = [name for name in skeleton.variables if state_path(skeleton, name) not in stored]
     if missing:
         raise ValueError(f"{contents.path} lacks {', '.join(missing)} of the model it describes")
     specs = []
     for theirs in sorted(groups, key=_reading_order):
         piece = groups[theirs][0]
-        own = stored[state_path(skeleton, piece.ours)].dtype
+        held = sum(math.prod(part.layout.ours_shape) for part in groups[theirs])
+        assert held == math.prod(piece.layout.theirs_shape), f"{theirs} is not all of our pieces"
+        own = stored[state_path(skeleton, piece.ours)]
         is_buffer = skeleton.variables[piece.ours].is_buffer
-        chosen = _dtype(theirs, own, is_buffer, dtype, origin)
-        specs.append(TensorSpec(theirs, piece.layout.theirs_shape, jnp.dtype(chosen)))
-    return Export(contents, config, _completed(described, config, origin, specs), groups, specs)
+        dtype = jnp.dtype(_dtype(theirs, own, is_buffer, asked, origin))
+        specs.append(TensorSpec(theirs, piece.layout.theirs_shape, dtype))
+    return specs
 
 
 def _dtype(
     theirs: str, stored: str, is_buffer: bool, asked: ExportDType, origin: Mapping[str, Any] | None
 ) -> str:
-    """Buffers keep their dtype: rounding a selection bias changes which experts are chosen."""
+    """Buffers are not what is asked for: rounding a selection bias changes who is chosen."""
     if asked != "auto" and not is_buffer:
         return asked
     if origin is None:
@@ -170,23 +183,23 @@ def _tokenizer_of(workdir: Path, config: Config) -> list[Path]:
 def _write(export: Export, writer: ShardWriter, report: Report) -> None:
     reader, skeleton = SlabReader(export.contents), Skeleton(export.config)
     done, total = 0, sum(spec.size for spec in export.specs)
-    dtypes = {spec.name: spec.dtype for spec in export.specs}
+    specs = {spec.name: spec for spec in export.specs}
     # In the order of our arrays: slabs that share a stored chunk follow each other.
-    for theirs, group in export.groups.items():
-        tensor = None
+    for spec, group in ((specs[theirs], group) for theirs, group in export.groups.items()):
+        tensor = np.empty(spec.shape, spec.dtype)
         for piece in group:
             slab = reader.read(state_path(skeleton, piece.ours), piece.index)
-            tensor = piece.layout.to_theirs(_cast(slab, dtypes[theirs], theirs), tensor)
-        writer.write(theirs, tensor)
-        done += tensor.nbytes
+            piece.layout.to_theirs(_cast(slab, spec), tensor)
+        writer.write(spec.name, tensor)
+        done += spec.size
         report(done, total)
 
 
-def _cast(slab: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+def _cast(slab: np.ndarray, spec: TensorSpec) -> np.ndarray:
     with np.errstate(over="ignore"):
-        cast = slab.astype(dtype, copy=False)
-    if dtype == np.float16 and np.isinf(cast).any() and not np.isinf(slab).any():
-        raise ValueError(f"{name} has values beyond float16's range: choose --dtype bfloat16")
+        cast = slab.astype(spec.dtype, copy=False)
+    if spec.dtype == np.float16 and np.isinf(cast).any() and not np.isinf(slab).any():
+        raise ValueError(f"{spec.name} has values beyond float16's range: choose --dtype bfloat16")
     return cast
 
 

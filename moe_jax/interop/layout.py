@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from moe_jax.interop.layout_text import Axis, Dim, Pick, parse
+from moe_jax.interop.layout_text import Axis, Dim, Pick, Window, parse
 from moe_jax.interop.tiles import copy_tiled
 
 Slices = tuple[slice, ...]
@@ -127,21 +127,20 @@ class Layout:
 def _narrowed(dim: Dim, ranges: Ranges) -> tuple[slice, Dim]:
     """Returns what to read of a dimension, and what is then left to take apart."""
     start, length = 0, _length(dim)
-    while dim and not isinstance(dim[0], Axis):
+    while dim:
         head, rest = dim[0], dim[1:]
         if isinstance(head, Pick):
             length //= head.span
             start, dim = start + head.index * length, rest
-        else:
+        elif isinstance(head, Window):
             length = head.size
             start, dim = start + head.start, head.axes
-    if dim:
-        head, rest = dim[0], dim[1:]
-        length //= head.size
-        low, high = ranges.get(head.name, (0, head.size))
-        start, length = start + low * length, (high - low) * length
-        dim = (replace(head, size=high - low), *rest)
-    return slice(start, start + length), dim
+        else:
+            length //= head.size
+            low, high = ranges.get(head.name, (0, head.size))
+            taken = slice(start + low * length, start + high * length)
+            return taken, (replace(head, size=high - low), *rest)
+    return slice(start, start + length), ()
 
 
 def _length(dim: Dim) -> int:

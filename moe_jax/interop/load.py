@@ -84,6 +84,7 @@ def _place(
     assert isinstance(sharding, NamedSharding), "the skeleton gives every array its sharding"
     holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
     for device, index in sharding.addressable_devices_indices_map(spec.shape).items():
+        assert index is not None, "devices of this process hold something"
         holders.setdefault(_bounds(index, spec.shape), []).append(device)
     shards = []
     for bounds, devices in holders.items():

@@ -26,7 +26,9 @@ class TensorSource(Protocol):
 
     path: Path
     tensors: Mapping[str, TensorEntry]
-    bytes_read: int
+
+    @property
+    def bytes_read(self) -> int: ...
 
     def read(self, name: str, slices: Slices | None = None) -> np.ndarray: ...
 

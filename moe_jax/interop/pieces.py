@@ -43,8 +43,9 @@ def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
         ValueError: the family has no tensor for some of the parameters; names them.
     """
     variables = Skeleton(config).variables
-    rows = {name: _row(name, family, variables) for name in variables}
-    homeless = [name for name, row in rows.items() if row is None]
+    found = {name: _row(name, family, variables) for name in variables}
+    rows = {name: row for name, row in found.items() if row is not None}
+    homeless = [name for name in variables if name not in rows]
     if homeless:
         raise ValueError(
             f"family {family.name!r} has no tensors for {', '.join(homeless)} of this model: "

@@ -75,7 +75,8 @@ class Rope:
         kind = rope.get("rope_type", rope.get("type", "default"))
         needed = ("short_mscale", "long_mscale") if self.mscales and kind == "longrope" else ()
         _check(fields, kind, rope, needed)
-        found = {"scaling": _KINDS[kind][0]} | {
+        found: Values = {"scaling": _KINDS[kind][0]}
+        found |= {
             ours: rope[theirs]
             for theirs, ours in _NAMES.items()
             if rope.get(theirs) is not None and (theirs in _KINDS[kind][1] or "theta" in theirs)
@@ -149,6 +150,8 @@ def _parameters(fields: Fields) -> dict[str, Any]:
     for name in ("rope_theta", "partial_rotary_factor"):
         if rope.get(name) is None and fields.get(name) is not None:
             rope[name] = fields[name]
+    if rope.get("rope_theta") is None:
+        raise fields.refuse("rope_theta", None, "it must have a value")
     # A field of the model itself comes before the table's (Phi).
     original = fields.get("original_max_position_embeddings")
     if original is not None:

@@ -31,6 +31,8 @@ IGNORED = frozenset((
 # fmt: on
 #: Says how tensors are stored; `quantized.py` reads it.
 QUANTIZATION = "quantization_config"
+#: What an export is not like its source in: it holds plain numbers, and no code.
+_NOT_KEPT = (QUANTIZATION, "auto_map")
 #: Null unless the source has them: absent, transformers takes those of another model.
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 #: Longest sequences that an imported model gets by default: a choice of memory, not of the model.
@@ -109,7 +111,7 @@ def to_config_json(
         family = family_of(source) if source is not None else derive_family(config)
     if source is not None and family_of(source).name != family.name:
         source = None
-    kept = {key: value for key, value in (source or {}).items() if key != QUANTIZATION}
+    kept = {key: value for key, value in (source or {}).items() if key not in _NOT_KEPT}
     if source is not None and not differences(to_config(source).model, config.model):
         return kept
     written, problems = _written(config, family)
@@ -153,14 +155,14 @@ def _written(config: Config, family: Family) -> tuple[Values, list[str]]:
             written |= setting.write(config.model)
         except ValueError as error:
             problems.append(str(error))
-    if problems:
-        return written, problems
     length = {"max_position_embeddings": config.data.sequence_length}
     try:
         back = to_config(length | written)
     except ValueError as error:
-        return written, [str(error)]
-    return written, differences(config.model, back.model)
+        return written, [*problems, str(error)]
+    lost = differences(config.model, back.model)
+    # What could not be written is lost too: once is enough.
+    return written, problems + [d for d in lost if not any(p.startswith(d) for p in problems)]
 
 
 def _refuse_unknown(fields: Fields, family: Family) -> None:

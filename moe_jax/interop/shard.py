@@ -129,14 +129,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _entry(path: Path, name: str, fields: Any, data: int) -> TensorEntry:
     try:
         dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-    except (TypeError, KeyError, ValueError):
-        whole = False
-    if not whole:
+        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError("not whole numbers")
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{path}: {name}: its header entry {fields!r:.200} lacks a dtype, shape or "
             "data_offsets of whole numbers: fetch the file again"
-        )
+        ) from error
     if dtype not in DTYPES:
         raise ValueError(f"{path}: {name} is of dtype {dtype}: known are {', '.join(DTYPES)}")
     entry = TensorEntry(name, tuple(shape), DTYPES[dtype], data + begin)
@@ -203,7 +202,7 @@ def _read_runs(
 
 
 def _fill(handle: int, path: Path, entry: TensorEntry, begin: int, out: np.ndarray) -> None:
-    view, done = memoryview(out), 0
+    view, done = out.data, 0
     while done < len(view):
         count = os.preadv(handle, [view[done:]], begin + done)
         if not count:

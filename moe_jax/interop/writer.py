@@ -102,7 +102,7 @@ class ShardWriter:
         path, begin = self._begins[name]
         with path.open("r+b") as file:
             file.seek(begin)
-            file.write(memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)))
+            file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
         self._missing.remove(name)
 
     def __enter__(self) -> "ShardWriter":

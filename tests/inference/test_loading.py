@@ -88,7 +88,7 @@ def test_the_dtype_is_as_stored_or_as_asked(directory, run):
 
 
 def dtypes(model):
-    params, _ = model._arrays
+    params, _ = model.arrays
     return {array.dtype.name for array in params.values()}
 
 

@@ -1,12 +1,13 @@
 """config.json and our configuration: what is read, what is refused, what is written."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hf_cases import CASES
 from hf_models import SIZES
 
-from moe_jax.config import override
+from moe_jax.config import Config, override
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.settings import derive_family, family_of, to_config, to_config_json
 
@@ -21,84 +22,8 @@ SMALL = {
 }
 YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "rope_type": "yarn"}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [2.0, 2.0]}
-#: As their authors publish them, sizes of weights aside.
-DEEPSEEK_V3 = SMALL | {
-    "architectures": ["DeepseekV3ForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "ep_size": 1,
-    "first_k_dense_replace": 3,
-    "hidden_act": "silu",
-    "initializer_range": 0.02,
-    "kv_lora_rank": 512,
-    "max_position_embeddings": 163840,
-    "model_type": "deepseek_v3",
-    "moe_intermediate_size": 2048,
-    "moe_layer_freq": 1,
-    "n_group": 8,
-    "n_routed_experts": 256,
-    "n_shared_experts": 1,
-    "norm_topk_prob": True,
-    "num_experts_per_tok": 8,
-    "num_nextn_predict_layers": 1,
-    "q_lora_rank": 1536,
-    "qk_nope_head_dim": 128,
-    "qk_rope_head_dim": 64,
-    "quantization_config": {
-        "activation_scheme": "dynamic",
-        "fmt": "e4m3",
-        "quant_method": "fp8",
-        "weight_block_size": [128, 128],
-    },
-    "rms_norm_eps": 1e-06,
-    "rope_scaling": {
-        "beta_fast": 32,
-        "beta_slow": 1,
-        "factor": 40,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "original_max_position_embeddings": 4096,
-        "type": "yarn",
-    },
-    "rope_theta": 10000,
-    "routed_scaling_factor": 2.5,
-    "scoring_func": "sigmoid",
-    "tie_word_embeddings": False,
-    "topk_group": 4,
-    "topk_method": "noaux_tc",
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.33.1",
-    "use_cache": True,
-    "v_head_dim": 128,
-}
-GPT_OSS = SMALL | {
-    "architectures": ["GptOssForCausalLM"],
-    "attention_bias": True,
-    "experts_per_token": 4,
-    "head_dim": 64,
-    "hidden_act": "silu",
-    "initial_context_length": 4096,
-    "max_position_embeddings": 131072,
-    "model_type": "gpt_oss",
-    "num_experts_per_tok": 4,
-    "num_local_experts": 32,
-    "quantization_config": {"modules_to_not_convert": ["lm_head"], "quant_method": "mxfp4"},
-    "rope_scaling": {
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "factor": 32.0,
-        "original_max_position_embeddings": 4096,
-        "rope_type": "yarn",
-        "truncate": False,
-    },
-    "rope_theta": 150000,
-    "router_aux_loss_coef": 0.9,
-    "sliding_window": 128,
-    "swiglu_limit": 7.0,
-}
+PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+DEEPSEEK_V3, GPT_OSS = (PUBLISHED[name]["config"] for name in ("DeepSeek-V3", "gpt-oss-120b"))
 
 
 def small(model_type: str, **fields) -> dict:
@@ -112,7 +37,7 @@ def of(model_type: str, **fields):
 def test_deepseek_v3_as_published_is_read():
     config = to_config(DEEPSEEK_V3)
     model = config.model
-    assert model.layers == ("dense", "dense", "dense", "moe")
+    assert model.layers == ("dense",) * 3 + ("moe",) * 58
     router, rope = model.moe.router, model.attention.rope
     assert (router.score, router.selection_bias, router.scale) == ("sigmoid", "always", 2.5)
     assert (router.groups, router.top_groups, router.group_score) == (8, 4, "top2_sum")
@@ -184,6 +109,7 @@ def test_windows_are_on_the_layers_that_the_fields_say(model_type, fields, expec
             {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
             "of their own",
         ),
+        ("llama", {"rope_theta": None}, "rope_theta = None"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("llama", {"sliding_window": 7}, "sliding_window = 7"),
@@ -259,7 +185,8 @@ def test_transformers_reads_what_is_written_as_the_same_model(case):
 
 def test_an_unchanged_model_keeps_its_config_json():
     kept = {key: value for key, value in DEEPSEEK_V3.items() if key != "quantization_config"}
-    assert to_config_json(to_config(DEEPSEEK_V3), source=DEEPSEEK_V3) == kept
+    source = DEEPSEEK_V3 | {"auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}}
+    assert to_config_json(to_config(source), source=source) == kept
 
 
 def test_a_changed_model_keeps_what_is_no_part_of_it():
@@ -278,6 +205,13 @@ def test_a_model_that_no_family_has_names_what_is_in_the_way():
         to_config_json(config)
     with pytest.raises(ValueError, match=r"'llama' cannot hold .* model\.attention\.sinks"):
         to_config_json(config, source=small("llama"))
+
+
+def test_the_nearest_family_is_that_which_lacks_least():
+    gelu = override(Config(), ["model.moe.activation=gelu"])
+    message = r"the nearest, 'mixtral', lacks: model\.moe\.activation = 'gelu' has no hidden_act$"
+    with pytest.raises(ValueError, match=message):
+        derive_family(gelu)
 
 
 def test_training_settings_are_no_difference():

@@ -10,26 +10,42 @@ from fake_engine import FakeEngine
 from served import MODEL, complete, eventually, greedy, serving
 
 
+class GatedEngine(FakeEngine):
+    """Makes no step before its gate is open."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.gate = threading.Event()
+
+    def step(self):
+        self.gate.wait(30)
+        return super().step()
+
+
 def test_a_full_queue_answers_429_and_serves_the_others():
-    with serving(FakeEngine(slots=2, delay=0.02), queue=2) as server, server.client() as client:
-        results = []
+    engine = GatedEngine(slots=2)
+    answers: list[str] = []
+    refused: list[openai.RateLimitError] = []
+    with serving(engine, queue=2) as server, server.client() as client:
 
         def ask():
             try:
-                results.append(complete(client, max_tokens=30).choices[0].text)
+                answers.append(complete(client, max_tokens=30).choices[0].text)
             except openai.RateLimitError as error:
-                results.append(error)
+                refused.append(error)
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
+        eventually(lambda: len(refused) == 4)
+        figures = server.figures()
+        assert figures["running"] + figures["queue_length"] == 4
+        engine.gate.set()
         for thread in threads:
             thread.join()
-        refused = [r for r in results if isinstance(r, openai.RateLimitError)]
-        assert len(refused) == 4
+        assert answers == [greedy("abc", 30)] * 4
         assert refused[0].code == "queue_full"
         assert int(refused[0].response.headers["retry-after"]) >= 1
-        assert [r for r in results if isinstance(r, str)] == [greedy("abc", 30)] * 4
         assert server.outcomes() == {"completed": 4, "overflow": 4}
         # Room for a request only as a whole.
         with pytest.raises(openai.BadRequestError, match="5 texts"):
@@ -68,28 +84,30 @@ def test_a_client_that_goes_away_while_it_asks_is_counted_and_nothing_else(caplo
 
 
 def test_a_client_that_goes_away_while_it_waits_never_starts():
-    with serving(FakeEngine(slots=1, delay=0.02)) as server, server.client() as client:
-        running = complete(client, max_tokens=40, stream=True)
+    engine = FakeEngine(slots=1, context=100_000, delay=0.01)
+    with serving(engine, max_tokens=90_000) as server, server.client() as client:
+        running = complete(client, max_tokens=90_000, stream=True)
         next(running)
         body = {"model": MODEL, "prompt": "x", "max_tokens": 40}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{server.url}/v1/completions", json=body, timeout=0.2)
         eventually(lambda: server.figures()["queue_length"] == 0)
-        assert len(list(running)) == 39
-    assert [call for call in server.engine.calls if call[0] == "start"] == [("start", 1)]
+        assert server.figures()["running"] == 1
+        running.close()
+    assert [call for call in engine.calls if call[0] == "start"] == [("start", 1)]
 
 
 def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
-    engine = FakeEngine(slots=2, delay=0.02)
-    with serving(engine) as server, server.client() as client:
+    engine = FakeEngine(slots=2, context=100_000, delay=0.01)
+    with serving(engine, max_tokens=90_000) as server, server.client() as client:
         assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
-        stream = complete(client, max_tokens=90, stream=True)
+        stream = complete(client, max_tokens=90_000, stream=True)
         next(stream)
         results = []
 
         def ask():
             with pytest.raises(openai.InternalServerError) as caught:
-                complete(client, max_tokens=90)
+                complete(client, max_tokens=90_000)
             results.append(caught.value)
 
         waiting = [threading.Thread(target=ask) for _ in range(3)]

@@ -46,7 +46,7 @@ def ask(client, results, **params):
 
 def test_texts_under_way_and_waiting_are_finished_before_the_end(caplog):
     results = []
-    with serving(FakeEngine(slots=1, delay=0.02)) as server, server.client() as client:
+    with serving(FakeEngine(slots=1, delay=0.05)) as server, server.client() as client:
         stream = complete(client, max_tokens=40, stream=True)
         text = next(stream).choices[0].text
         waiting = ask(client, results, prompt="xyz", max_tokens=10)

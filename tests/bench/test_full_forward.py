@@ -1,6 +1,6 @@
 """Generation on one device, against a forward pass of exactly the text so far.
 
-The command, other meshes and trained models are tested in tests/cli/test_main.py.
+Other meshes are tested below; the cache that generation really uses is tested in tests/inference.
 """
 
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
-from moe_jax.inference.generate import Generator
+from moe_jax.bench.full_forward import Generator
 from moe_jax.inference.sampling import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)

@@ -1,4 +1,4 @@
-"""Generates text with a full forward pass per token: no cache, any mesh, any exchange.
+"""Generation with a full forward pass per token: what a cache is measured against.
 
 The model sees a window of the config's sequence length; a longer text slides through it.
 """

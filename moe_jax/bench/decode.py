@@ -1,0 +1,249 @@
+"""Tokens per second of generation, by batch size: with the cache, with a full forward pass per
+token, and with transformers on the same model and cores.
+
+All three continue the same random tokens greedily and hand every token to the host. Timing itself
+is `harness.py`, the full forward pass `full_forward.py`.
+"""
+
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from moe_jax.bench.calibrate import PACKAGES, describe_hardware
+from moe_jax.bench.full_forward import Generator
+from moe_jax.bench.harness import Timing, measure
+from moe_jax.bench.layouts import axes_text
+from moe_jax.inference.language_model import LanguageModel
+from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.tokens import Prompt
+from moe_jax.interop.beside import is_hf_directory
+from moe_jax.train.session import make_session
+
+Way = Literal["cache", "full forward", "transformers"]
+GREEDY = SamplingOptions(temperature=0)
+
+
+@dataclass(frozen=True)
+class DecodeTime:
+    """One way at one batch size; everything is measured.
+
+    Attributes:
+        batch: texts at a time.
+        seconds, spread_s: of one token of every text, see `harness.Timing`.
+        prompt_seconds: of reading all prompts, up to the first token; 0 where nothing is read
+            once.
+    """
+
+    way: Way
+    batch: int
+    seconds: float
+    spread_s: float
+    prompt_seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.batch / self.seconds
+
+
+@dataclass(frozen=True)
+class DecodeTimes:
+    """Every way at every batch size, on the same cores.
+
+    Attributes:
+        skipped: ways that were left out, and why.
+    """
+
+    model: str
+    dtype: str
+    mesh: str
+    hardware: str
+    cores: int
+    date: str
+    versions: dict[str, str]
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+    skipped: dict[str, str]
+    times: tuple[DecodeTime, ...]
+
+    def ratio(self, time: DecodeTime) -> float:
+        """Tokens per second over those with the cache at the same batch size."""
+        cached = next(t for t in self.times if t.way == "cache" and t.batch == time.batch)
+        return time.tokens_per_s / cached.tokens_per_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values, what follows from it included."""
+        rows = [
+            asdict(t) | {"tokens_per_s": t.tokens_per_s, "ratio": self.ratio(t)} for t in self.times
+        ]
+        return asdict(self) | {"kind": "measured", "times": rows}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every way does: prompts of `prompt_tokens`, then `steps` tokens `repeats` times."""
+
+    prompt_tokens: int
+    steps: int
+    repeats: int
+
+    @property
+    def new_tokens(self) -> int:
+        """Returns tokens after a prompt: its first, one that may compile, warm-up, timed ones."""
+        return 2 + self.steps * (self.repeats + 1)
+
+    @property
+    def context(self) -> int:
+        return self.prompt_tokens + self.new_tokens
+
+    def prompts(self, batch: int, vocabulary: int) -> np.ndarray:
+        """Returns int32 [batch, prompt_tokens], the same for every way."""
+        rng = np.random.default_rng(0)
+        return rng.integers(0, vocabulary, (batch, self.prompt_tokens)).astype(np.int32)
+
+    def time(self, step: Callable[[], Any]) -> Timing:
+        return measure(step, repeats=self.repeats, calls=self.steps)
+
+
+def measure_decode(
+    model: LanguageModel,
+    path: Path,
+    batches: Sequence[int],
+    work: Work,
+    report: Callable[[DecodeTime], None] = lambda _: None,
+) -> DecodeTimes:
+    """Time all ways at each batch size.
+
+    Args:
+        model: what `load` made of `path`.
+        path: where transformers finds the same model, if it is a Hugging Face directory.
+        batches: texts at a time.
+        work: how long texts are, and how often they are timed.
+        report: called with each result as it comes.
+    """
+    skipped = {}
+    if reason := why_not_transformers(path):
+        skipped["transformers"] = reason
+    times = []
+    for time in _measure(model, path, batches, work, with_theirs=not skipped):
+        report(time)
+        times.append(time)
+    session, packages = model.session, (*PACKAGES, *([] if skipped else ["torch", "transformers"]))
+    return DecodeTimes(
+        model=model.name,
+        dtype=model.config.precision.compute,
+        mesh=axes_text(model.config.mesh),
+        hardware=describe_hardware(session.topology, session.mesh.devices.flat[0]),
+        cores=_cores(),
+        date=datetime.date.today().isoformat(),
+        versions={package: version(package) for package in packages},
+        prompt_tokens=work.prompt_tokens,
+        new_tokens=work.new_tokens,
+        repeats=work.repeats,
+        skipped=skipped,
+        times=tuple(times),
+    )
+
+
+def why_not_transformers(path: Path) -> str:
+    """Returns why transformers cannot be measured on a model; nothing if it can."""
+    if not is_hf_directory(path):
+        return "it reads Hugging Face directories only: moe-jax convert to-hf makes one"
+    missing = [package for package in ("torch", "transformers") if find_spec(package) is None]
+    return f"{' and '.join(missing)} not installed: pip install 'moe-jax[test]'" if missing else ""
+
+
+def _measure(
+    model: LanguageModel, path: Path, batches: Sequence[int], work: Work, *, with_theirs: bool
+) -> Iterator[DecodeTime]:
+    theirs = _load_theirs(path, model.config.precision.compute) if with_theirs else None
+    for batch in batches:
+        prompts = work.prompts(batch, model.config.model.vocab_size)
+        yield cached(model, prompts, work)
+        yield full_forward(model, prompts, work)
+        if theirs is not None:
+            yield transformers(theirs, prompts, work)
+
+
+def cached(model: LanguageModel, prompts: np.ndarray, work: Work) -> DecodeTime:
+    """Time the engine: all texts start together, then go on together."""
+    batch = len(prompts)
+    engine = model.engine(batch, work.context)
+    asked = [Prompt(tokens, GREEDY) for tokens in prompts]
+
+    def read() -> None:
+        tokens = engine.start(asked)
+        engine.release([token.slot for token in tokens])
+
+    reading = measure(read, repeats=work.repeats, calls=1)
+    engine.start(asked)
+    timing = work.time(engine.step)
+    return DecodeTime("cache", batch, timing.seconds, timing.spread_s, reading.seconds)
+
+
+def full_forward(model: LanguageModel, prompts: np.ndarray, work: Work) -> DecodeTime:
+    """Time a forward pass over prompt and answer for each token."""
+    batch = len(prompts)
+    data = model.config.data.model_copy(update={"sequence_length": _whole(work.context, model)})
+    config = model.config.model_copy(update={"data": data})
+    session = model.session
+    session = make_session(config, session.platform, mesh=session.mesh)
+    generator = Generator(
+        session.steps.skeleton,
+        session.steps.parallel,
+        *model.arrays,
+        samples=batch,
+        platform=session.platform,
+    )
+    # Every row computes alike, so one prompt does for all.
+    stream = generator.stream(prompts[0], work.new_tokens, GREEDY)
+    timing = work.time(lambda: next(stream))
+    return DecodeTime("full forward", batch, timing.seconds, timing.spread_s, 0.0)
+
+
+def transformers(theirs: Any, prompts: np.ndarray, work: Work) -> DecodeTime:
+    """Time transformers' own cache, a step of its model at a time."""
+    import torch
+
+    batch = len(prompts)
+    tokens = torch.tensor(prompts, dtype=torch.int64)
+
+    def forward(ids: Any, cache: Any) -> tuple[Any, Any]:
+        with torch.inference_mode():
+            found = theirs(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return found.logits[:, -1].argmax(-1, keepdim=True), found.past_key_values
+
+    reading = measure(lambda: forward(tokens, None)[0].tolist(), repeats=work.repeats, calls=1)
+    state = forward(tokens, None)
+
+    def step() -> list[int]:
+        nonlocal state
+        state = forward(*state)
+        return state[0].tolist()
+
+    timing = work.time(step)
+    return DecodeTime("transformers", batch, timing.seconds, timing.spread_s, reading.seconds)
+
+
+def _load_theirs(path: Path, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(_cores())
+    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _whole(context: int, model: LanguageModel) -> int:
+    """Sequences are split equally over the tensor axis."""
+    return -(-context // model.config.mesh.tensor) * model.config.mesh.tensor
