@@ -16,7 +16,7 @@ from moe_jax.config.schema import AttentionConfig, Config
 from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import AnyMesh
-from moe_jax.nn.attention import Entry
+from moe_jax.nn.self_attention import Entry
 
 #: Per stack, per layer of its unit.
 Cache = tuple[tuple[Entry, ...], ...]

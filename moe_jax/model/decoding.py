@@ -22,8 +22,8 @@ from moe_jax.model.parallel import Parallel
 from moe_jax.model.stack import LAYERS, Stack
 from moe_jax.model.streams import Streams
 from moe_jax.model.transformer import IdsNBS, Transformer, on_shards
-from moe_jax.nn.attention import Entry
 from moe_jax.nn.cached_attention import visible, write
+from moe_jax.nn.self_attention import Entry
 from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.params import gather, stored_specs, with_gathers
 from moe_jax.sharding.rules import BATCH

@@ -1,8 +1,4 @@
-"""Grouped-query causal self-attention as a module: projections, QK-norm, rotary positions.
-
-Made of steps, so that a cache can come between them: `project`, then `attend` to a whole sequence
-or `attend_cached` to what a cache holds, then `output`. `latent_attention.py` has the same steps.
-"""
+"""Grouped-query causal self-attention as a module: projections, QK-norm, rotary positions."""
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +11,12 @@ from moe_jax.nn.dot_attention import Implementation, dot_attention
 from moe_jax.nn.norm import RMSNorm
 from moe_jax.nn.param import constant, weight
 from moe_jax.nn.rope import rotate
+from moe_jax.nn.self_attention import Entry, SelfAttention
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
-#: Arrays [b, s, ...] that a cache keeps of each token.
-Entry = tuple[Array, ...]
 
-
-class Attention(nnx.Module):
+class Attention(SelfAttention):
     """x -> softmax(scale q kᵀ) v w_out, with h query heads on g key/value heads.
 
     Heads are split over the tensor axis; the key/value heads too, unless they are fewer.
@@ -49,17 +43,6 @@ class Attention(nnx.Module):
         self.scale = config.scale or m**-0.5
         self.norm_eps = model.norm_eps
         self.dtype = jnp.dtype(precision.compute)
-
-    def __call__(
-        self,
-        x_bsd: BatchBSD,
-        positions_bs: WholeBS,
-        segments_bs: WholeBS | None,
-        implementation: Implementation,
-        tensor: TensorAxis = ONE,
-    ) -> BatchBSD:
-        q_bshm, entry = self.project(x_bsd, positions_bs, tensor)
-        return self.output(self.attend(q_bshm, entry, segments_bs, implementation), tensor)
 
     def project(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE

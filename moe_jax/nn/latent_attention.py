@@ -10,17 +10,17 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from moe_jax.config.schema import ModelConfig, PrecisionConfig
-from moe_jax.nn.attention import Entry
 from moe_jax.nn.cached_attention import cached_attention
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 from moe_jax.nn.norm import RMSNorm
 from moe_jax.nn.param import weight
 from moe_jax.nn.rope import rotate
+from moe_jax.nn.self_attention import Entry, SelfAttention
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
-class LatentAttention(nnx.Module):
+class LatentAttention(SelfAttention):
     """c = norm(x w_down), k = [c w_k, rotated x w_k_rope], v = c w_v; queries likewise or from x.
 
     Heads are split over the tensor axis; latent vectors are computed on each of its devices.
@@ -55,17 +55,6 @@ class LatentAttention(nnx.Module):
         self.window = window
         self.scale = config.scale or (m + p) ** -0.5
         self.dtype = jnp.dtype(precision.compute)
-
-    def __call__(
-        self,
-        x_bsd: BatchBSD,
-        positions_bs: WholeBS,
-        segments_bs: WholeBS | None,
-        implementation: Implementation,
-        tensor: TensorAxis = ONE,
-    ) -> BatchBSD:
-        q_bshm, entry = self.project(x_bsd, positions_bs, tensor)
-        return self.output(self.attend(q_bshm, entry, segments_bs, implementation), tensor)
 
     def project(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE
