@@ -47,11 +47,6 @@ class Layout:
     def __repr__(self) -> str:
         return f"Layout({self.text!r}, {self.ours_shape})"
 
-    @property
-    def is_share(self) -> bool:
-        """Whether their tensor holds more than this slab."""
-        return math.prod(self.theirs_shape) != math.prod(self.ours_shape)
-
     def to_ours(self, tensor: Any) -> np.ndarray:
         """Returns our slab, read from their whole tensor."""
         return self.read(tensor, tuple(slice(0, size) for size in self.ours_shape))

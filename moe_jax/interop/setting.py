@@ -1,7 +1,8 @@
 """Kinds of entries in the two-way table between a config.json and our `ModelConfig`.
 
-Simple kinds are here; those that compute something are in `layer_settings.py` and
-`rope_settings.py`. Fields of ours are written as `attention.heads`, from `model` on.
+Simple kinds are here; those that compute something are in `attention_settings.py`,
+`layer_settings.py` and `rope_settings.py`. Fields of ours are written from `model` on:
+`attention.heads`.
 """
 
 from collections.abc import Mapping
@@ -21,9 +22,6 @@ class Fields:
         self.family = family
         self.given = given
         self._all = {**defaults, **given}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._all
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._all:

@@ -1,7 +1,7 @@
 """config.json of a Hugging Face model to our `Config` and back, by the table of its family.
 
-The entries are in `families/`, their kinds in `setting.py`, `layer_settings.py` and
-`rope_settings.py`. Weights are not touched here.
+The entries are in `families/`, their kinds in `setting.py` and the `..._settings.py` beside it.
+Weights are not touched here.
 """
 
 import difflib

@@ -23,7 +23,7 @@ SETTINGS = [
     (f"mesh.expert={devices}", f"exchange.transport={transport}")
     for devices in (1, 4, 8)
     for transport in ("local", "all_gather", "all_to_all")
-]
+] + [("mesh.expert=2", "mesh.fsdp=2", "mesh.tensor=2")]
 #: By turns, so that each family has two.
 GENERATION = (
     ("mesh.expert=1", "exchange.transport=local"),
