@@ -5,7 +5,7 @@ Requests share an engine's slots by `batcher.py`; how one text is sampled is `sa
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -69,11 +69,6 @@ class LanguageModel:
             )
         return self._tokenizer
 
-    @overload
-    def generate(self, prompts: str, **options: Any) -> str: ...
-    @overload
-    def generate(self, prompts: Sequence[Prompt], **options: Any) -> list[str]: ...
-
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -84,7 +79,7 @@ class LanguageModel:
         slots: int | None = None,
         context: int | None = None,
         **sampling: Any,
-    ) -> str | list[str] | Iterator[str]:
+    ) -> Any:
         """Continues texts.
 
             model.generate("def add(", max_tokens=50, temperature=0)
@@ -99,16 +94,18 @@ class LanguageModel:
             sampling: fields of `SamplingOptions`, such as temperature and seed.
 
         Returns:
-            The continuation, without the prompt; a list of them for several prompts.
+            The continuation, without the prompt: a str, a list of them for several prompts, or with
+            `stream` an iterator of pieces.
 
         Raises:
             ValueError: for a request that cannot be met, before anything is generated.
         """
         single = _is_one(prompts)
+        several: Any = [prompts] if single else prompts
         options = SamplingOptions(**sampling)
         requests = [
             self.request(prompt, max_tokens=max_tokens, stop=stop, sampling=options)
-            for prompt in ([prompts] if single else prompts)
+            for prompt in several
         ]
         if stream:
             if not single:

@@ -9,6 +9,7 @@ the caller keeps; stop strings and end tokens are the batcher's.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,13 +85,19 @@ class Sampled:
 
 def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
     """Returns the options of rows as host arrays, which any mesh takes."""
+
+    def column(field: str, dtype: Any) -> Any:
+        return np.array([getattr(one, field) for one in options], dtype)
+
+    seed = column("seed", np.uint64)
+    halves: Any = np.stack([seed >> 32, seed], axis=1).astype(np.uint32)
     return SamplingArrays(
-        np.array([o.temperature for o in options], np.float32),
-        np.array([o.top_k for o in options], np.int32),
-        np.array([o.top_p for o in options], np.float32),
-        np.array([o.min_p for o in options], np.float32),
-        np.array([o.repetition_penalty for o in options], np.float32),
-        np.array([divmod(o.seed, 2**32) for o in options], np.uint32).reshape(-1, 2),
+        column("temperature", np.float32),
+        column("top_k", np.int32),
+        column("top_p", np.float32),
+        column("min_p", np.float32),
+        column("repetition_penalty", np.float32),
+        halves,
     )
 
 

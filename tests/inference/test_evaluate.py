@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from tiny_hf import write_mixtral
@@ -15,6 +16,12 @@ TEXTS = [
     "def add(a, b): return a + b",
     "straße 日本語 " * 7,
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """Models are spread over the devices that JAX has started with."""
+    assert jax.device_count() == 8
 
 
 @pytest.fixture(scope="module")

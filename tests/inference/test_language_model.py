@@ -6,6 +6,7 @@ test_adapt.py, where models come from in test_loading.py.
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from tiny_hf import their_greedy, their_logits, write_mixtral
@@ -20,6 +21,12 @@ pytestmark = pytest.mark.slow
 PROMPTS = ["def add(a, b):", "Write", "numbers. " * 6]
 CHAT = [{"role": "user", "content": "Add two numbers"}]
 COUNT = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """Models are spread over the devices that JAX has started with."""
+    assert jax.device_count() == 8
 
 
 @pytest.fixture(scope="module")

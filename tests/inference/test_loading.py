@@ -21,6 +21,12 @@ from moe_jax.train.workdir import write_config
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """Models are spread over the devices that JAX has started with."""
+    assert jax.device_count() == 8
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("hf") / "mixtral"

@@ -239,5 +239,10 @@ def test_the_command_upcycles_a_llama_of_transformers(tmp_path, capsys):
     assert code == exit_codes.OK
     assert "8 experts of 32 in each of 2 layers, 4 per token" in text
     assert "at first it computes what" in text
-    model = moe_jax.load(tmp_path / "moe")
-    np.testing.assert_allclose(model.logits(TOKENS), their_logits(llama, TOKENS), atol=1e-4)
+    model, want = moe_jax.load(tmp_path / "moe"), their_logits(llama, TOKENS)
+    np.testing.assert_allclose(model.logits(TOKENS), want, atol=1e-4)
+
+    assert main(["convert", "to-hf", str(tmp_path / "moe"), str(tmp_path / "hf")]) == exit_codes.OK
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert exported.config.model_type == "mixtral"
+    np.testing.assert_allclose(their_logits(exported.eval(), TOKENS), want, atol=1e-4)
