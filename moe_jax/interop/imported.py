@@ -23,6 +23,10 @@ ImportDType = Literal["auto", "float32", "bfloat16"]
 ORIGIN = "hugging_face"
 
 
+#: Learning rate of an imported config: that of torchtune's recipes for tuning all weights.
+TUNING_RATE = 2e-5
+
+
 @dataclass(frozen=True)
 class ImportedModel:
     """A Hugging Face directory, opened.
@@ -71,6 +75,8 @@ def open_model(
         widths = Counter(entry.dtype.name for entry in source.tensors.values())
         dtype = "bfloat16" if widths.most_common(1)[0][0] == "bfloat16" else "float32"
     chosen = [f"precision.{name}={dtype}" for name in ("params", "compute")]
+    # Our default is for fresh weights and would undo these.
+    chosen.append(f"optimizer.learning_rate={TUNING_RATE}")
     tokenizer = directory.path.absolute() / TOKENIZER_JSON
     if TOKENIZER_JSON in {file.name for file in directory.tokenizer_files()}:
         chosen.append(f"data.tokenizer={tokenizer}")

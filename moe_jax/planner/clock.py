@@ -6,6 +6,7 @@ trips times their body, branches their cheapest side: balanced routing needs no 
 Which computations make a layer or a step is `phases.py`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -189,9 +190,25 @@ class Clock:
                 instructions.append(plain)
         return Timeline(computation.name, computation.context, tuple(instructions))
 
+    def times_of(self, computation: str, named: re.Pattern[str]) -> Times:
+        """The times of part of a computation: from the first to the last instruction so named."""
+        timeline = self.timeline(computation)
+        mine = [i for i in timeline.instructions if named.search(i.op_name)]
+        if not mine:
+            return NO_TIME
+        start, end = min(i.start_us for i in mine), max(i.end_us for i in mine)
+        inside = (i for i in timeline.instructions if start <= i.start_us and i.end_us <= end)
+        part = replace(timeline, instructions=tuple(inside))
+        return replace(self._spent(part), total_s=(end - start) * _US)
+
     def _times(self, name: str) -> Times:
         """The times of one run of a computation, loops included."""
         timeline = self.timeline(name)
+        return replace(self._spent(timeline), total_s=timeline.total_us * _US)
+
+    def _spent(self, timeline: Timeline) -> Times:
+        """What the instructions of a timeline take, without its length."""
+        name = timeline.computation
         spent = {"matmul": 0.0, "attention": 0.0, "gather": 0.0, "other": 0.0}
         comm_us, inner = 0.0, NO_TIME
         for i in timeline.instructions:
@@ -212,7 +229,7 @@ class Clock:
             comm_s=comm_us,
             exposed_comm_s=sum(b - a for a, b in exposed_spans(timeline)),
         )
-        return replace(own * _US + inner, total_s=timeline.total_us * _US)
+        return own * _US + inner
 
 
 def _waited_for(timelines: Sequence[Timeline]) -> frozenset[str]:

@@ -1,8 +1,9 @@
 """The parts of a step: forward and backward through the layers, and what is outside of them.
 
-A layer is a repetition of the loop that `model/stack.py` names. In a pipeline that loop runs over
-ticks, and inside of each over the layers of a virtual stage. A loop of the transposed program is
-backward, what it recomputes of forward included. How long computations take is `clock.py`.
+A layer is a repetition of the loop that `model/stack.py` names; a decode step has none, its layers
+follow each other in the entry computation and bear the name there. In a pipeline that loop runs
+over ticks, and inside of each over the layers of a virtual stage. A loop of the transposed program
+is backward, what it recomputes of forward included. How long computations take is `clock.py`.
 """
 
 import re
@@ -20,6 +21,9 @@ _INSIDE = re.compile(rf"(.*?\b{LAYERS}\)*(?:/shard_map)?/while)/body/")
 _GROUP_LOOP = re.compile(
     rf"\b{LAYERS}\)*/shard_map/while/body/((closed_call|checkpoint|rematted_computation)/)*while$"
 )
+
+
+_UNROLLED = re.compile(rf"\b{LAYERS}/shard_map/")
 
 
 @dataclass(frozen=True)
@@ -76,16 +80,22 @@ def _name_inside(clock: Clock, body: str) -> str:
     return next((found[1] for found in names if found), "")
 
 
-def make_step(clock: Clock, layers_per_unit: int, bubble: float = 0.0) -> Step:
+def make_step(
+    clock: Clock, layers_per_unit: int, *, bubble: float = 0.0, unrolled: int = 0
+) -> Step:
     """The times of a step by part.
 
     Args:
         layers_per_unit: layers in one repetition of the loop over them.
         bubble: share of the ticks of a pipeline at which a device has nothing of its own to do.
+        unrolled: layers that follow each other where there is no loop.
     """
     loops = layer_loops(clock)
 
     def direction(backward: bool) -> Pass:
+        if unrolled and not loops and not backward:
+            whole = clock.times_of(clock.entry, _UNROLLED)
+            return Pass(whole * (1 / unrolled), whole)
         mine = [loop for loop in loops if loop.is_backward == backward]
         whole, units, spent = NO_TIME, 0, NO_TIME
         for loop in mine:

@@ -20,6 +20,7 @@ from moe_jax.planner.buffers import parse_buffers
 from moe_jax.planner.calibration import Calibration
 from moe_jax.planner.clock import Clock
 from moe_jax.planner.compile import Compiled, Job, compile_all
+from moe_jax.planner.figures import Step
 from moe_jax.planner.hlo import parse_hlo
 from moe_jax.planner.memory import make_memory
 from moe_jax.planner.network import axis_group
@@ -143,8 +144,7 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         target.topology,
         calibrated=calibration is not None,
     )
-    layers = len(segments(config.model)[-1].unit)
-    step = make_step(clock, layers, pipeline_schedule(config).bubble) if timed else None
+    step = _step(clock, request) if timed else None
     return Plan(
         config=config,
         target=target,
@@ -157,6 +157,16 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         assumptions=tuple(_assumptions(request, clock, calibration)),
         versions={package: version(package) for package in _PACKAGES},
         timelines=tuple(clock.timeline(t.computation) for t in timelines),
+    )
+
+
+def _step(clock: Clock, request: Request) -> Step:
+    model = request.config.model
+    return make_step(
+        clock,
+        len(segments(model)[-1].unit),
+        bubble=pipeline_schedule(request.config).bubble,
+        unrolled=model.num_layers if request.mode == "decode" else 0,
     )
 
 

@@ -188,6 +188,11 @@ class TestPlan:
         # Keys and values of 2 layers, 2 sequences on each device, 512 tokens, 2 heads of 64, bf16.
         assert parts["cache"] == 2 * 2 * 2 * 512 * 2 * 64 * 2
         assert "gradients" not in parts
+        # Its layers are unrolled, and told from what surrounds them.
+        step = plans["decode"].step
+        assert step.forward.whole.total_s == pytest.approx(LAYERS * step.forward.layer.total_s)
+        assert 0 < step.outside.total_s < step.forward.whole.total_s < step.total.total_s
+        assert step.backward is None
         assert plans["decode"].predicted.tokens_per_s == pytest.approx(
             config().train.global_batch / plans["decode"].step.total.total_s
         )
