@@ -16,7 +16,7 @@ from moe_jax.bench.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
 from moe_jax.moe.exchange.rows import from_rows, make_queues, to_rows, window
-from moe_jax.nn.activation import activate, is_gated
+from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 from moe_jax.planner.calibration import Suite
 
@@ -204,7 +204,7 @@ def _elementwise(config: Config, sizes: Sizes) -> Iterator[Spec]:
     hidden: Argument = ((e, r, f), dtype)
 
     def act(up: jax.Array, gate: jax.Array | None = None) -> jax.Array:
-        return activate(kind, up, gate)
+        return activate_experts(config.model.moe, up, gate)
 
     work = (inputs + 1) * e * r * f * dtype.itemsize
     yield Spec("memory", f"{kind} {e} x {r} x {f}", work, "byte", act, (hidden,) * inputs)

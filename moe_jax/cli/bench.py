@@ -3,23 +3,20 @@
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from moe_jax.bench.calibrate import calibrate, describe_hardware
-from moe_jax.bench.decode import Work, measure_decode
 from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
 from moe_jax.bench.mock import pretend_devices
 from moe_jax.bench.sizes import PAPER
 from moe_jax.bench.step import measure_step
 from moe_jax.cli import exit_codes
+from moe_jax.cli.bench_decode import add_decode
 from moe_jax.cli.bench_tables import (
     collective_table,
-    decode_line,
-    decode_table,
+    console,
     layout_line,
     layout_table,
     measurement_table,
@@ -30,18 +27,15 @@ from moe_jax.cli.claims import SOURCE_TREE
 from moe_jax.cli.options import (
     add_config_arguments,
     add_job_arguments,
-    add_model_arguments,
     add_override_argument,
     job_flags,
     load,
-    load_model,
 )
 from moe_jax.cli.plan import require_writable
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig, RuntimeConfig
 from moe_jax.mesh.build import build_mesh, count_gpus, mesh_shape, prepare_devices
 from moe_jax.mesh.distributed import start_distributed
-from moe_jax.mesh.jobs import NO_FLAGS
 from moe_jax.mesh.topology import detect_topology
 from moe_jax.planner.calibration import save_calibration
 from moe_jax.planner.hardware import gpu_by_device_kind
@@ -61,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_calibrate(suites)
     _add_step(suites)
     _add_layouts(suites)
-    _add_decode(suites)
+    add_decode(suites)
 
 
 def _add_calibrate(suites: argparse._SubParsersAction) -> None:
@@ -130,26 +124,6 @@ def _add_layouts(suites: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_layouts)
 
 
-def _add_decode(suites: argparse._SubParsersAction) -> None:
-    parser = suites.add_parser(
-        "decode",
-        help="tokens per second of generation, beside a full forward pass and transformers",
-        description=(
-            "Time greedy generation with MODEL on random tokens, by batch size: with the cache, "
-            "with a full forward pass per token, and with transformers on the same cores."
-        ),
-    )
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="texts at a time"
-    )
-    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="of each text")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="tokens timed at a time")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    parser.set_defaults(run=run_decode)
-
-
 def run_calibrate(args: argparse.Namespace) -> int:
     """Measures, prints, writes `--out`; returns an exit code.
 
@@ -168,25 +142,25 @@ def run_calibrate(args: argparse.Namespace) -> int:
     platform = prepare_devices(Config(mesh=here, runtime=runtime), job.num_processes)
     mesh = build_mesh(here)
     topology = detect_topology(list(mesh.devices.flat))
-    console = _console()
-    console.print(f"measuring {describe_hardware(topology, mesh.devices.flat[0])}")
+    out = console()
+    out.print(f"measuring {describe_hardware(topology, mesh.devices.flat[0])}")
     result = calibrate(
         config,
         mesh,
         topology,
         platform,
         repeats=args.repeats,
-        report=lambda found: console.print(f"  {title(found)}: {found.seconds * 1e3:.4g} ms"),
+        report=lambda found: out.print(f"  {title(found)}: {found.seconds * 1e3:.4g} ms"),
     )
     gpu = gpu_by_device_kind(mesh.devices.flat[0].device_kind)
-    console.print(measurement_table(result.measurements, gpu))
+    out.print(measurement_table(result.measurements, gpu))
     if result.collectives:
         links = (topology.nvlink_bytes_per_s, topology.network_bytes_per_s)
-        console.print(collective_table(result.collectives, links[topology.hosts > 1]))
-    console.print(rate_table(result))
+        out.print(collective_table(result.collectives, links[topology.hosts > 1]))
+    out.print(rate_table(result))
     if args.out is not None and jax.process_index() == 0:
         save_calibration(result, args.out)
-        console.print(f"wrote {args.out}")
+        out.print(f"wrote {args.out}")
     return exit_codes.OK
 
 
@@ -206,10 +180,10 @@ def run_step(args: argparse.Namespace) -> int:
     session = make_session(config, platform)
     result = measure_step(session, args.mode, repeats=args.repeats, mock=args.mock)
     device = jax.local_devices()[0]
-    console = _console()
-    console.print(measurement_table([result], gpu_by_device_kind(device.device_kind)))
+    out = console()
+    out.print(measurement_table([result], gpu_by_device_kind(device.device_kind)))
     if stats := device.memory_stats():
-        console.print(f"peak memory {stats['peak_bytes_in_use'] / 2**30:.1f} GiB (measured)")
+        out.print(f"peak memory {stats['peak_bytes_in_use'] / 2**30:.1f} GiB (measured)")
     return exit_codes.OK
 
 
@@ -225,43 +199,17 @@ def run_layouts(args: argparse.Namespace) -> int:
     devices = args.devices or math.prod(mesh_shape(found[0].mesh))
     configs = [reduced(config, args.overrides, devices) for config in found]
     platform = prepare_devices(configs[0])
-    console = _console()
+    out = console()
     result = measure_layouts(
         configs,
         platform,
         overrides=(*REDUCED, *args.overrides),
         repeats=args.repeats,
-        report=lambda time: console.print(f"  {layout_line(time)}"),
+        report=lambda time: out.print(f"  {layout_line(time)}"),
     )
-    console.print(layout_table(result))
+    out.print(layout_table(result))
     if platform == "cpu":
-        console.print(CAVEAT)
-    if args.json is not None:
-        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
-    return exit_codes.OK
-
-
-def run_decode(args: argparse.Namespace) -> int:
-    """Measures, prints, writes `--json`; returns an exit code.
-
-    Raises:
-        ValueError: the model cannot be loaded, or a number is out of range.
-    """
-    require_writable(args.json)
-    if min(*args.batch, args.prompt_tokens, args.steps) < 1:
-        raise ValueError("--batch, --prompt-tokens and --steps must be 1 or more")
-    model = load_model(args, NO_FLAGS)
-    console = _console()
-    result = measure_decode(
-        model,
-        args.model,
-        args.batch,
-        Work(args.prompt_tokens, args.steps, args.repeats),
-        report=lambda time: console.print(f"  {decode_line(time)}"),
-    )
-    console.print(decode_table(result))
-    for way, reason in result.skipped.items():
-        console.print(f"{way} skipped: {reason}")
+        out.print(CAVEAT)
     if args.json is not None:
         args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
     return exit_codes.OK
@@ -274,13 +222,3 @@ def _mock(config: Config) -> None:
             "CUDA_VISIBLE_DEVICES=0 on a machine with several"
         )
     pretend_devices(math.prod(mesh_shape(config.mesh)))
-
-
-def _console() -> Console:
-    return Console(
-        # A file has no width.
-        width=None if sys.stdout.isatty() else 160,
-        quiet=jax.process_index() != 0,
-        markup=False,
-        highlight=False,
-    )

@@ -1,7 +1,10 @@
 """Measurements as tables, every figure beside its bound. Taking them is `bench/`."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
+import jax
+from rich.console import Console
 from rich.table import Table
 
 from moe_jax.bench.decode import DecodeTime, DecodeTimes
@@ -134,3 +137,14 @@ def title(found: Measurement | CollectiveTime) -> str:
     if isinstance(found, CollectiveTime):
         return f"{found.kind} {found.bytes} bytes, {found.devices} devices"
     return f"{found.suite.replace('_', ' ')}: {found.name}"
+
+
+def console() -> Console:
+    """Where tables go: wide enough in a file, and nowhere from processes but the first."""
+    return Console(
+        # A file has no width.
+        width=None if sys.stdout.isatty() else 160,
+        quiet=jax.process_index() != 0,
+        markup=False,
+        highlight=False,
+    )

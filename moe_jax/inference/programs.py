@@ -36,8 +36,8 @@ class Memory:
     """What a model remembers of the sequence in each slot."""
 
     cache: Cache
-    #: Which tokens the sequence holds, bool [slots, vocabulary].
-    seen: Array
+    #: Which tokens the sequence holds, bool [slots, vocabulary]; or what stands for the array.
+    seen: Any
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,7 @@ listed by `analytic.py`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moe_jax.config.schema import Activation, Config
+from moe_jax.config.schema import Config, ExpertActivation
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.bounds import DTYPE_BYTES
@@ -155,7 +155,7 @@ class MemoryModel:
         experts, dense = share.streams * share.rows * model.moe.d_ff, share.tokens * model.mlp.d_ff
         return (experts if spec.kind == "moe" else dense) / share.tensor * self.width
 
-    def _function(self, spec: LayerSpec) -> Activation:
+    def _function(self, spec: LayerSpec) -> ExpertActivation:
         model = self.config.model
         return (model.moe if spec.kind == "moe" else model.mlp).activation
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from moe_jax.bench.decode import (
 from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 WORK = Work(prompt_tokens=6, steps=1, repeats=2)
 
 
@@ -115,6 +117,25 @@ def test_both_ways_of_ours_generate_the_same_tokens(path, monkeypatch):
     assert with_cache[: len(without) - 1] == without[1:]
     request = model.request(prompt[0], max_tokens=2, sampling=GREEDY)
     assert without[:2] == list(model.complete([request])[0].tokens)
+
+
+@pytest.mark.slow
+def test_a_config_is_timed_with_random_weights(path, tmp_path, capsys):
+    sizes = ["model.num_layers=1", "model.d_model=16", "model.moe.d_ff=8", "mesh.expert=8"]
+    changes = [word for size in sizes for word in ("--set", size)]
+    config = CONFIGS / "olmoe_1b_7b.toml"
+    numbers = ["--batch", "2", "--prompt-tokens", "6", "--steps", "1", "--repeats", "2"]
+    code = main(["bench", "decode", str(config), *changes, "--dtype", "float32", *numbers])
+    text = capsys.readouterr().out
+    assert code == exit_codes.OK
+    assert "batch 2, cache: " in text
+    assert "transformers skipped" in text
+
+
+def test_a_config_has_no_checkpoint_to_choose(capsys):
+    code = main(["bench", "decode", str(CONFIGS / "olmoe_1b_7b.toml"), "--step", "3"])
+    assert code == exit_codes.USER_ERROR
+    assert "leave --step out" in capsys.readouterr().err
 
 
 def test_transformers_is_skipped_with_the_reason(path, tmp_path, monkeypatch, capsys):

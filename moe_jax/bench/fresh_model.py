@@ -1,0 +1,19 @@
+"""A model of a config with random weights, to be timed: how fast it is does not depend on them."""
+
+from moe_jax.config import Config
+from moe_jax.inference.adapt import inference_config
+from moe_jax.inference.language_model import LanguageModel
+from moe_jax.mesh.build import prepare_devices
+from moe_jax.train.session import make_session
+
+
+def fresh_model(config: Config) -> LanguageModel:
+    """Returns the model of `config` on its mesh, without a tokenizer.
+
+    Raises:
+        ValueError: the model cannot be split so, or the devices are not there.
+    """
+    config = inference_config(config, config.mesh)
+    session = make_session(config, prepare_devices(config))
+    params, buffers = session.steps.skeleton.init(config.seed, session.mesh)
+    return LanguageModel(config.name, session, params, buffers, None)
