@@ -24,7 +24,7 @@ from moe_jax.train.resume import run_info
 from moe_jax.train.state import init_state
 from moe_jax.train.workdir import write_config
 
-VERBS = ("train", "generate", "inspect", "doctor")
+VERBS = ("train", "generate", "eval", "serve", "upcycle", "inspect", "doctor")
 
 
 @pytest.fixture
