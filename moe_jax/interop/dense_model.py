@@ -3,7 +3,6 @@
 What becomes of them is `upcycle.py`.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,6 @@ from moe_jax.interop.match import LazyTensor, check_matches
 from moe_jax.interop.pieces import pieces, skipped
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import Skeleton
-
-#: A parameter of a layer: its stack, its place in the stack's unit, its name in the block.
-_IN_LAYER = re.compile(r"stacks\.(\d+)\.unit\.blocks\.(\d+)\.(.+)")
 
 #: A parameter's name and the row of a layer in it, () outside of layers.
 Slab = tuple[str, tuple[int, ...]]
@@ -107,16 +103,3 @@ def slab_of(model: ModelConfig, layer: int, name: str) -> Slab:
             return f"stacks.{stack}.unit.blocks.{place}.{name}", (row,)
         layer -= size
     raise AssertionError("a layer of another model")
-
-
-def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
-    """Returns the name of a parameter in its block, and the layer of each of its rows; no rows
-    outside of layers."""
-    match = _IN_LAYER.fullmatch(name)
-    if match is None:
-        return name, []
-    stack, place = int(match[1]), int(match[2])
-    found = segments(model)
-    before = sum(len(segment.unit) * segment.repeats for segment in found[:stack])
-    unit = len(found[stack].unit)
-    return match[3], [before + row * unit + place for row in range(found[stack].repeats)]

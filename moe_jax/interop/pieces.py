@@ -83,7 +83,7 @@ def _pieces_of(
 ) -> Iterator[Piece]:
     numbered = [field for field in ("layer", "expert") if f"{{{field}}}" in row.theirs]
     layout = Layout(row.layout, shape[len(numbered) :], **_axis_sizes(model))
-    layers = _layers(name, model)
+    _, layers = layer_of(model, name)
     for index in itertools.product(*map(range, shape[: len(numbered)])):
         numbers = dict(zip(numbered, index, strict=True))
         if "layer" in numbers:
@@ -91,16 +91,17 @@ def _pieces_of(
         yield Piece(name, index, row.theirs.format(**numbers), layout)
 
 
-def _layers(name: str, model: ModelConfig) -> list[int]:
-    """Returns the layer of each row of a parameter; none for those outside layers."""
+def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
+    """Returns the name of a parameter in its block, and the layer of each of its rows; no rows
+    outside of layers."""
     match = _IN_LAYER.fullmatch(name)
     if match is None:
-        return []
+        return name, []
     stack, place = int(match[1]), int(match[2])
     cut = segments(model)
     before = sum(len(segment.unit) * segment.repeats for segment in cut[:stack])
     unit = len(cut[stack].unit)
-    return [before + unit * repeat + place for repeat in range(cut[stack].repeats)]
+    return match[3], [before + unit * repeat + place for repeat in range(cut[stack].repeats)]
 
 
 def _axis_sizes(model: ModelConfig) -> dict[str, int]:

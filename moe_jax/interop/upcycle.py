@@ -18,7 +18,8 @@ from moe_jax.config import Config, check, dump_config, override
 from moe_jax.config.schema import MoeConfig, RouterConfig
 from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.convert import Report, state_path
-from moe_jax.interop.dense_model import DenseModel, layer_of, slab_of
+from moe_jax.interop.dense_model import DenseModel, slab_of
+from moe_jax.interop.pieces import layer_of
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.staging import refuse_existing, staged
 from moe_jax.model.skeleton import Skeleton

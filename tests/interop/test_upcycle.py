@@ -11,7 +11,8 @@ import moe_jax
 from moe_jax.checkpoint import Checkpoints, read_contents
 from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
-from moe_jax.interop.dense_model import layer_of, open_dense, slab_of
+from moe_jax.interop.dense_model import open_dense, slab_of
+from moe_jax.interop.pieces import layer_of
 from moe_jax.interop.upcycle import UPCYCLED, Upcycling, upcycle, upcycled_config
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.workdir import write_config
