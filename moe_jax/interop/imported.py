@@ -75,6 +75,9 @@ def open_model(
         widths = Counter(entry.dtype.name for entry in source.tensors.values())
         dtype = "bfloat16" if widths.most_common(1)[0][0] == "bfloat16" else "float32"
     chosen = [f"precision.{name}={dtype}" for name in ("params", "compute")]
+    if dtype == "bfloat16":
+        # Steps of tuning are smaller than what bfloat16 weights can take in.
+        chosen.append("precision.master=float32")
     # Our default is for fresh weights and would undo these.
     chosen.append(f"optimizer.learning_rate={TUNING_RATE}")
     tokenizer = directory.path.absolute() / TOKENIZER_JSON

@@ -25,8 +25,8 @@ def make_optimizer(config: Config, variables: Variables) -> optax.GradientTransf
     schedule = make_schedule(config.schedule, config.optimizer, config.train.steps)
     build = {"adamw": _adamw, "muon": _muon}[config.optimizer.name]
     inner = _promoting(build(config.optimizer, schedule, variables))
-    if config.precision.optimizer_state != "float32":
-        inner = _stored_as(inner, jnp.dtype(config.precision.optimizer_state))
+    # Also for float32: moments begin in the dtype of their parameters.
+    inner = _stored_as(inner, jnp.dtype(config.precision.optimizer_state))
     if config.precision.master == "float32":
         inner = _with_master(inner)
     return inner

@@ -61,6 +61,7 @@ def greedy_without_padding(session, arrays, prompt, count):
     return text[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_greedy_is_the_likeliest_at_every_position_also_beyond_the_window(
     session, arrays, generator
 ):

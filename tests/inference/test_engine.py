@@ -101,6 +101,7 @@ def test_logprobs_are_of_the_models_own_distribution():
     assert math.exp(first[0].logprob) > 1 / 32
 
 
+@pytest.mark.slow
 def test_more_prompts_than_a_wave_are_read_in_several(monkeypatch):
     monkeypatch.setattr("moe_jax.inference.waves.TOKENS_AT_A_TIME", 32)
     machine = engine(*EXPERT_8, slots=24)

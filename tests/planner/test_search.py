@@ -50,6 +50,7 @@ def test_every_layout_is_refused_with_a_reason_or_too_large_or_a_candidate():
     assert len(found.refused) < 10
 
 
+@pytest.mark.slow
 def test_candidates_are_checked_fit_and_come_fastest_first():
     found = paper_search()
     steps = [candidate.estimate.step.total_s for candidate in found.candidates]
@@ -68,6 +69,7 @@ def test_the_papers_own_layout_is_best_on_h100():
     assert (best.mesh.expert, best.exchange.streams, best.train.remat) == (8, 8, "full")
 
 
+@pytest.mark.slow
 def test_tensor_parallelism_stays_inside_a_host():
     found = search(PAPER, target(hosts=2, per_host=4), "forward")
     assert any("over the network" in r.example for r in found.refused)
@@ -82,6 +84,7 @@ def test_more_memory_buys_time():
     assert roomy.memory.peak_bytes > tight.target.topology.memory_bytes * 0.5
 
 
+@pytest.mark.slow
 def test_finalists_are_not_all_of_one_mesh():
     found = small_search("h200")
     chosen = finalists(found, 4)

@@ -53,6 +53,19 @@ def is_decayed(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith("w_")
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("state", ["float32", "bfloat16"])
+def test_state_has_the_dtype_that_was_asked_for_from_the_first_step_on(name, state):
+    run = Run(
+        "precision.params=bfloat16", f"precision.optimizer_state={state}", f"optimizer.name={name}"
+    )
+    before = jax.tree.map(lambda leaf: leaf.dtype, run.state)
+    floats = {dtype for dtype in jax.tree.leaves(before) if jnp.issubdtype(dtype, jnp.floating)}
+    assert floats == {jnp.dtype(state)}
+    run.step(gradients(run))
+    assert jax.tree.map(lambda leaf: leaf.dtype, run.state) == before
+
+
 def test_adamw_is_its_formula_and_decays_matrices_only():
     run = Run()
     wanted = {n: np.asarray(p, np.float64) for n, p in run.params.items()}
