@@ -179,8 +179,11 @@ def _cutoff(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32
     kept_bv = jnp.where(descending_bv < kth_b1, -jnp.inf, descending_bv)
     probability_bv = jax.nn.softmax(kept_bv, axis=-1)
     before_bv = jnp.cumsum(probability_bv, axis=-1) - probability_bv
-    # At least the first; all possible ones where top_p is 1, whatever rounding makes of the sum.
-    inside_bv = (before_bv < arrays.top_p_b[:, None]) | (arrays.top_p_b >= 1)[:, None]
+    # At least the first, also where top_p is 0 in float32; all possible ones where it is 1,
+    # whatever rounding makes of the sum.
+    smallest = jnp.finfo(jnp.float32).tiny
+    top_p_b1 = jnp.maximum(arrays.top_p_b, smallest)[:, None]
+    inside_bv = (before_bv < top_p_b1) | (top_p_b1 >= 1)
     inside_bv &= kept_bv > -jnp.inf
     last_b1 = jnp.sum(inside_bv, axis=-1, keepdims=True, dtype=jnp.int32) - 1
     return jnp.take_along_axis(kept_bv, last_b1, axis=-1)

@@ -91,6 +91,16 @@ def test_top_p_leaves_the_fewest_that_reach_it(top_p):
 
 
 @pytest.mark.parametrize(("top_k", "nucleus"), [(4, [1, 2, 4]), (3, [1, 4])])
+@pytest.mark.parametrize("top_p", [1e-9, 1e-45, 1e-300])
+def test_top_p_too_small_for_float32_leaves_the_likeliest(top_p):
+    assert set(draw(LOGITS, temperature=5.0, top_p=top_p).tolist()) == {1}
+
+
+def test_both_halves_of_a_seed_count():
+    seeds = np.asarray(stack([SamplingOptions(seed=s) for s in (0, 1, 2**32, 2**64 - 1)]).seed_b2)
+    np.testing.assert_array_equal(seeds, [[0, 0], [0, 1], [1, 0], [2**32 - 1] * 2])
+
+
 def test_top_p_judges_what_temperature_and_top_k_left(top_k, nucleus):
     """Without the temperature it would keep 2 tokens, without top-k 3."""
     assert [len(kept_by_top_p(logits, 0.65)) for logits in (LOGITS, LOGITS / 2)] == [2, 3]
