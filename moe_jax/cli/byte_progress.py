@@ -18,6 +18,8 @@ from rich.progress import (
 class ByteProgress:
     """Shows bytes done of bytes in all; a context manager, called with both.
 
+    Nothing shows before the first call: what comes before it may still refuse.
+
     Where nobody watches, one line at the end.
 
     Args:
@@ -35,15 +37,19 @@ class ByteProgress:
             console=console or Console(file=sys.stderr),
         )
         self._task = self._bar.add_task(what, total=None)
+        self._shown = False
 
     def __call__(self, done: int, total: int) -> None:
+        if not self._shown:
+            self._shown = True
+            self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._shown:
+            self._bar.stop()

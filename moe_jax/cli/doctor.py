@@ -4,13 +4,13 @@ What a config amounts to is `describe.py`.
 """
 
 import argparse
-import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import jax
@@ -34,12 +34,12 @@ from moe_jax.planner.compile import PlanExtraMissing, require_plan_extra
 from moe_jax.train.session import Session, make_session
 
 PACKAGES = ("moe-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-#: Modules of the extras that are looked up by name; `plan` has its own check.
-EXTRAS = {
-    "hf": ("safetensors", "tokenizers", "huggingface_hub"),
-    "parquet": ("pyarrow",),
-    "track": ("tensorboardX", "wandb"),
-}
+#: What users install for more than training; `plan` has its own check.
+EXTRAS = ("hf", "serve", "parquet", "track", "plot", "notebook")
+#: A requirement of an extra in the metadata: `moe-jax[hf]; extra == "serve"`, `jinja2>=3; ...`.
+_REQUIREMENT = re.compile(
+    r"(?P<package>[\w.-]+)(\[(?P<extras>[\w.,-]+)\])?.*;.*\bextra == [\"'](?P<extra>[\w.-]+)[\"']"
+)
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,38 @@ def works_table(job: Job) -> Table:
         processes = f"yes: process {job.process_id} of {job.num_processes} ({job.kind})"
     table.add_row("several processes", processes)
     table.add_row("compiling for absent GPUs", _plan_extra())
-    for extra, modules in EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    for extra in EXTRAS:
+        found = {package: _version(package) for package in extra_packages(extra)}
+        missing = [package for package, its in found.items() if its is None]
         install = f"missing {', '.join(missing)}: pip install 'moe-jax[{extra}]'"
-        table.add_row(f"extra {extra}", install if missing else f"yes: {', '.join(modules)}")
+        there = ", ".join(f"{package} {its}" for package, its in found.items())
+        table.add_row(f"extra {extra}", install if missing else f"yes: {there}")
     return table
+
+
+def extra_packages(extra: str) -> tuple[str, ...]:
+    """Return what an extra of this package installs, by the package's own metadata.
+
+    Raises:
+        ValueError: the metadata has no such extra: it is older than the code.
+    """
+    packages: list[str] = []
+    for found in map(_REQUIREMENT.fullmatch, requires("moe-jax") or ()):
+        if found is None or found["extra"] != extra:
+            continue
+        # One of our own extras stands for what it has.
+        included = found["extras"].split(",") if found["package"] == "moe-jax" else ()
+        packages += [p for one in included for p in extra_packages(one)] or [found["package"]]
+    if not packages:
+        raise ValueError(f"the installed moe-jax has no extra {extra}: install it again")
+    return tuple(dict.fromkeys(packages))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _prepare(config: Config | None, job: Job) -> Verdict:

@@ -1,6 +1,7 @@
 """A model that can be asked: continues texts, chats, gives logits. Made by `loading.py`.
 
-Requests share an engine's slots by `batcher.py`; how one text is sampled is `sampling.py`.
+Requests share an engine's slots by `batcher.py`; how one text is sampled is `sampling.py`; what
+callers give is checked by `arguments.py`.
 """
 
 import dataclasses
@@ -13,10 +14,13 @@ from moe_jax.config import Config
 from moe_jax.data.chat import Message
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.answers import Completion, Score
+from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
 from moe_jax.inference.batcher import Batcher, Event, Request
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.mesh.axes import AXES
+from moe_jax.model.flops import total_parameters
 from moe_jax.model.skeleton import Arrays
 from moe_jax.train.session import Session
 
@@ -24,8 +28,6 @@ from moe_jax.train.session import Session
 Prompt = str | Sequence[int] | np.ndarray
 #: Texts that are continued together unless told otherwise: their cache must fit beside the model.
 USUAL_SLOTS = 16
-#: Contexts are rounded up to a multiple of this, so that the next request finds its engine.
-CONTEXT_STEP = 128
 SEEDS = 2**64
 
 
@@ -37,6 +39,7 @@ class LanguageModel:
         session: the model and its mesh, with a config as `adapt.inference_config` makes it.
         params, buffers: the model's values.
         tokenizer: None for a model that has none; it takes and gives no text then.
+        longest: tokens of the texts that the model was made for; by default the config's.
     """
 
     def __init__(
@@ -46,13 +49,26 @@ class LanguageModel:
         params: Arrays,
         buffers: Arrays,
         tokenizer: Tokenizer | None,
+        longest: int | None = None,
     ):
         self.name, self.session = name, session
+        usual = session.config.data.sequence_length
+        self._lengths = Lengths(usual, usual if longest is None else longest)
         #: Parameters and buffers on the mesh.
         self.arrays, self._tokenizer = (params, buffers), tokenizer
         self._forward = Forward(session, params, buffers)
         #: One that nobody uses now.
         self._engine: CachedEngine | None = None
+
+    def __repr__(self) -> str:
+        model, mesh = self.config.model, self.config.mesh
+        experts = f", {model.moe.num_experts} experts" if "moe" in model.layers else ""
+        axes = [f"{axis} {getattr(mesh, axis)}" for axis in AXES if getattr(mesh, axis) > 1]
+        return (
+            f"<LanguageModel {self.name}: {total_parameters(self.config):,} parameters, "
+            f"{model.num_layers} layers{experts}, {self.config.precision.params}, "
+            f"mesh {' x '.join(axes) or 'of one device'}>"
+        )
 
     @property
     def config(self) -> Config:
@@ -90,7 +106,9 @@ class LanguageModel:
             max_tokens: tokens to generate, at most.
             stop: texts before which to end.
             stream: give the pieces of one text as they come.
-            slots, context: see `engine`; by default what the prompts need.
+            slots: texts at a time; by default what the prompts need.
+            context: tokens of prompt and continuation; by default what the prompts need, within
+                the config's sequences.
             sampling: fields of `SamplingOptions`, such as temperature and seed.
 
         Returns:
@@ -99,8 +117,10 @@ class LanguageModel:
 
         Raises:
             ValueError: for a request that cannot be met, before anything is generated.
+            TypeError: for an option that there is not, or what is neither text nor tokens.
         """
-        single = _is_one(prompts)
+        check_options("generate", sampling, LanguageModel.generate)
+        single = is_one(prompts)
         several: Any = [prompts] if single else prompts
         options = SamplingOptions(**sampling)
         requests = [
@@ -127,7 +147,16 @@ class LanguageModel:
             messages: each with `role` and `content`.
             template: what else the chat template knows, such as {"enable_thinking": False}.
             options: of `generate`.
+
+        Raises:
+            ValueError, TypeError: as `generate`.
         """
+        check_options("chat", options, LanguageModel.chat, LanguageModel.generate)
+        if isinstance(messages, str | Mapping):
+            raise TypeError(
+                f"chat takes a list of messages, got {messages!r:.80}: give "
+                '[{"role": "user", "content": "..."}], or a text to `generate`'
+            )
         prompt = self.tokenizer.encode_chat(messages, **(template or {}))
         return self.generate(prompt, **options)
 
@@ -140,8 +169,7 @@ class LanguageModel:
         sampling: SamplingOptions,
     ) -> Request:
         """Returns what the batcher takes; ends where the model's tokenizer says that texts end."""
-        is_text = isinstance(prompt, str)
-        tokens = self.tokenizer.encode_prompt(prompt) if is_text else np.asarray(prompt, np.int32)
+        tokens = self._tokens(prompt)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return Request(tokens, max_tokens, sampling, stops, self.tokenizer.end_ids)
 
@@ -179,16 +207,23 @@ class LanguageModel:
         Args:
             slots: texts at a time; rounded up so that devices share them equally.
             context: tokens of a text, prompt included; by default the config's sequences.
+                More than the model was made for is warned of.
         """
         shards = self._forward.rows
-        context = context or self.config.data.sequence_length
+        context = self._lengths.usual if context is None else context
+        self._lengths.warn_beyond(context)
         return CachedEngine(
             self.session, *self.arrays, slots=-(-slots // shards) * shards, context=context
         )
 
-    def logits(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns float32 [.., s, v] for tokens [.., s], of one text or several of one length."""
-        array = np.asarray(tokens, np.int32)
+    def logits(self, tokens: Prompt) -> np.ndarray:
+        """Returns float32 [.., s, v] for a text, or tokens [.., s] of one or several of one length.
+
+        Raises:
+            TypeError: for what is neither text nor tokens.
+            ValueError: for no tokens, or ids outside the vocabulary.
+        """
+        array = self._tokens(tokens, dimensions=2)
         found = self._forward.logits(np.atleast_2d(array))
         return found if array.ndim == 2 else found[0]
 
@@ -198,8 +233,7 @@ class LanguageModel:
         Raises:
             ValueError: for a text of one token.
         """
-        is_text = isinstance(text, str)
-        tokens = self.tokenizer.encode_prompt(text) if is_text else np.asarray(text, np.int32)
+        tokens = self._tokens(text)
         if tokens.size < 2:
             raise ValueError("the text has fewer than 2 tokens: nothing follows anything")
         (logprobs,) = self._forward.logprobs(tokens[None])
@@ -208,6 +242,10 @@ class LanguageModel:
     def forward(self) -> Forward:
         """Returns the forward pass over whole texts."""
         return self._forward
+
+    def _tokens(self, given: Prompt, *, dimensions: int = 1) -> np.ndarray:
+        ids = self.tokenizer.encode_prompt(given) if isinstance(given, str) else given
+        return token_ids(ids, self.config.model.vocab_size, dimensions=dimensions)
 
     def _drain(
         self, batcher: Batcher, numbers: Mapping[int, int], engine: CachedEngine
@@ -226,15 +264,15 @@ class LanguageModel:
         self, requests: Sequence[Request], slots: int | None, context: int | None
     ) -> CachedEngine:
         """The engine of an earlier call serves again where it suits: it is compiled."""
-        longest = max((r.tokens.size + r.max_tokens for r in requests), default=2)
-        wanted = context or -(-longest // CONTEXT_STEP) * CONTEXT_STEP
-        slots = slots or min(max(len(requests), 1), USUAL_SLOTS)
+        wanted = self._lengths.context(context, requests)
+        slots = min(max(len(requests), 1), USUAL_SLOTS) if slots is None else slots
+        if slots < 1:
+            raise ValueError(f"slots ({slots}) must be 1 or more")
+        # A context that was asked for is a limit too.
+        most = self._lengths.usual if context is None else context
         kept, self._engine = self._engine, None
-        if kept is not None and kept.slots >= slots:
-            # A context that was asked for is a limit too.
-            suits = kept.context == wanted if context else kept.context >= wanted
-            if suits:
-                return kept
+        if kept is not None and kept.slots >= slots and wanted <= kept.context <= most:
+            return kept
         # The old one's cache goes before the new one's comes.
         del kept
         return self.engine(slots, wanted)
@@ -249,9 +287,3 @@ def sample_options(options: SamplingOptions, count: int) -> list[SamplingOptions
     if count < 1:
         raise ValueError(f"num_samples ({count}) must be 1 or more")
     return [dataclasses.replace(options, seed=(options.seed + i) % SEEDS) for i in range(count)]
-
-
-def _is_one(prompts: Any) -> bool:
-    if isinstance(prompts, str | np.ndarray):
-        return True
-    return bool(prompts) and isinstance(prompts[0], int | np.integer)

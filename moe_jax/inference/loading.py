@@ -3,29 +3,36 @@
 What the model can be asked is `language_model.py`; what its config becomes is `adapt.py`.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from moe_jax.checkpoint import Checkpoints
-from moe_jax.config import Config, check, override, parse_config
+from moe_jax.config import Config, ConfigError, check, override, parse_config
 from moe_jax.config.schema import DType
 from moe_jax.data.hf_tokenizer import HfTokenizer
 from moe_jax.data.tokenizers import Tokenizer, load_tokenizer
 from moe_jax.inference.adapt import AnyMesh, choose_mesh, inference_config
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, is_hf_directory
-from moe_jax.interop.imported import ImportedModel, open_model
+from moe_jax.interop.imported import ORIGIN, ImportedModel, open_model
 from moe_jax.interop.inside import file_inside, is_named
 from moe_jax.interop.load import load_weights
+from moe_jax.interop.setting import Fields
+from moe_jax.interop.settings import family_of
 from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
 from moe_jax.model.skeleton import Arrays
 from moe_jax.train.session import Session, make_session
 from moe_jax.train.workdir import CONFIG
+
+#: Ends the problems of a mesh, whose remedies are those of a model that is yet to be trained.
+FIXED = "the sizes of a pretrained model are fixed: of these remedies, only the mesh's apply"
 
 
 def load(
@@ -57,16 +64,21 @@ def load(
     if is_hf_directory(path):
         if step is not None:
             raise ValueError(f"{path} is a Hugging Face directory: it has no step {step}")
-        found = open_model(path, overrides, dtype or "auto")
+        found = _opened(path, overrides, dtype)
         session = _session(found.config, mesh, overrides, num_processes)
         params, buffers = load_weights(found.source, session.config, found.family, session.mesh)
-        return LanguageModel(path.name, session, params, buffers, _imported_tokenizer(found))
+        tokenizer, longest = _imported_tokenizer(found), _made_for(found.directory.config)
+        return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
     config = _run_config(path, overrides)
     session = _session(config, mesh, overrides, num_processes)
-    params, buffers = _restored(path, session, step)
+    params, buffers, origin = _restored(path, session, step)
     if dtype is not None:
         session, params = _cast(session, params, dtype)
-    return LanguageModel(path.name, session, params, buffers, _run_tokenizer(path, config))
+    tokenizer = _run_tokenizer(path, config)
+    longest = _run_config(path, ()).data.sequence_length
+    if origin is not None:
+        longest = max(longest, _made_for(origin["config"]))
+    return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
 
 
 def from_hf(path: str | Path, **options: object) -> LanguageModel:
@@ -80,11 +92,30 @@ def from_hf(path: str | Path, **options: object) -> LanguageModel:
     return load(path, **options)  # type: ignore[arg-type]
 
 
+def _opened(path: Path, overrides: Sequence[str], dtype: DType | None) -> ImportedModel:
+    """What is not of the model is checked once it is known how it infers, by `_session`."""
+    model = [assignment for assignment in overrides if assignment.strip().startswith("model.")]
+    found = open_model(path, model, dtype or "auto")
+    return dataclasses.replace(found, config=override(found.config, overrides))
+
+
+def _made_for(config_json: Mapping[str, Any]) -> int:
+    family = family_of(config_json)
+    return Fields(family.name, config_json, family.defaults)["max_position_embeddings"]
+
+
 def _session(
     config: Config, asked: AnyMesh, overrides: Sequence[str], num_processes: int
 ) -> Session:
     fixed = any(assignment.strip().startswith("mesh.") for assignment in overrides)
-    final = inference_config(config, choose_mesh(config, asked, fixed=fixed))
+    mesh_config = choose_mesh(config, asked, fixed=fixed)
+    try:
+        final = inference_config(config, mesh_config)
+    except ConfigError as error:
+        if not any("mesh." in problem for problem in error.problems):
+            raise
+        title = f"the configuration {config.name!r} cannot run"
+        raise ConfigError(title, [*error.problems, FIXED]) from error
     if isinstance(asked, Mesh):
         platform, mesh = jax.default_backend(), asked
     elif math.prod(mesh_shape(final.mesh)) < running_devices() and jax.process_count() == 1:
@@ -113,14 +144,17 @@ def _run_config(path: Path, overrides: Sequence[str]) -> Config:
     return parse_config(config.read_text(encoding="utf-8"), overrides, origin=str(config))
 
 
-def _restored(path: Path, session: Session, step: int | None) -> tuple[Arrays, Arrays]:
+def _restored(
+    path: Path, session: Session, step: int | None
+) -> tuple[Arrays, Arrays, Mapping[str, Any] | None]:
+    """Returns parameters, buffers, and what is noted of the model that they were imported from."""
     params, buffers = session.steps.skeleton.abstract(session.mesh)
     wanted = {"params": params, "buffers": buffers}
     with Checkpoints(path / "checkpoints") as checkpoints:
         which = "latest" if step is None else step
         found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
     assert found is not None, "missing='error' raises instead"
-    return found.state["params"], found.state["buffers"]
+    return found.state["params"], found.state["buffers"], found.info.get(ORIGIN)
 
 
 def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arrays]:

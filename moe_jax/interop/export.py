@@ -62,7 +62,8 @@ def to_hf(
         checkpoint: a working directory, its checkpoints/, or the directory of one step.
         out: made: config.json, safetensors, and the tokenizer files that the run has.
         step: which checkpoint; None for the one that `checkpoint` names, or the newest good one.
-        dtype: of the parameters; "auto" keeps what they were imported in, or else are stored in.
+        dtype: of the parameters; "auto" is that of the files they were imported from, bfloat16 if
+            they were imported in that, or else what they are stored in.
         most: bytes of tensors in a shard.
         report: is told of progress.
 
@@ -138,6 +139,9 @@ def _dtype(
     if asked != "auto" and not is_buffer:
         return asked
     if origin is None:
+        return stored
+    # Only a wish stores a model of another dtype in bfloat16: see `open_model`.
+    if stored == "bfloat16" and origin["dtype"] != "bfloat16" and not is_buffer:
         return stored
     return origin["other_dtypes"].get(theirs, origin["dtype"])
 

@@ -147,10 +147,10 @@ def _running_platform(config: Config, wanted: int) -> str:
     running, platform = jax.device_count(), jax.default_backend()
     if running != wanted or config.runtime.platform not in ("auto", platform):
         raise MeshError(
-            f"JAX has already started with {running} {platform} devices; this run needs {wanted} "
-            f"on platform {config.runtime.platform}: call prepare_devices before anything that "
-            f"touches JAX's devices (in a notebook, restart the kernel), or pick a mesh of "
-            f"{running} devices"
+            f"JAX has already started with {running} {platform} devices; this mesh needs {wanted} "
+            f"on platform {config.runtime.platform}, which can only be chosen before JAX starts: "
+            "restart the process (in a notebook, the kernel) and ask for this mesh first, or use "
+            f"a mesh of {running} devices"
         )
     return platform
 

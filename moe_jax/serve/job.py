@@ -89,7 +89,7 @@ class Jobs:
             for m in params.messages
         ]
         try:
-            prompt = self._served.tokenizer.encode_chat(messages)
+            prompt = self._served.tokenizer.encode_chat(messages, **params.chat_template_kwargs)
         except ValueError as error:
             # What a template says itself comes without the path of its file.
             raise invalid(f"messages: {error.__cause__ or error}", "messages") from None

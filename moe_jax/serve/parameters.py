@@ -14,10 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from moe_jax.serve.errors import ApiError, invalid
+from moe_jax.serve.complaints import explain
+from moe_jax.serve.errors import invalid
 
 #: What these would do is not implemented; with one of these values, or null, they do nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -54,8 +56,8 @@ IGNORED = frozenset(
 )
 #: OpenAI's limit on stop strings; every one is looked for at every token.
 MAX_STOPS = 4
-#: How many things that are wrong with one parameter are told; a body can be all wrong.
-MAX_COMPLAINTS = 3
+#: What a template is given anyway, and what Python calls the one who gives it.
+TAKEN = frozenset({"messages", "self"})
 
 Count = Annotated[int, Field(ge=1)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -153,8 +155,17 @@ class ChatParameters(Parameters):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool = False
+    #: What else the model's template knows, such as enable_thinking; vLLM's name for it.
+    chat_template_kwargs: dict[str, Any] = {}
     #: Where the text to continue comes from.
     source: ClassVar[str] = "messages"
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _are_free(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if TAKEN & given.keys():
+            raise ValueError(f"must be an object without {' and '.join(sorted(TAKEN))}")
+        return given
 
     @property
     def wants_logprobs(self) -> bool:
@@ -187,7 +198,7 @@ def parse(body: bytes, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise _explain(error, given) from None
+        raise explain(error) from None
 
 
 def _refuse_unless_neutral(name: str, value: Any) -> None:
@@ -201,24 +212,3 @@ def _refuse_unless_neutral(name: str, value: Any) -> None:
     allowed = " or ".join(json.dumps(neutral) for neutral in NEUTRAL[name])
     remedy = f"remove it, or set it to {allowed}" if allowed else "remove it"
     raise invalid(f"{name} is not supported: {remedy}", name)
-
-
-def _explain(error: ValidationError, given: dict[str, Any]) -> ApiError:
-    """One refusal for the first parameter that is wrong; a union complains once per member."""
-    name = str(error.errors()[0]["loc"][0])
-    if name not in given:
-        return invalid(f"{name} is missing: it is required", name)
-    complaints = dict.fromkeys(
-        _complaint(e["loc"][1:], e["msg"]) for e in error.errors() if e["loc"][0] == name
-    )
-    first = list(complaints)[:MAX_COMPLAINTS]
-    return invalid(f"{name}: {' or '.join(first)}", name)
-
-
-def _complaint(where: tuple[int | str, ...], message: str) -> str:
-    # Names of a union's members ("str", "list[str]") say nothing to a client; places in lists do.
-    told = [part for part in where if isinstance(part, int) or part.isidentifier()]
-    place = ".".join(str(part) for part in told if part != "str")
-    text = message.removeprefix("Value error, ")
-    text = text[:1].lower() + text[1:]
-    return f"at {place}: {text}" if place else text

@@ -27,8 +27,11 @@ def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens; port 0 takes any free one.
 
     Raises:
-        ValueError: the address is in use, or not one of this machine.
+        ValueError: the address is in use, or not one of this machine, or there is no such port.
     """
+    # The system would take it modulo 65536.
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"--port ({port}) must be from 0 (any) to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -112,7 +112,10 @@ def test_there_and_back_transformers_computes_the_same(directory, tmp_path, caps
 def test_mistakes_are_user_errors_that_say_what(directory, tmp_path, capsys):
     def fails(*arguments: str) -> str:
         assert main(["convert", *arguments]) == exit_codes.USER_ERROR
-        return capsys.readouterr().err
+        err = capsys.readouterr().err
+        # No bar before it.
+        assert err.startswith("moe-jax convert: ")
+        return err
 
     out = str(tmp_path / "out")
     assert "none is not a directory" in fails("from-hf", str(tmp_path / "none"), out)

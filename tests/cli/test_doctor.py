@@ -3,6 +3,7 @@
 import argparse
 import io
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,13 +105,34 @@ def test_unequal_devices_are_reported_instead_of_links():
 
 
 def test_job_and_missing_extras_are_named(monkeypatch):
-    monkeypatch.setitem(doctor.EXTRAS, "track", ("no_such_module",))
+    monkeypatch.setattr(doctor, "extra_packages", lambda extra: ("numpy", f"no-such-{extra}"))
     text = text_of(doctor.works_table(Job("slurm", "h:1", 16, 3)))
     assert "process 3 of 16 (slurm)" in text
-    assert "missing no_such_module: pip install 'moe-jax[track]'" in text
+    assert "missing no-such-track: pip install 'moe-jax[track]'" in text
+    assert "missing no-such-serve: pip install 'moe-jax[serve]'" in text
 
 
-def test_extras_are_those_of_the_package():
+def test_an_extra_has_what_the_metadata_says_and_what_it_includes(monkeypatch):
+    stated = [
+        "numpy>=2.0",
+        'jinja2>=3.1.6; extra == "hf"',
+        'tokenizers ; extra == "hf"',
+        'fastapi; python_version > "3" and extra == "serve"',
+        'moe-jax[hf,plot]; extra == "serve"',
+        'matplotlib; extra == "plot"',
+    ]
+    monkeypatch.setattr(doctor, "requires", lambda package: stated)
+    assert doctor.extra_packages("hf") == ("jinja2", "tokenizers")
+    assert doctor.extra_packages("serve") == ("fastapi", "jinja2", "tokenizers", "matplotlib")
+    with pytest.raises(ValueError, match="no extra track"):
+        doctor.extra_packages("track")
+
+
+def test_extras_that_are_shown_are_extras_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra, modules in doctor.EXTRAS.items():
-        assert tuple(project["optional-dependencies"][extra]) == modules
+    assert set(doctor.EXTRAS) <= set(project["optional-dependencies"])
+
+
+def test_what_is_installed_is_named_with_its_version(monkeypatch):
+    monkeypatch.setattr(doctor, "extra_packages", lambda extra: ("numpy",))
+    assert f"yes: numpy {version('numpy')}" in text_of(doctor.works_table(Job("none", "", 1, 0)))

@@ -113,6 +113,7 @@ def test_a_hugging_face_directory_is_served_as_transformers_would_answer(
         (["--max-tokens=0"], r"max_tokens \(0\) must be 1 or more"),
         (["--api-key-file=missing"], "--api-key-file missing cannot be read"),
         (["--host=192.0.2.1"], r"cannot listen on 192\.0\.2\.1:8000"),
+        (["--port=99999"], r"--port \(99999\) must be from 0 \(any\) to 65535"),
         (["--port=0"], "nowhere"),
     ],
 )

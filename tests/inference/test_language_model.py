@@ -125,6 +125,8 @@ def test_logits_and_scores_are_those_of_transformers(model, theirs):
     np.testing.assert_allclose(model.logits(tokens[0, :9]), want[0, :9], atol=1e-4)
 
     text = PROMPTS[2]
+    same = model.tokenizer.encode_prompt(text)
+    np.testing.assert_array_equal(model.logits(text), model.logits(same))
     score = model.score(text)
     (logits,) = their_logits(theirs[1], np.array(score.tokens)).astype(np.float64)
     logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -1,5 +1,6 @@
 """Where models come from: Hugging Face directories, runs, conversions; which tokenizer they get."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,12 +9,15 @@ import jax
 import numpy as np
 import pytest
 from chat_files import write_tokenizer
+from fake_engine import FakeEngine
 from model_directories import config_of, write_model
 from training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 import moe_jax
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.config.schema import MeshConfig
+from moe_jax.inference import language_model
+from moe_jax.inference.loading import FIXED
 from moe_jax.interop.convert import from_hf as convert
 from moe_jax.mesh.build import build_mesh
 from moe_jax.train.workdir import write_config
@@ -146,6 +150,74 @@ def test_a_tokenizer_that_leads_out_of_the_directory_is_refused(directory, tmp_p
 def test_what_cannot_be_loaded_is_named(directory, run, tmp_path, ask, message):
     with pytest.raises(ValueError, match=message):
         ask(directory, run, tmp_path)
+
+
+def test_a_mesh_that_does_not_fit_leaves_training_and_sizes_alone(directory):
+    with pytest.raises(ValueError, match=r"num_experts \(8\)") as raised:
+        moe_jax.load(directory, overrides=["mesh.expert=3"])
+    assert "train." not in str(raised.value)
+    assert str(raised.value).endswith(FIXED)
+
+
+def test_a_model_says_what_it_is(run, directory):
+    few = moe_jax.load(directory, overrides=["mesh.expert=2", "data.sequence_length=48"])
+    assert re.fullmatch(
+        r"<LanguageModel mixtral: [\d,]+ parameters, 3 layers, 8 experts, float32, mesh expert 2>",
+        repr(few),
+    )
+    params, _ = few.arrays
+    assert f" {sum(array.size for array in params.values()):,} parameters" in repr(few)
+
+
+@pytest.fixture(scope="module")
+def loaded(run):
+    return moe_jax.load(run)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda m: m.generate("a", max_new_tokens=3), TypeError, "did you mean max_tokens"),
+        (lambda m: m.chat([{"role": "user"}], max_new_tokens=3), TypeError, "^chat has no option"),
+        (lambda m: m.chat("hi"), TypeError, "a list of messages, got 'hi'"),
+        (lambda m: m.generate(3), TypeError, "or a list of those, got 3"),
+        (lambda m: m.generate(["a", 3]), TypeError, "got 3: give a text"),
+        (lambda m: m.logits(["a"]), TypeError, "or of several texts of one length"),
+        (lambda m: m.generate("x " * 2000), ValueError, "the context is 32 .*made for 32 tokens"),
+        (lambda m: m.generate("a", context=0), ValueError, r"context \(0\) must"),
+        (lambda m: m.engine(context=0), ValueError, r"context \(0\) must"),
+        (lambda m: m.generate("a", slots=0), ValueError, r"slots \(0\) must"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_compiles(loaded, ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(loaded)
+
+
+def test_an_engine_serves_again_only_within_its_limits(loaded, monkeypatch, caplog):
+    made = []
+
+    def engine(*args, slots, context):
+        made.append(context)
+        return FakeEngine(slots, context)
+
+    monkeypatch.setattr(language_model, "CachedEngine", engine)
+    monkeypatch.setattr(loaded, "_engine", None)
+    for context in (None, None, 64, 64, None):
+        loaded.generate("a", max_tokens=9, context=context)
+    assert made == [32, 64, 32]
+    assert caplog.text.count("a context of 64 tokens is beyond the 32") == 1
+
+
+@pytest.mark.parametrize("which", ["directory", "converted"])
+def test_an_imported_model_was_made_for_what_its_config_says(which, request, monkeypatch, caplog):
+    path = request.getfixturevalue(which)
+    model = moe_jax.load(path, overrides=["data.sequence_length=32"])
+    monkeypatch.setattr(language_model, "CachedEngine", lambda *args, **sizes: sizes["context"])
+    assert (model.engine(), model.engine(context=64)) == (32, 64)
+    assert "beyond" not in caplog.text
+    model.engine(context=65)
+    assert "a context of 65 tokens is beyond the 64" in caplog.text
 
 
 def test_the_package_alone_imports_neither_jax_nor_numpy():

@@ -65,6 +65,29 @@ def test_tensors_of_another_dtype_than_most_keep_it(tmp_path):
     assert read_all(tmp_path / "back") == read_all(tmp_path / "hf")
 
 
+@pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float16)])
+def test_what_was_rounded_by_wish_is_exported_as_it_is_held(tmp_path, dtype):
+    write_model(tmp_path / "hf", dtype=dtype, settings={"torch_dtype": dtype.name})
+    to_ours(tmp_path / "hf", tmp_path / "run", dtype="bfloat16")
+    to_theirs(tmp_path / "run", tmp_path / "back")
+    back = read_all(tmp_path / "back")
+    for name, (_, shape, data) in read_all(tmp_path / "hf").items():
+        want = np.frombuffer(data, dtype).astype(BF16)
+        assert back[name] == ("torch.bfloat16", shape, want.tobytes())
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_mixed_dtypes_that_nobody_changed_are_exported_each_in_its_own(tmp_path):
+    write_model(tmp_path / "hf", odd={"model.norm.weight": np.dtype(np.float32)})
+    to_ours(tmp_path / "hf", tmp_path / "run")
+    to_theirs(tmp_path / "run", tmp_path / "back")
+    before, after = read_all(tmp_path / "hf"), read_all(tmp_path / "back")
+    assert {name: found[0] for name, found in after.items()} == {
+        name: found[0] for name, found in before.items()
+    }
+    assert after["model.norm.weight"][0] == "torch.float32"
+
+
 def test_the_output_is_a_working_directory(directory, tmp_path):
     to_ours(directory, tmp_path / "run", "mesh.expert=8")
     assert leftovers(tmp_path / "run") == ["checkpoints", "config.toml", "tokenizer"]

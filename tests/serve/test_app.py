@@ -51,6 +51,18 @@ def test_a_chat_goes_through_the_template(client):
     assert answer.usage.prompt_tokens == len(render([USER]))
 
 
+def test_variables_of_the_template_reach_it():
+    class Thinking(type(BYTES)):
+        def encode_chat(self, messages, *, enable_thinking=True):
+            return self.encode(f"{render(messages)}{enable_thinking}")
+
+    with serving(tokenizer=Thinking()) as server, server.client() as client:
+        more = {"chat_template_kwargs": {"enable_thinking": False}}
+        answer = chat(client, extra_body=more).choices[0].message.content
+        assert answer == greedy(f"{render([USER])}False", 8)
+        assert chat(client).choices[0].message.content == greedy(f"{render([USER])}True", 8)
+
+
 def test_a_streamed_chat_begins_with_the_role_and_ends_with_usage(client):
     parts = list(chat(client, stream=True, stream_options={"include_usage": True}))
     assert parts[0].object == "chat.completion.chunk"
