@@ -90,7 +90,6 @@ def test_top_p_leaves_the_fewest_that_reach_it(top_p):
     assert_drawn_from(tokens, restricted(LOGITS, kept_by_top_p(LOGITS, top_p)))
 
 
-@pytest.mark.parametrize(("top_k", "nucleus"), [(4, [1, 2, 4]), (3, [1, 4])])
 @pytest.mark.parametrize("top_p", [1e-9, 1e-45, 1e-300])
 def test_top_p_too_small_for_float32_leaves_the_likeliest(top_p):
     assert set(draw(LOGITS, temperature=5.0, top_p=top_p).tolist()) == {1}
@@ -101,6 +100,7 @@ def test_both_halves_of_a_seed_count():
     np.testing.assert_array_equal(seeds, [[0, 0], [0, 1], [1, 0], [2**32 - 1] * 2])
 
 
+@pytest.mark.parametrize(("top_k", "nucleus"), [(4, [1, 2, 4]), (3, [1, 4])])
 def test_top_p_judges_what_temperature_and_top_k_left(top_k, nucleus):
     """Without the temperature it would keep 2 tokens, without top-k 3."""
     assert [len(kept_by_top_p(logits, 0.65)) for logits in (LOGITS, LOGITS / 2)] == [2, 3]
