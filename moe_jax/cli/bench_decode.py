@@ -28,11 +28,22 @@ def add_decode(suites: argparse._SubParsersAction) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="texts at a time"
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 8, 32],
+        metavar="N",
+        help="texts at a time, one or several sizes (1 8 32)",
     )
-    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="of each text")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="tokens timed at a time")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="how often")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=128, metavar="N", help="of each text (%(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=8, metavar="N", help="tokens timed at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="how often, 2 or more (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.set_defaults(run=run_decode)
 
@@ -46,6 +57,8 @@ def run_decode(args: argparse.Namespace) -> int:
     require_writable(args.json)
     if min(*args.batch, args.prompt_tokens, args.steps) < 1:
         raise ValueError("--batch, --prompt-tokens and --steps must be 1 or more")
+    if args.repeats < 2:
+        raise ValueError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
     model = _model(args)
     out = console()
     result = measure_decode(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moe_jax.cli import exit_codes
 from moe_jax.cli.byte_progress import ByteProgress
-from moe_jax.cli.options import add_override_argument
+from moe_jax.cli.options import add_override_argument, refuse_hub_name
 from moe_jax.interop.convert import from_hf
 from moe_jax.interop.export import to_hf
 from moe_jax.interop.writer import parse_size
@@ -87,6 +87,7 @@ def _add_to_hf(ways: argparse._SubParsersAction) -> None:
 
 def run_from_hf(args: argparse.Namespace) -> int:
     """Imports; returns an exit code."""
+    refuse_hub_name(args.directory)
     with ByteProgress("importing") as report:
         from_hf(args.directory, args.out, args.overrides, args.dtype, report)
     print(f"imported {args.directory} to {args.out}: see moe-jax inspect {args.out}")

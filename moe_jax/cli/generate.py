@@ -10,7 +10,7 @@ import numpy as np
 from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
 from moe_jax.inference.batcher import Request
-from moe_jax.inference.language_model import LanguageModel, sample_options
+from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
 from moe_jax.inference.sampling import SamplingOptions
 
 
@@ -32,14 +32,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--chat", action="store_true", help="TEXT is a message to answer")
     parser.add_argument("--system", metavar="TEXT", help="with --chat: how to answer")
-    parser.add_argument("--max-tokens", type=int, default=200, help="tokens to generate")
-    parser.add_argument("--num-samples", type=int, default=1, help="continuations to generate")
+    parser.add_argument(
+        "--max-tokens", type=int, default=200, help="tokens to generate (%(default)s)"
+    )
+    parser.add_argument(
+        "--num-samples", type=int, default=1, help="continuations to generate (%(default)s)"
+    )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before it; may be repeated"
     )
     _add_sampling(parser)
-    parser.add_argument("--context", type=int, metavar="N", help="tokens of prompt and answer")
-    parser.add_argument("--slots", type=int, metavar="N", help="samples at a time")
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of prompt and answer (default: as many as these can have)",
+    )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        metavar="N",
+        help=f"samples at a time (default: all, but at most {USUAL_SLOTS})",
+    )
     add_job_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -29,6 +29,7 @@ from moe_jax.cli.inspect_tables import (
     step_table,
 )
 from moe_jax.config import Config, ConfigError, parse_config
+from moe_jax.interop.beside import is_hf_directory
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -65,6 +66,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no good checkpoint at the path, or none of that step.
     """
+    if is_hf_directory(args.checkpoint):
+        raise ValueError(
+            f"{args.checkpoint} is a Hugging Face directory, without checkpoints: import it with "
+            f"`moe-jax convert from-hf {args.checkpoint} OUT`, then inspect OUT"
+        )
     root, named = locate(args.checkpoint)
     if named is not None and args.step not in (None, named):
         raise ValueError(

@@ -26,9 +26,7 @@ _VERBS = (train, generate, eval, serve, convert, upcycle, inspect, plan, claims,
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `moe-jax` with `argv` (default: the command line's) and returns the exit code."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("jax", "orbax", "absl", "grain"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _start_logging()
     try:
         return args.run(args)
     except ValueError as error:
@@ -39,6 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"moe-jax {args.verb}: interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED
+
+
+def _start_logging() -> None:
+    root = logging.getLogger()
+    # absl, when orbax is imported, has given it a handler in another format, which would stay.
+    for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
+        root.removeHandler(handler)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("jax", "orbax", "absl", "grain"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ What a verb does with them is in the verb's own file.
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,9 @@ from moe_jax.config.schema import DType
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.inference.loading import load as load_directory
 from moe_jax.mesh.distributed import JobFlags, start_distributed
+
+#: How the Hugging Face hub names a model: OWNER/NAME.
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -72,6 +76,7 @@ def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
         ValueError: see `moe_jax.load`.
     """
     # Before anything is started: most mistakes are here.
+    refuse_hub_name(args.model)
     if not args.model.is_dir():
         raise ValueError(
             f"{args.model} is not a directory: give the --workdir of a training run, what "
@@ -85,6 +90,16 @@ def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
         step=args.step,
         num_processes=job.num_processes,
     )
+
+
+def refuse_hub_name(path: Path) -> None:
+    """Raise ValueError for what names a model of the hub, as far as one can see, and no path."""
+    if _HUB_NAME.fullmatch(str(path)) and not (path.exists() or path.parent.exists()):
+        local = Path("models", path.name)
+        raise ValueError(
+            f"{path} is not a directory here. If it is a model of the Hugging Face hub, fetch it "
+            f"with `hf download {path} --local-dir {local}` and give {local}"
+        )
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:

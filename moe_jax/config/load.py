@@ -40,6 +40,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             nearest known one), or a value has the wrong type or range. All problems are listed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"cannot read the configuration {path}", [_of_directory(path)])
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -83,6 +85,19 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[st
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _of_directory(path: Path) -> str:
+    """Says which TOML file was meant where a directory was given."""
+    own = path / "config.toml"
+    if own.is_file():
+        return f"it is a directory: pass its configuration, {own}"
+    if (path / "config.json").is_file():
+        return (
+            "it is a Hugging Face directory: import it with "
+            f"`moe-jax convert from-hf {path} OUT`, then pass OUT/config.toml"
+        )
+    return "it is a directory without a config.toml: pass the path of a TOML file"
 
 
 def _assign(raw: dict[str, Any], assignment: str) -> None:

@@ -158,3 +158,5 @@ def test_numbers_out_of_range_are_refused_before_anything_is_loaded(tmp_path, ca
     code = main(["bench", "decode", str(tmp_path), "--batch", "0"])
     assert code == exit_codes.USER_ERROR
     assert "--batch, --prompt-tokens and --steps must be 1 or more" in capsys.readouterr().err
+    assert main(["bench", "decode", str(tmp_path), "--repeats", "1"]) == exit_codes.USER_ERROR
+    assert "--repeats (1) must be 2 or more" in capsys.readouterr().err

@@ -289,3 +289,10 @@ def test_config_of_another_version_is_no_obstacle(inspect, tmp_path):
 def test_contents_refuse_a_directory_without_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="no good checkpoint in"):
         read_contents(tmp_path, None)
+
+
+def test_a_hugging_face_directory_is_told_how_to_import_it(tmp_path, inspect):
+    (tmp_path / "config.json").write_text("{}")
+    code, text, errors = inspect(tmp_path)
+    assert (code, text) == (exit_codes.USER_ERROR, "")
+    assert f"`moe-jax convert from-hf {tmp_path} OUT`, then inspect OUT" in errors

@@ -3,6 +3,8 @@
 What `doctor` prints is in `test_doctor.py`; training itself is tested in tests/train.
 """
 
+import logging
+
 import jax
 import pytest
 from training_cases import (
@@ -17,6 +19,7 @@ from training_cases import (
 
 from moe_jax.checkpoint import Checkpoints
 from moe_jax.cli import exit_codes
+from moe_jax.cli import main as main_module
 from moe_jax.cli.main import main
 from moe_jax.data import make_loaders
 from moe_jax.train.loop import train
@@ -54,6 +57,20 @@ def test_help_of_a_verb_explains_every_option(moe_jax, verb):
     # An option without help is a line of its own that nothing follows.
     bare = [o for o in options if "  " not in o.strip() and text.count(o + "\n  -")]
     assert bare == []
+
+
+def test_the_log_has_our_format_whoever_gave_it_a_handler_before(monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler()])
+    level = root.level
+    try:
+        main_module._start_logging()
+        (handler,) = root.handlers
+        record = logging.LogRecord("moe_jax.x", logging.INFO, "", 0, "said", None, None)
+        assert handler.format(record) == "INFO moe_jax.x: said"
+        assert root.level == logging.INFO
+    finally:
+        root.setLevel(level)
 
 
 def test_help_lists_verbs_and_exit_codes(moe_jax):

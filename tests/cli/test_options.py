@@ -1,11 +1,20 @@
 """Shared options: overrides add up, configs are checked, job flags arrive."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
 
-from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
+from moe_jax.cli import exit_codes
+from moe_jax.cli.main import main
+from moe_jax.cli.options import (
+    add_config_arguments,
+    add_job_arguments,
+    job_flags,
+    load,
+    refuse_hub_name,
+)
 from moe_jax.config import ConfigError
 from moe_jax.mesh.distributed import JobFlags
 
@@ -46,3 +55,29 @@ def test_job_flags():
     args = parse(QUICKSTART, "--coordinator", "h:1", "--num-processes", "2", "--process-id", "1")
     assert job_flags(args) == JobFlags("h:1", 2, 1)
     assert job_flags(parse(QUICKSTART)) == JobFlags()
+
+
+def test_a_name_of_the_hub_is_told_how_to_fetch_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fetch = "`hf download owner/a-1.0 --local-dir models/a-1.0` and give models/a-1.0"
+    with pytest.raises(ValueError, match=re.escape(fetch)):
+        refuse_hub_name(Path("owner/a-1.0"))
+    for local in ("a", "../owner/a", "owner/a/b", "/owner/a"):
+        refuse_hub_name(Path(local))
+    (tmp_path / "owner").mkdir()
+    refuse_hub_name(Path("owner/a-1.0"))
+
+
+@pytest.mark.parametrize("verb", ["generate", "serve", "eval", "convert"])
+def test_verbs_that_take_a_model_know_names_of_the_hub(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = {
+        "generate": ["--prompt=a"],
+        "serve": ["--port=0"],
+        "eval": ["--data=d.txt"],
+        "convert": ["out"],
+    }[verb]
+    (tmp_path / "d.txt").write_text("text")
+    way = ["from-hf"] if verb == "convert" else []
+    assert main([verb, *way, "owner/name", *more]) == exit_codes.USER_ERROR
+    assert "hf download owner/name --local-dir models/name" in capsys.readouterr().err

@@ -139,6 +139,17 @@ def test_missing_file_is_named(tmp_path):
         load_config(tmp_path / "absent.toml")
 
 
+def test_a_directory_is_told_which_file_was_meant(tmp_path):
+    with pytest.raises(ConfigError, match=r"a directory without a config\.toml: pass the path"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ConfigError, match=r"moe-jax convert from-hf .* OUT`, then pass OUT/config"):
+        load_config(tmp_path)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(ConfigError, match=r"pass its configuration, .*config\.toml$"):
+        load_config(tmp_path)
+
+
 def test_malformed_toml_is_located(write):
     with pytest.raises(ConfigError, match=r"run\.toml is not valid TOML:\n.*line 2"):
         load_config(write("seed = 1\n[mesh\n"))
