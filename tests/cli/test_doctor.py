@@ -63,7 +63,7 @@ def test_config_for_another_machine_says_why_not_and_is_sized_all_the_same(run):
     code, text = run(str(ROOT / "configs" / "paper_ep16_x8.toml"))
     assert code == 2
     assert "data 8 x expert 16: 128 devices" in text
-    assert "Runs here: no. JAX has already started with 8 cpu devices; this run needs 128" in text
+    assert "Runs here: no. JAX has already started with 8 cpu devices; this mesh needs 128" in text
 
 
 def test_broken_config_is_refused_like_train_does(run):
