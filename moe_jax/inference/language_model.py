@@ -224,6 +224,7 @@ class LanguageModel:
             ValueError: for no tokens, or ids outside the vocabulary.
         """
         array = self._tokens(tokens, dimensions=2)
+        self._lengths.warn_beyond(array.shape[-1])
         found = self._forward.logits(np.atleast_2d(array))
         return found if array.ndim == 2 else found[0]
 
@@ -236,6 +237,7 @@ class LanguageModel:
         tokens = self._tokens(text)
         if tokens.size < 2:
             raise ValueError("the text has fewer than 2 tokens: nothing follows anything")
+        self._lengths.warn_beyond(tokens.size)
         (logprobs,) = self._forward.logprobs(tokens[None])
         return Score(tuple(tokens.tolist()), tuple(logprobs.tolist()))
 

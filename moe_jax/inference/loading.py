@@ -32,7 +32,7 @@ from moe_jax.train.session import Session, make_session
 from moe_jax.train.workdir import CONFIG
 
 #: Ends the problems of a mesh, whose remedies are those of a model that is yet to be trained.
-FIXED = "the sizes of a pretrained model are fixed: of these remedies, only the mesh's apply"
+FIXED = "the sizes of a pretrained model are fixed: change the mesh, not model.*"
 
 
 def load(

@@ -218,6 +218,11 @@ def test_an_imported_model_was_made_for_what_its_config_says(which, request, mon
     assert "beyond" not in caplog.text
     model.engine(context=65)
     assert "a context of 65 tokens is beyond the 64" in caplog.text
+    monkeypatch.setattr(model._forward, "logits", lambda tokens: tokens)
+    monkeypatch.setattr(model._forward, "logprobs", lambda tokens: tokens[:, 1:])
+    model.logits([[1] * 66] * 2)
+    model.score([1] * 67)
+    assert [f"context of {length} tokens" in caplog.text for length in (66, 67)] == [True, True]
 
 
 def test_the_package_alone_imports_neither_jax_nor_numpy():
