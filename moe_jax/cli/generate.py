@@ -60,7 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     default = SamplingOptions()
-    group = parser.add_argument_group("sampling")
+    group = parser.add_argument_group(
+        "sampling", "Of generation_config.json only the tokens that end a text are used."
+    )
     for name, kind, meaning in (
         ("temperature", float, "0 is greedy"),
         ("top-k", int, "0 considers all tokens"),
