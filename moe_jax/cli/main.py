@@ -44,9 +44,7 @@ def _start_logging() -> None:
     # absl, when orbax is imported, has given it a handler in another format, which would stay.
     for handler in [h for h in root.handlers if type(h) is logging.StreamHandler]:
         root.removeHandler(handler)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("jax", "orbax", "absl", "grain"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
 def _parser() -> argparse.ArgumentParser:

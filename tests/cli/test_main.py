@@ -66,9 +66,8 @@ def test_the_log_has_our_format_whoever_gave_it_a_handler_before(monkeypatch):
     try:
         main_module._start_logging()
         (handler,) = root.handlers
-        record = logging.LogRecord("moe_jax.x", logging.INFO, "", 0, "said", None, None)
-        assert handler.format(record) == "INFO moe_jax.x: said"
-        assert root.level == logging.INFO
+        record = logging.LogRecord("moe_jax.x", logging.WARNING, "", 0, "said", None, None)
+        assert handler.format(record) == "WARNING moe_jax.x: said"
     finally:
         root.setLevel(level)
 
