@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--context",
         type=int,
         metavar="N",
-        help="tokens of prompt and answer (default: as many as these can have)",
+        help="tokens of prompt and answer (default: what they need, at most data.sequence_length)",
     )
     parser.add_argument(
         "--slots",
