@@ -5,6 +5,7 @@ How the bytes of one file are read is `shard.py`; what tensors and settings mean
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,16 @@ class HfDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        # Unlike that of Path, it takes what can be no path for none.
+        if not os.path.isdir(path):
             raise ValueError(f"{path} is not a directory: give one with a {CONFIG}")
         self.config = self._json(CONFIG)
         self._places = self._indexed() if self._weights() == INDEX else self._shard(SINGLE)
         self.tensors: Mapping[str, TensorEntry] = {
             name: place.entry for name, place in self._places.items()
         }
+        if not self.tensors:
+            raise ValueError(f"{self.path / SINGLE}: it holds no tensors: fetch it again")
         self.bytes_read = 0
 
     def read(self, name: str, slices: Slices | None = None) -> np.ndarray:

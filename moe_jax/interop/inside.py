@@ -25,10 +25,19 @@ def file_inside(directory: Path, name: Any, why: str = "") -> Path:
     """
     if not isinstance(name, str) or name in ("", ".", "..") or PurePosixPath(name).name != name:
         raise ValueError(
-            f"{directory}: {why}{name!r} is not a plain file name: files of a model lie in its "
-            "directory, paths that lead elsewhere are not followed"
+            f"{directory}: {why}{name!r:.200} is not a plain file name: files of a model lie in "
+            "its directory, paths that lead elsewhere are not followed"
         )
-    real = (directory / name).resolve()
+    try:
+        # Strict, a loop of links is an error in every version of Python.
+        real = (directory / name).resolve(strict=True)
+    except FileNotFoundError:
+        real = (directory / name).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{directory}: {why}{name!r:.200} cannot be opened ({reason}): give a regular file"
+        ) from error
     if not any(real.is_relative_to(root) for root in _roots(directory.resolve())):
         raise ValueError(
             f"{directory / name}: {why}it is a link to {real}, outside of the directory, which "

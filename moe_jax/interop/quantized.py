@@ -43,6 +43,11 @@ def decoded(source: TensorSource, config_json: Mapping[str, Any]) -> TensorSourc
     quantization = config_json.get(QUANTIZATION)
     if quantization is None:
         return source
+    if not isinstance(quantization, Mapping):
+        raise ValueError(
+            f"{source.path}: config.json: {QUANTIZATION} = {quantization!r:.200} must be an object "
+            "with a quant_method"
+        )
     method = quantization.get("quant_method")
     if method == "mxfp4":
         return Mxfp4(source)
@@ -126,7 +131,8 @@ class Fp8(_Decoded):
 
     def __init__(self, source: TensorSource, quantization: Mapping[str, Any]):
         block = quantization.get("weight_block_size")
-        if not isinstance(block, list) or len(block) != 2:
+        counts = isinstance(block, list) and all(type(n) is int and n > 0 for n in block)
+        if not counts or len(block) != 2:
             raise ValueError(
                 f"{source.path}: config.json: {QUANTIZATION}.weight_block_size = {block!r} is not "
                 "supported: it must be two numbers, such as [128, 128]"

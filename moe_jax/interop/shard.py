@@ -129,6 +129,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _entry(path: Path, name: str, fields: Any, data: int) -> TensorEntry:
     try:
         dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
+        if not isinstance(dtype, str):
+            raise TypeError("not the name of a dtype")
         if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
             raise ValueError("not whole numbers")
     except (TypeError, KeyError, ValueError) as error:

@@ -23,17 +23,23 @@ def staged(out: Path) -> Iterator[Path]:
     be somebody's running conversion as well, so the next one names it and leaves it there.
 
     Raises:
-        ValueError: `out` is there already, or its parent is not a directory.
+        ValueError: `out` is there already, or nothing can be made at that place.
     """
     out = out.absolute()
     refuse_existing(out)
-    if out.parent.exists() and not out.parent.is_dir():
-        raise ValueError(f"{out}: {out.parent} is a file: give another directory")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
-        logger.warning("%s: an unfinished output; delete it if nothing is writing it", leftover)
     partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.mkdir()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{str(out)!r}: {partial.name!r} cannot be made beside it ({reason}): give another "
+            "output directory"
+        ) from error
+    for leftover in sorted(out.parent.glob(f".{out.name}.partial-*")):
+        if leftover != partial:
+            logger.warning("%s: an unfinished output; delete it if nothing is writing it", leftover)
     try:
         yield partial
         refuse_existing(out)

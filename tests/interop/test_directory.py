@@ -156,3 +156,16 @@ def test_tokenizer_files_are_those_that_are_known(path):
         (path / name).write_text("{}")
     names = [file.name for file in HfDirectory(path).tokenizer_files()]
     assert names == ["tokenizer.json", "generation_config.json"]
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors: it holds no tensors"):
+        HfDirectory(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_what_can_be_no_path_is_no_directory(tmp_path, name):
+    with pytest.raises(ValueError, match="is not a directory"):
+        HfDirectory(tmp_path / name)

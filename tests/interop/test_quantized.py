@@ -144,6 +144,22 @@ def test_a_model_that_is_not_quantised_is_left_alone():
             r"w_scale_inv is float32 \[2, 2\], w \[300, 200\] in blocks of \[128, 128\] needs "
             r"float32 \[3, 2\]",
         ),
+        (
+            Stored(w=fp8().arrays["w"], w_scale_inv=np.ones((3, 2), ml_dtypes.bfloat16)),
+            FP8,
+            r"w_scale_inv is bfloat16 \[3, 2\], .* needs float32 \[3, 2\]",
+        ),
+        (mxfp4(), {"quantization_config": "mxfp4"}, "config.json: quantization_config = 'mxfp4'"),
+        (
+            mxfp4(),
+            {"quantization_config": {"quant_method": ["fp8"]}},
+            r"quantization_config.quant_method = \['fp8'\] is not supported",
+        ),
+        (
+            fp8(),
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, "a"]}},
+            r"weight_block_size = \[0, 'a'\]",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(stored, config, message):

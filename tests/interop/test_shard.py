@@ -134,6 +134,7 @@ def test_a_corrupt_header_is_refused(tmp_path, header):
         ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 4]}, "a: its header entry"),
         ({"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}, "a: its header entry"),
         ({"dtype": "F32", "shape": [1]}, "a: its header entry"),
+        ({"dtype": [], "shape": [1], "data_offsets": [0, 4]}, "a: its header entry"),
         (7, "a: its header entry"),
         ({"dtype": "F32", "shape": [99], "data_offsets": [0, 396]}, "cut short within a"),
     ],
@@ -148,3 +149,14 @@ def test_overlapping_tensors_are_refused(tmp_path):
     two = one | {"data_offsets": [4, 12]}
     with pytest.raises(ValueError, match="b overlaps another tensor"):
         read_header(with_header(tmp_path / "w", {"a": one, "b": two}))
+
+
+def test_a_header_may_list_tensors_in_any_order(tmp_path):
+    first = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    second = {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]}
+    path = with_header(
+        tmp_path / "w", {"b": second, "a": first}, np.arange(3, dtype="<f4").tobytes()
+    )
+    entries = read_header(path)
+    np.testing.assert_array_equal(read_slice(path, entries["a"]), [0, 1])
+    np.testing.assert_array_equal(read_slice(path, entries["b"]), [2])

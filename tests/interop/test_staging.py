@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from moe_jax.interop.staging import staged
@@ -58,3 +60,25 @@ def test_what_a_killed_process_left_is_named(tmp_path, caplog):
         pass
     assert ".out.partial-1234: an unfinished output" in caplog.text
     assert (tmp_path / ".out.partial-1234").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["file/out", "file/deeper/out", "x" * 250, "y/" + "x" * 300, "a\0"]
+)
+def test_where_nothing_can_be_made_the_output_and_the_reason_are_named(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(ValueError, match=r"cannot be made beside it \(.+\): give another") as error,
+        staged(tmp_path / name),
+    ):
+        raise AssertionError("nothing may be written")
+    assert repr(str(tmp_path / name)) in str(error.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a system without /proc")
+def test_an_output_in_proc_is_refused():
+    with (
+        pytest.raises(ValueError, match=r"'/proc/out': .* cannot be made"),
+        staged(Path("/proc/out")),
+    ):
+        raise AssertionError("nothing may be written")

@@ -145,6 +145,19 @@ def test_noise_differs_between_experts_and_spares_biases(biased, tmp_path):
     np.testing.assert_array_equal(bias[:, 0], bias[:, 1])
 
 
+def test_noise_differs_between_the_matrices_of_an_expert(tmp_path):
+    # As wide as it is deep: both matrices of an expert have one shape.
+    source = write_run(tmp_path / "dense", "model.mlp.d_ff=32")
+    out = upcycled(source, tmp_path / "moe", copies=2, top_k=2, noise=0.01)
+    block = "stacks.0.unit.blocks.0"
+    ends = ("w_up_edf", "w_down_efd")
+    made = stored(out, *(f"{block}.moe.experts.{end}" for end in ends))
+    dense = stored(source, f"{block}.mlp.w_up_df", f"{block}.mlp.w_down_fd")
+    up, down = (new[:, 0] - old for new, old in zip(made, dense, strict=True))
+    assert up.shape == down.shape
+    assert abs(np.corrcoef(up.ravel(), down.ravel())[0, 1]) < 0.2
+
+
 def test_the_checkpoint_says_what_it_was_made_of_and_keeps_other_settings(dense, tmp_path):
     out = upcycled(
         dense,

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 from moe_jax.interop.directory import HfDirectory
+from moe_jax.interop.shard import read_header
 from moe_jax.interop.writer import ShardWriter, TensorSpec, divide, parse_size
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -90,3 +91,11 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(ValueError, match="is no size"):
         parse_size(text)
+
+
+def test_every_tensor_begins_at_a_multiple_of_its_width(tmp_path):
+    fill(tmp_path, 10**6, list(TENSORS))
+    entries = read_header(tmp_path / "model.safetensors").values()
+    assert {entry.name: entry.begin % entry.dtype.itemsize for entry in entries} == dict.fromkeys(
+        TENSORS, 0
+    )
