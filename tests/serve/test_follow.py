@@ -3,14 +3,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from fake_engine import FakeEngine, alone
 
 from moe_jax.data.tokenizers import ByteTokenizer
+from moe_jax.inference.batcher import Batcher, Request
 from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.tokens import Prompt
 from moe_jax.serve import follow
 
 HERE = Path(__file__).parent
@@ -109,6 +113,142 @@ def test_waiting_begins_anew_after_a_timeout_and_ends_when_process_0_is_gone():
     assert store.waits == 2
     with pytest.raises(jax.errors.JaxRuntimeError, match="coordinator is gone"):
         receiver.receive()
+
+
+class SharedStore(OneStore):
+    """A store of two threads; a meeting that one of them misses breaks."""
+
+    def __init__(self):
+        super().__init__()
+        self._changed = threading.Condition()
+        self._meeting = threading.Barrier(2)
+        #: Keys at each meeting, by its name as each thread calls it.
+        self.meetings: list[tuple[str, set[str]]] = []
+
+    def key_value_set(self, key, value):
+        with self._changed:
+            super().key_value_set(key, value)
+            self._changed.notify_all()
+
+    def blocking_key_value_get(self, key, timeout_ms):
+        with self._changed:
+            if not self._changed.wait_for(lambda: key in self.values, 10):
+                raise jax.errors.JaxRuntimeError("UNAVAILABLE: nobody sends")
+            return self.values[key]
+
+    def wait_at_barrier(self, name, timeout_ms):
+        self.meetings.append((name, set(self.values)))
+        self._meeting.wait(10)
+
+
+class RecordingEngine(FakeEngine):
+    """Remembers which slot got which token."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.tokens: list[tuple[int, int]] = []
+
+    def _next(self, slot):
+        token = super()._next(slot)
+        self.tokens.append((token.slot, token.id))
+        return token
+
+
+def prompts(*texts):
+    return [Prompt(ByteTokenizer().encode(text), SamplingOptions(seed=5)) for text in texts]
+
+
+def followed(store, **more):
+    """An engine that has repeated all calls in a store."""
+    engine = RecordingEngine(**more)
+    follow.follow(engine, follow.Channel(store, "c"))
+    return engine
+
+
+@pytest.mark.parametrize("then", ["start", "step", "stop"])
+def test_all_slots_released_since_the_last_call_are_free_before_the_next(then):
+    store = SharedStore()
+    leader = RecordingEngine(slots=4)
+    leading = follow.LeadingEngine(leader, follow.Channel(store, "c"))
+    leading.start(prompts("a", "bc", "d", "ef"))
+    leading.release([0])
+    leading.release([3, 1])
+    if then == "start":
+        leading.start(prompts("new", "texts", "here"))
+    elif then == "step":
+        leading.step()
+    leading.stop()
+    follower = followed(store, slots=4)
+    assert follower.tokens == leader.tokens
+    assert follower.idle == leader.idle == (0 if then == "start" else 3)
+
+
+def test_slots_are_released_once():
+    store = SharedStore()
+    leading = follow.LeadingEngine(FakeEngine(slots=2), follow.Channel(store, "c"))
+    leading.start(prompts("a", "b"))
+    leading.release([1])
+    leading.step()
+    leading.start(prompts("c"))
+    leading.step()
+    leading.stop()
+    follower = followed(store, slots=2)
+    assert follower.idle == leading.idle == 0
+    assert [name for name, _ in follower.calls].count("release") == 1
+
+
+def test_leader_and_follower_hold_the_same_slots_while_texts_come_end_and_are_cancelled(
+    monkeypatch,
+):
+    monkeypatch.setattr(follow, "MEET_AFTER", 4)
+    store = SharedStore()
+    leader, follower = (RecordingEngine(slots=3, context=64) for _ in range(2))
+    channel = follow.Channel(store, "c")
+    thread = threading.Thread(target=follow.follow, args=(follower, channel), daemon=True)
+    thread.start()
+    leading = follow.LeadingEngine(leader, follow.Channel(store, "c"))
+    batcher = Batcher(leading, ByteTokenizer())
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        text = ByteTokenizer().encode("q" * rng.integers(1, 20))
+        number = batcher.submit(Request(text, int(rng.integers(1, 8)), SamplingOptions(seed=2)))
+        batcher.advance()
+        # Sometimes while it runs, several between two calls, and right before a start.
+        for cancelled in rng.integers(1, number + 1, 3):
+            batcher.cancel(int(cancelled))
+    while batcher.busy:
+        batcher.advance()
+    leading.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert follower.tokens == leader.tokens
+    assert follower.idle == leader.idle == 3
+    calls = sum(name != "release" for name, _ in leader.calls) + 1
+    assert calls > 16
+
+
+def test_calls_are_deleted_after_all_have_met_and_all_of_them(monkeypatch):
+    monkeypatch.setattr(follow, "MEET_AFTER", 4)
+    store = SharedStore()
+    receiver = follow.Channel(store, "c")
+    got: list[int] = []
+
+    def receive():
+        got.extend(receiver.receive() for _ in range(10))
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    sender = follow.Channel(store, "c")
+    for index in range(10):
+        sender.send(index)
+    thread.join(10)
+    assert got == list(range(10))
+    assert set(store.values) == {"c/8", "c/9"}
+    # Each meeting has one name in both, which is used once, and finds its calls still there.
+    names = [name for name, _ in store.meetings]
+    assert sorted(names) == ["c/met 4", "c/met 4", "c/met 8", "c/met 8"]
+    assert [{"c/0", "c/3"} <= keys for _, keys in store.meetings[:2]] == [True, True]
+    assert [{"c/4", "c/7"} <= keys for _, keys in store.meetings[2:]] == [True, True]
 
 
 def test_a_follower_raises_what_its_engine_raises():
