@@ -26,7 +26,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         ClientGone: the client left before its end.
     """
     # A page in a browser cannot send this type to another origin without asking it first.
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind.lower() != "application/json":
         raise ApiError(415, "the body must be JSON: set content-type to application/json")
     body = bytearray()
     try:
