@@ -45,7 +45,7 @@ class Worker:
         self._places: dict[int, Place] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         metrics.gauge("slots", "Texts that can run together", lambda: batcher.slots)
-        metrics.gauge("running", "Texts in slots", lambda: batcher.running)
+        metrics.gauge("running", "Texts in slots", lambda: self.running)
         metrics.gauge("queue_length", "Texts that wait for a slot", lambda: self.waiting)
 
     def start(self) -> None:
@@ -58,9 +58,14 @@ class Worker:
             return sum(ticket.left for ticket in self._tickets)
 
     @property
+    def running(self) -> int:
+        """Texts in slots; a failed engine runs none, whatever its batcher still holds."""
+        return 0 if self._failed else self._batcher.running
+
+    @property
     def waiting(self) -> int:
         """Texts that have no slot yet."""
-        return max(self.in_flight - self._batcher.running, 0)
+        return max(self.in_flight - self.running, 0)
 
     @property
     def state(self) -> str:

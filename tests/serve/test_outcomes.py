@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import httpx
 import openai
@@ -127,6 +128,7 @@ def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
         health = httpx.get(f"{server.url}/health")
         assert (health.status_code, health.json()) == (503, {"status": "failed"})
         eventually(lambda: server.outcomes() == {"failed": 5})
+        assert (server.figures()["running"], server.figures()["queue_length"]) == (0, 0)
     assert server.ends == [False]
 
 
@@ -138,3 +140,12 @@ def test_an_engine_that_does_not_answer_turns_health_red():
         engine.delay = 0
         assert len(list(stream)) == 3
         eventually(lambda: httpx.get(f"{server.url}/health").json() == {"status": "ok"})
+
+
+def test_a_server_that_nobody_asks_is_not_stuck():
+    with serving(stalled_after=0.02) as server, server.client() as client:
+        for _ in range(2):
+            time.sleep(0.1)
+            assert server.worker.state == "ok"
+            complete(client)
+            eventually(lambda: not server.worker.in_flight)

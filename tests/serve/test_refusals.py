@@ -51,6 +51,8 @@ def client(server):
         ("", {"logprobs": 2}, "logprobs", "only the chosen token's"),
         ("", {"logprobs": 0, "echo": True}, "echo", "echo with logprobs"),
         ("", {"best_of": 3}, "best_of", "best_of is not supported: remove it, or set it to 1"),
+        # True equals 1 in Python, but not in JSON.
+        ("", {"best_of": True}, "best_of", "best_of is not supported: remove it, or set it to 1"),
         ("", {"logit_bias": {"5": 1}}, "logit_bias", "logit_bias is not supported"),
         ("", {"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
         ("", {"suffix": "x"}, "suffix", "not supported"),
@@ -172,8 +174,10 @@ def test_a_key_is_asked_for_before_anything_is_read():
         assert server.post("/v1/completions", content=big).status_code == 401
         assert httpx.get(f"{server.url}/v1/models").status_code == 401
         assert httpx.get(f"{server.url}/health").status_code == 200
-        headers = {"authorization": "Bearer secret ü".encode()}
-        assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+        for scheme, status in (("Bearer", 200), ("bearer", 200), ("Basic", 401)):
+            headers = {"authorization": f"{scheme} secret ü".encode()}
+            answer = httpx.get(f"{server.url}/v1/models", headers=headers)
+            assert answer.status_code == status, scheme
         assert server.outcomes() == {"unauthorized": 2}
 
 
