@@ -163,6 +163,13 @@ def test_a_beginning_of_a_stop_string_is_shown_when_the_request_ends_there():
     assert answered(engine, request("abc", 3, stop=("END",))) == Answer("aEN", [*b"aEN"], "length")
 
 
+def test_a_stop_string_that_only_the_end_completes_is_a_stop():
+    # Half a character is held back, and becomes the replacement character when nothing follows.
+    half = [*b"a", *"€".encode()[:2]]
+    engine = FakeEngine(following=scripted(half, 3))
+    assert answered(engine, request("abc", 3, stop=("\ufffd",))) == Answer("a", half, "stop")
+
+
 def test_a_character_spread_over_tokens_comes_whole_and_a_broken_one_is_replaced():
     text = "é€".encode()
     engine = FakeEngine(following=scripted(list(text), 1))
