@@ -89,12 +89,12 @@ def test_a_run_is_loaded_onto_the_devices_at_hand(run):
 
 def test_the_dtype_is_as_stored_or_as_asked(directory, run):
     assert dtypes(moe_jax.load(directory)) == {"float32"}
-    half = moe_jax.load(directory, dtype="bfloat16")
-    assert dtypes(half) == {"bfloat16"}
-    assert half.config.precision.compute == "bfloat16"
-    half = moe_jax.load(run, dtype="bfloat16")
-    assert dtypes(half) == {"bfloat16"}
-    assert half.session.steps.skeleton.config.precision.params == "bfloat16"
+    assert dtypes(moe_jax.load(run)) == {"float32"}
+    for path in (directory, run):
+        half = moe_jax.load(path, dtype="bfloat16")
+        assert dtypes(half) == {"bfloat16"}
+        for config in (half.config, half.session.steps.skeleton.config):
+            assert (config.precision.params, config.precision.compute) == ("bfloat16",) * 2
 
 
 def dtypes(model):
@@ -129,6 +129,21 @@ def test_a_tokenizer_that_leads_out_of_the_directory_is_refused(directory, tmp_p
     (model / "tokenizer.json").symlink_to(outside / "tokenizer.json")
     with pytest.raises(ValueError, match=r"tokenizer\.json: it is a link to .*outside"):
         moe_jax.load(model)
+
+
+def test_a_tokenizer_that_leads_out_of_its_folder_in_a_run_is_refused(run, tmp_path):
+    path, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(run, path)
+    outside.mkdir()
+    write_tokenizer(outside)
+    (path / "tokenizer").mkdir()
+    link = path / "tokenizer" / "tokenizer.json"
+    link.symlink_to(outside / "tokenizer.json")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: it is a link to .*outside"):
+        moe_jax.load(path)
+    link.unlink()
+    shutil.copy(outside / "tokenizer.json", link)
+    assert moe_jax.load(path).tokenizer.encode_prompt("a")[0] == 1
 
 
 @pytest.mark.parametrize(
