@@ -13,8 +13,9 @@ class KvHeads:
     keys: tuple[str, ...] = ("num_key_value_heads",)
 
     def read(self, fields: Fields) -> Values:
-        heads = fields["num_attention_heads"]
-        return {"attention.kv_heads": fields["num_key_value_heads"] or heads}
+        null = fields["num_key_value_heads"] is None
+        name = "num_attention_heads" if null else "num_key_value_heads"
+        return {"attention.kv_heads": fields.whole(name)}
 
     def write(self, model: ModelConfig) -> Values:
         return {"num_key_value_heads": model.attention.kv_heads}
@@ -27,8 +28,11 @@ class HeadDim:
     keys: tuple[str, ...] = ("head_dim",)
 
     def read(self, fields: Fields) -> Values:
-        usual = fields["hidden_size"] // fields["num_attention_heads"]
-        return {"attention.head_dim": fields.get("head_dim") or usual}
+        if fields.get("head_dim") is not None:
+            return {"attention.head_dim": fields.whole("head_dim")}
+        return {
+            "attention.head_dim": fields.whole("hidden_size") // fields.whole("num_attention_heads")
+        }
 
     def write(self, model: ModelConfig) -> Values:
         return {"head_dim": model.attention.head_dim}
@@ -56,14 +60,15 @@ class Latent:
             raise fields.refuse(
                 "num_key_value_heads", kv_heads, f"latent attention has one per query head: {heads}"
             )
+        full = fields["q_lora_rank"] is None
         return {
             "attention.kind": "latent",
             "attention.kv_heads": heads,
-            "attention.head_dim": fields["qk_nope_head_dim"],
-            "attention.latent.kv_rank": fields["kv_lora_rank"],
-            "attention.latent.q_rank": fields["q_lora_rank"] or 0,
-            "attention.latent.rope_head_dim": fields["qk_rope_head_dim"],
-            "attention.latent.value_head_dim": fields["v_head_dim"],
+            "attention.head_dim": fields.whole("qk_nope_head_dim"),
+            "attention.latent.kv_rank": fields.whole("kv_lora_rank"),
+            "attention.latent.q_rank": 0 if full else fields.whole("q_lora_rank", least=0),
+            "attention.latent.rope_head_dim": fields.whole("qk_rope_head_dim"),
+            "attention.latent.value_head_dim": fields.whole("v_head_dim"),
         }
 
     def write(self, model: ModelConfig) -> Values:

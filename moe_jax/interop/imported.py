@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from moe_jax.config import Config, check, override
 from moe_jax.interop.beside import TOKENIZER_JSON
+from moe_jax.interop.counts import check_counts
 from moe_jax.interop.directory import HfDirectory
 from moe_jax.interop.family import Family
 from moe_jax.interop.match import TensorSource
@@ -68,6 +69,7 @@ def open_model(
             the file, the field or the tensor.
     """
     directory = HfDirectory(path)
+    check_counts(directory.path, directory.config, directory.tensors)
     config = to_config(directory.config)
     family = family_of(directory.config)
     source = decoded(directory, directory.config)

@@ -18,9 +18,11 @@ class SparseStep:
     keys: tuple[str, ...] = ("decoder_sparse_step", "mlp_only_layers")
 
     def read(self, fields: Fields) -> Values:
-        step, dense = fields["decoder_sparse_step"], fields["mlp_only_layers"] or ()
-        if type(step) is not int or step < 1:
-            raise fields.refuse("decoder_sparse_step", step, "it must be a whole number from 1")
+        step, dense = fields.whole("decoder_sparse_step"), fields["mlp_only_layers"]
+        if dense is None:
+            dense = []
+        if not isinstance(dense, list) or not all(type(i) is int for i in dense):
+            raise fields.refuse("mlp_only_layers", dense, "it must be a list of whole numbers")
         kinds = [
             "dense" if i in dense or (i + 1) % step else "moe"
             for i in range(fields["num_hidden_layers"])
@@ -47,7 +49,8 @@ class FirstDense:
             raise fields.refuse(
                 "moe_layer_freq", fields["moe_layer_freq"], "transformers ignores it, and knows 1"
             )
-        first, layers = fields["first_k_dense_replace"], fields["num_hidden_layers"]
+        layers = fields.whole("num_hidden_layers")
+        first = fields.whole("first_k_dense_replace", least=0, most=layers)
         return {"layers": shortest_pattern(["dense"] * first + ["moe"] * (layers - first))}
 
     def write(self, model: ModelConfig) -> Values:
@@ -72,8 +75,7 @@ class OneWindow:
         return ("sliding_window", self.switch) if self.switch else ("sliding_window",)
 
     def read(self, fields: Fields) -> Values:
-        used = not self.switch or fields[self.switch]
-        return {"attention.windows": ((fields["sliding_window"] or 0) if used else 0,)}
+        return {"attention.windows": (_window(fields, self.switch),)}
 
     def write(self, model: ModelConfig) -> Values:
         windows = {spec.window for spec in layer_specs(model)}
@@ -105,13 +107,15 @@ class WindowedLayers:
 
     def read(self, fields: Fields) -> Values:
         layers = fields["num_hidden_layers"]
-        used = not self.switch or fields[self.switch]
+        window = _window(fields, self.switch)
+        for name in self.further:
+            fields.whole(name, least=0)
         types = fields.get("layer_types")
         if types is None:
+            used = not self.switch or fields[self.switch]
             windowed = [used and self.usual(fields, i) for i in range(layers)]
         else:
             windowed = [kind == SLIDING for kind in self._checked(fields, types, layers)]
-        window = (fields["sliding_window"] or 0) if used else 0
         if any(windowed) and not window:
             raise fields.refuse("layer_types", types, f"{SLIDING} needs a sliding_window above 0")
         return {"attention.windows": shortest_pattern([window if w else 0 for w in windowed])}
@@ -128,11 +132,22 @@ class WindowedLayers:
         return values | ({self.switch: bool(sizes)} if self.switch else {})
 
     def _checked(self, fields: Fields, types: Sequence[str], layers: int) -> Sequence[str]:
-        if len(types) != layers or set(types) - {SLIDING, FULL}:
+        known = isinstance(types, list) and all(kind in (SLIDING, FULL) for kind in types)
+        if not known or len(types) != layers:
             raise fields.refuse(
                 "layer_types", types, f"it must have {layers} entries of {SLIDING} or {FULL}"
             )
         return types
+
+
+def _window(fields: Fields, switch: str) -> int:
+    """Returns the window in tokens; 0 if there is none, or it is switched off."""
+    if switch and type(fields[switch]) is not bool:
+        raise fields.refuse(switch, fields[switch], "it must be true or false")
+    window = 0
+    if fields["sliding_window"] is not None:
+        window = fields.whole("sliding_window", least=0)
+    return window if not switch or fields[switch] else 0
 
 
 def layer_kinds(model: ModelConfig) -> list[LayerKind]:

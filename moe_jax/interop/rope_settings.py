@@ -51,8 +51,11 @@ _KINDS = {
 _NEEDED = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor",),
     "longrope": ("short_factor", "long_factor"),
 }
+#: Keys whose values are not numbers.
+_OTHERS = ("rope_type", "type", "truncate", "short_factor", "long_factor")
 _ALWAYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
@@ -114,13 +117,14 @@ class LatentRope(Rope):
     """Rotary positions of DeepSeek, whose YaRN changes the scale of the logits too."""
 
     def read(self, fields: Fields) -> Values:
+        found = super().read(fields)
         rope = _parameters(fields)
         width = fields["qk_nope_head_dim"] + fields["qk_rope_head_dim"]
         scale = 0.0
         if rope.get("rope_type", rope.get("type", "default")) != "default":
             mscale = _mscale(_factor(fields, rope), rope.get("mscale_all_dim") or 0.0)
             scale = mscale**2 / math.sqrt(width) if mscale != 1.0 else 0.0
-        return super().read(fields) | {"attention.scale": scale}
+        return found | {"attention.scale": scale}
 
     def write(self, model: ModelConfig) -> Values:
         attention = model.attention
@@ -140,8 +144,10 @@ class LatentRope(Rope):
 
 def _parameters(fields: Fields) -> dict[str, Any]:
     """Returns one table of the rope, whichever way the file writes it."""
-    older = fields.get("rope_scaling")
-    rope = dict(older or fields.get("rope_parameters") or {})
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(fields.get(name), dict | None):
+            raise fields.refuse(name, fields[name], "it must be an object")
+    rope = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
     for name, value in rope.items():
         if isinstance(value, dict):
             raise fields.refuse(
@@ -157,11 +163,15 @@ def _parameters(fields: Fields) -> dict[str, Any]:
     if original is not None:
         rope["original_max_position_embeddings"] = original
     rope.setdefault("original_max_position_embeddings", fields["max_position_embeddings"])
+    original = rope["original_max_position_embeddings"]
+    if original is not None and (type(original) is not int or original < 2):
+        reason = "it must be a whole number from 2"
+        raise fields.refuse("original_max_position_embeddings", original, reason)
     return rope
 
 
 def _check(fields: Fields, kind: str, rope: dict[str, Any], needed: tuple[str, ...]) -> None:
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(_KINDS)
         raise fields.refuse("rope_parameters.rope_type", kind, f"known are {known}")
     if rope.get("partial_rotary_factor") not in (None, 1.0):
@@ -175,6 +185,9 @@ def _check(fields: Fields, kind: str, rope: dict[str, Any], needed: tuple[str, .
     for name, value in rope.items():
         if name not in known_keys and value is not None:
             raise fields.refuse(f"rope_parameters.{name}", value, "it is not known")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in _OTHERS and value is not None and not (number and 0 <= value < math.inf):
+            raise fields.refuse(f"rope_parameters.{name}", value, "it must be a number from 0")
 
 
 def _factor(fields: Fields, rope: dict[str, Any]) -> float:

@@ -35,10 +35,23 @@ class Fields:
         """Returns the value, or `default` where neither the file nor the family has one."""
         return self._all.get(key, default)
 
+    def whole(self, key: str, least: int = 1, most: int | None = None) -> int:
+        """Returns the value of a field that must be a whole number of that range.
+
+        Raises:
+            ValueError: it is not; names the field and its value.
+        """
+        value = self[key]
+        if type(value) is not int or value < least or (most is not None and value > most):
+            end = "" if most is None else f" to {most}"
+            raise self.refuse(key, value, f"it must be a whole number from {least}{end}")
+        return value
+
     def refuse(self, key: str, value: Any, reason: str) -> ValueError:
         """Returns the error for a field that changes the computation and is not supported."""
         return ValueError(
-            f"config.json: {key} = {value!r} is not supported for family {self.family!r}: {reason}"
+            f"config.json: {key} = {value!r:.500} is not supported for family {self.family!r}: "
+            f"{reason}"
         )
 
 
@@ -77,9 +90,12 @@ class Same:
     def keys(self) -> tuple[str, ...]:
         return (self.theirs, *self.aliases)
 
+    def name_in(self, fields: Fields) -> str:
+        """Returns which of the names a file uses."""
+        return next((key for key in self.keys if key in fields.given), self.theirs)
+
     def read(self, fields: Fields) -> Values:
-        named = [key for key in self.keys if key in fields.given]
-        name = named[0] if named else self.theirs
+        name = self.name_in(fields)
         value = fields[name]
         if value is None and self.null is None:
             raise fields.refuse(name, value, "it must have a value")
@@ -92,14 +108,12 @@ class Same:
 
 @dataclass(frozen=True)
 class Count(Same):
-    """A positive number that other entries rely on, so it is checked when it is read."""
+    """A whole number; checked here, where the error can say what the file calls it."""
+
+    least: int = 1
 
     def read(self, fields: Fields) -> Values:
-        found = super().read(fields)
-        value = found[self.ours]
-        if type(value) is not int or value < 1:
-            raise fields.refuse(self.theirs, value, "it must be a whole number from 1")
-        return found
+        return {self.ours: fields.whole(self.name_in(fields), self.least)}
 
 
 @dataclass(frozen=True)

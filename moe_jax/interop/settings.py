@@ -73,11 +73,11 @@ def to_config(config_json: Mapping[str, Any]) -> Config:
     family = family_of(config_json)
     fields = Fields(family.name, config_json, family.defaults)
     _refuse_unknown(fields, family)
+    length = fields.whole("max_position_embeddings")
     found: dict[str, Any] = {}
     for setting in family.settings:
         for path, value in setting.read(fields).items():
             _put(found, path, value)
-    length = fields["max_position_embeddings"]
     rope = found["attention"].get("rope", {})
     if rope.get("scaling") == "longrope":
         length = rope["original_context"]

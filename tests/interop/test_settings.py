@@ -21,6 +21,7 @@ SMALL = {
     "num_key_value_heads": 4,
 }
 YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "rope_type": "yarn"}
+ORIGINAL = "original_max_position_embeddings"
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [2.0, 2.0]}
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 DEEPSEEK_V3, GPT_OSS = (PUBLISHED[name]["config"] for name in ("DeepSeek-V3", "gpt-oss-120b"))
@@ -117,6 +118,34 @@ def test_windows_are_on_the_layers_that_the_fields_say(model_type, fields, expec
         ("llama", {"num_hidden_layers": "4"}, "num_hidden_layers = '4'"),
         ("llama", {"vocab_size": None}, "vocab_size = None"),
         ("llama", {"rope_scaling": {"rope_type": "linear"}}, "it needs factor"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "it needs factor"),
+        ("deepseek_v3", {"rope_parameters": {"rope_type": "yarn"}}, "it needs factor"),
+        ("deepseek_v3", {"rope_scaling": YARN | {"factor": "x"}}, "factor = 'x'"),
+        ("llama", {"rope_scaling": YARN | {"factor": float("inf")}}, "factor = inf"),
+        ("llama", {"rope_scaling": YARN | {"mscale": True}}, "mscale = True"),
+        ("llama", {"rope_scaling": YARN | {ORIGINAL: 0}}, "original_max_position_embeddings = 0"),
+        ("llama", {"rope_scaling": [1]}, "rope_scaling = [1]"),
+        ("llama", {"rope_parameters": "yarn"}, "rope_parameters = 'yarn'"),
+        ("llama", {"rope_parameters": {"rope_type": ["yarn"]}}, "rope_type = ['yarn']"),
+        ("llama", {"rope_theta": {}}, "rope_theta = {}"),
+        ("llama", {"max_position_embeddings": None}, "max_position_embeddings = None"),
+        ("mixtral", {"max_position_embeddings": "x"}, "max_position_embeddings = 'x'"),
+        ("gpt_oss", {"max_position_embeddings": {}}, "max_position_embeddings = {}"),
+        ("llama", {"num_hidden_layers": 1e30}, "num_hidden_layers = 1e+30"),
+        ("mixtral", {"num_local_experts": 1e30}, "num_local_experts = 1e+30"),
+        ("qwen3_moe", {"num_local_experts": "8"}, "num_local_experts = '8'"),
+        ("llama", {"vocab_size": 32.0}, "vocab_size = 32.0"),
+        ("llama", {"head_dim": {}}, "head_dim = {}"),
+        ("llama", {"num_key_value_heads": []}, "num_key_value_heads = []"),
+        ("mixtral", {"sliding_window": {}}, "sliding_window = {}"),
+        ("gpt_oss", {"sliding_window": -1}, "sliding_window = -1"),
+        ("qwen3", {"use_sliding_window": 1}, "use_sliding_window = 1"),
+        ("qwen3", {"max_window_layers": "x"}, "max_window_layers = 'x'"),
+        ("qwen3_moe", {"mlp_only_layers": {}}, "mlp_only_layers = {}"),
+        ("deepseek_v3", {"first_k_dense_replace": 10**9}, "first_k_dense_replace = 1000000000"),
+        ("deepseek_v3", {"q_lora_rank": {}}, "q_lora_rank = {}"),
+        ("deepseek_v3", {"v_head_dim": None}, "v_head_dim = None"),
+        ("gpt_oss", {"layer_types": 4}, "layer_types = 4"),
         ("phimoe", {"rope_scaling": LONGROPE}, "it needs short_mscale"),
         ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step = 0"),
         ("mixtral", {"norm_topk_prob": True}, "norm_topk_prob = True"),
@@ -150,8 +179,8 @@ def test_a_field_without_a_value_is_asked_for():
 
 
 def test_a_value_of_another_type_names_our_field():
-    with pytest.raises(ValueError, match=r"read from config\.json:\n.*model\.vocab_size"):
-        of("llama", vocab_size="32")
+    with pytest.raises(ValueError, match=r"read from config\.json:\n.*model\.norm_eps"):
+        of("llama", rms_norm_eps="x")
 
 
 def test_an_unknown_model_type_names_the_nearest():

@@ -81,7 +81,7 @@ GATED = (("silu", "swiglu"), ("gelu_pytorch_tanh", "geglu"), ("gelu_new", "geglu
 ALL_OR_NONE = ((True, "all"), (False, "none"))
 #: What a model of any family has.
 SIZES = (
-    Same("vocab_size", "vocab_size"),
+    Count("vocab_size", "vocab_size"),
     Count("hidden_size", "d_model"),
     Count("num_hidden_layers", "num_layers"),
     Count("num_attention_heads", "attention.heads"),
@@ -106,11 +106,11 @@ ALL_DENSE = Always({"layers": ("dense",)})
 #: Qwen: sparse and dense layers, each with a width of its own.
 QWEN_LAYERS = (
     SparseStep(),
-    Same("intermediate_size", "mlp.d_ff"),
-    Same("moe_intermediate_size", "moe.d_ff"),
+    Count("intermediate_size", "mlp.d_ff"),
+    Count("moe_intermediate_size", "moe.d_ff"),
     Choice("hidden_act", ("moe.activation", "mlp.activation"), GATED),
 )
-EXPERTS_PER_TOKEN = Same("num_experts_per_tok", "moe.top_k")
+EXPERTS_PER_TOKEN = Count("num_experts_per_tok", "moe.top_k")
 
 #: What absent fields mean in every family.
 DEFAULTS: dict[str, Any] = {

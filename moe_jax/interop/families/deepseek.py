@@ -25,7 +25,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.layer_settings import FirstDense
 from moe_jax.interop.rope_settings import LatentRope
-from moe_jax.interop.setting import Always, Choice, Fields, Only, Same, Values
+from moe_jax.interop.setting import Always, Choice, Count, Fields, Only, Same, Values
 
 
 def _tensors(rotated: str, halves: str) -> tuple[Tensor, ...]:
@@ -73,8 +73,8 @@ class _V2Groups:
                 "topk_method", method, "known are 'greedy' and 'group_limited_greedy'"
             )
         return {
-            "moe.router.groups": fields["n_group"],
-            "moe.router.top_groups": fields["topk_group"],
+            "moe.router.groups": fields.whole("n_group"),
+            "moe.router.top_groups": fields.whole("topk_group"),
             "moe.router.group_score": "max",
         }
 
@@ -98,11 +98,11 @@ _SETTINGS = (
     LatentRope(),
     *no_biases("attention_bias", "mlp_bias"),
     FirstDense(),
-    Same("intermediate_size", "mlp.d_ff"),
-    Same("moe_intermediate_size", "moe.d_ff"),
+    Count("intermediate_size", "mlp.d_ff"),
+    Count("moe_intermediate_size", "moe.d_ff"),
     Choice("hidden_act", ("moe.activation", "mlp.activation"), GATED),
-    Same("n_routed_experts", "moe.num_experts", aliases=("num_experts", "num_local_experts")),
-    Same("n_shared_experts", "moe.shared_experts"),
+    Count("n_routed_experts", "moe.num_experts", aliases=("num_experts", "num_local_experts")),
+    Count("n_shared_experts", "moe.shared_experts", least=0),
     EXPERTS_PER_TOKEN,
     Same("routed_scaling_factor", "moe.router.scale"),
 )
@@ -150,8 +150,8 @@ DEEPSEEK_V3 = Family(
     tensors=_tensors("(j 2)", "(2 j)"),
     settings=(
         *_SETTINGS,
-        Same("n_group", "moe.router.groups"),
-        Same("topk_group", "moe.router.top_groups"),
+        Count("n_group", "moe.router.groups"),
+        Count("topk_group", "moe.router.top_groups"),
         Always({"moe.router.group_score": "top2_sum", "moe.router.selection_bias": "always"}),
         Always({"moe.router.score": "sigmoid"}),
         Choice(

@@ -17,7 +17,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.layer_settings import WindowedLayers
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Only, Same
+from moe_jax.interop.setting import Always, Count, Only, Same
 
 _EXPERTS = f"{LAYER}.mlp.experts"
 
@@ -48,8 +48,8 @@ GPT_OSS = Family(
         Always({"attention.sinks": "per_head"}),
         WindowedLayers(usual=lambda fields, layer: layer % 2 == 0),
         ALL_SPARSE,
-        Same("num_local_experts", "moe.num_experts"),
-        Same("intermediate_size", "moe.d_ff"),
+        Count("num_local_experts", "moe.num_experts"),
+        Count("intermediate_size", "moe.d_ff"),
         EXPERTS_PER_TOKEN,
         NORMALIZED_TOP_K,
         Always({"moe.activation": "swiglu_clamped", "moe.bias": "all"}),

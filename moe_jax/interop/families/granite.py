@@ -16,7 +16,7 @@ from moe_jax.interop.families.common import (
 )
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Choice, Same
+from moe_jax.interop.setting import Choice, Count, Same
 
 _EXPERTS = f"{LAYER}.block_sparse_moe"
 
@@ -44,8 +44,8 @@ GRANITE_MOE = Family(
         Same("logits_scaling", "logit_divisor"),
         Same("attention_multiplier", "attention.scale"),
         ALL_SPARSE,
-        Same("num_local_experts", "moe.num_experts"),
-        Same("intermediate_size", "moe.d_ff"),
+        Count("num_local_experts", "moe.num_experts"),
+        Count("intermediate_size", "moe.d_ff"),
         EXPERTS_PER_TOKEN,
         Choice("hidden_act", ("moe.activation",), GATED),
         NORMALIZED_TOP_K,

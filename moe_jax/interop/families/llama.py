@@ -16,7 +16,7 @@ from moe_jax.interop.families.common import (
 )
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Choice, Same
+from moe_jax.interop.setting import Choice, Count
 
 LLAMA = Family(
     model_type="llama",
@@ -37,7 +37,7 @@ LLAMA = Family(
         Rope(),
         ATTENTION_BIAS,
         ALL_DENSE,
-        Same("intermediate_size", "mlp.d_ff"),
+        Count("intermediate_size", "mlp.d_ff"),
         Choice("hidden_act", ("mlp.activation",), GATED),
         Choice("mlp_bias", ("mlp.bias",), ALL_OR_NONE),
     ),

@@ -18,12 +18,12 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.layer_settings import OneWindow
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Only, Same
+from moe_jax.interop.setting import Always, Choice, Count, Only, Same
 
 _EXPERTS = (
     ALL_SPARSE,
-    Same("num_local_experts", "moe.num_experts"),
-    Same("intermediate_size", "moe.d_ff"),
+    Count("num_local_experts", "moe.num_experts"),
+    Count("intermediate_size", "moe.d_ff"),
     Choice("hidden_act", ("moe.activation",), GATED),
 )
 _DEFAULTS = DEFAULTS | {

@@ -17,7 +17,7 @@ from moe_jax.interop.families.common import (
 )
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Same
+from moe_jax.interop.setting import Always, Choice, Count, Same
 
 OLMOE = Family(
     model_type="olmoe",
@@ -39,8 +39,8 @@ OLMOE = Family(
         Same("clip_qkv", "attention.clip_qkv", null=0.0),
         ATTENTION_BIAS,
         ALL_SPARSE,
-        Same("num_experts", "moe.num_experts", aliases=("num_local_experts",)),
-        Same("intermediate_size", "moe.d_ff"),
+        Count("num_experts", "moe.num_experts", aliases=("num_local_experts",)),
+        Count("intermediate_size", "moe.d_ff"),
         EXPERTS_PER_TOKEN,
         Choice("hidden_act", ("moe.activation",), GATED),
         *SOFTMAX_TOP_K,

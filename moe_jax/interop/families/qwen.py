@@ -22,7 +22,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.layer_settings import OneWindow, WindowedLayers
 from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Same
+from moe_jax.interop.setting import Always, Choice, Count
 
 _DEFAULTS = DEFAULTS | {
     "rms_norm_eps": 1e-6,
@@ -53,7 +53,7 @@ QWEN3 = Family(
             switch="use_sliding_window",
         ),
         ALL_DENSE,
-        Same("intermediate_size", "mlp.d_ff"),
+        Count("intermediate_size", "mlp.d_ff"),
         Choice("hidden_act", ("mlp.activation",), GATED),
     ),
     defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128},
@@ -83,11 +83,11 @@ QWEN2_MOE = Family(
             switch="use_sliding_window",
         ),
         *QWEN_LAYERS,
-        Same("num_experts", "moe.num_experts"),
+        Count("num_experts", "moe.num_experts"),
         EXPERTS_PER_TOKEN,
         *SOFTMAX_TOP_K,
         Always({"moe.shared_experts": 1, "moe.shared_gate": "sigmoid"}),
-        Same("shared_expert_intermediate_size", "moe.shared_d_ff"),
+        Count("shared_expert_intermediate_size", "moe.shared_d_ff"),
     ),
     defaults=_DEFAULTS
     | {
@@ -112,7 +112,7 @@ QWEN3_MOE = Family(
         ATTENTION_BIAS,
         OneWindow(switch="use_sliding_window"),
         *QWEN_LAYERS,
-        Same("num_experts", "moe.num_experts", aliases=("num_local_experts",)),
+        Count("num_experts", "moe.num_experts", aliases=("num_local_experts",)),
         EXPERTS_PER_TOKEN,
         *SOFTMAX_TOP_K,
     ),
