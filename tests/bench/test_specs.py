@@ -80,6 +80,7 @@ def test_attention_counts_what_the_causal_mask_leaves(config):
     assert backward == [2 * work for work in forward]
 
 
+@pytest.mark.slow
 def test_every_operation_runs_on_random_arguments(config):
     for spec in layer_specs(config, "xla"):
         results = jax.tree.leaves(jax.jit(spec.function)(*spec.arguments()))

@@ -9,6 +9,7 @@ from moe_jax.model.flops import flops_per_token
 TINY = (*ONE_DEVICE, "model.num_layers=1", "train.global_batch=2", "exchange.overflow=drop")
 
 
+@pytest.mark.slow
 def test_forward_of_emulated_devices():
     session = session_on_first_devices(small_config(*TINY))
     found = measure_step(session, "forward", repeats=2)

@@ -84,6 +84,7 @@ def test_a_sampled_text_depends_on_its_seed_alone():
     assert len(set(noise)) > 3, "each token draws anew"
 
 
+@pytest.mark.slow
 def test_repetition_penalty_knows_prompt_and_generated_tokens():
     machine = freed(engine(*EXPERT_8))
     never_again = SamplingOptions(temperature=0, repetition_penalty=1e9)

@@ -9,7 +9,7 @@ import pytest
 from layout_cases import DIVISIBLE, ON_8, ON_16
 from model_cases import Outcome, assert_same_outcome, run
 
-FAST = ("fsdp 2, expert 4", "pipe 2, expert 2, tensor 2")
+FAST = ("pipe 2, expert 2, tensor 2",)
 
 
 def reference(model: tuple[str, ...]) -> Outcome:

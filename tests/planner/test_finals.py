@@ -46,6 +46,7 @@ def finals(*figures, later=()):
     return compile_finalists(found(), len(figures), plan_all=plan_all)
 
 
+@pytest.mark.slow
 def test_the_fastest_compiled_layout_that_fits_wins():
     made = finals((100, 3.0), (100, 2.0), (140, 1.0))
     assert [f.step_s for f in made.ranked] == [2.0, 3.0, 1.0]

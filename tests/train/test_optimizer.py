@@ -161,6 +161,7 @@ TINY_STEPS = (
 )
 
 
+@pytest.mark.slow
 def test_master_copy_collects_steps_that_bfloat16_would_lose():
     plain, master = Run(*TINY_STEPS), Run(*TINY_STEPS, "precision.master=float32")
     start, grads = dict(plain.params), gradients(plain)
