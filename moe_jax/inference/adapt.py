@@ -23,9 +23,8 @@ AnyMesh = MeshConfig | Mapping[str, int] | Mesh | None
 def inference_config(config: Config, mesh: MeshConfig) -> Config:
     """Returns the config with which a model infers on a mesh, checked.
 
-    Streams hide communication behind compute, which a few tokens have little of; dropping tokens
-    would make a text depend on its neighbours; a pipeline has nothing to pass on, so its devices
-    take a share of the batch.
+    Dropping tokens would make a text depend on its neighbours; a pipeline has nothing to pass on, so
+    its devices take a share of the batch. Streams stay: prompts are read in as many.
 
     Raises:
         ValueError: the model cannot be split so.
@@ -33,8 +32,9 @@ def inference_config(config: Config, mesh: MeshConfig) -> Config:
     flat = without_pipeline(mesh)
     rows = math.prod(getattr(flat, axis) for axis in BATCH_AXES)
     data = config.data.model_copy(update={"document_mask": "none"})
-    exchange = config.exchange.model_copy(update={"streams": 1, "overflow": "rounds"})
-    train = config.train.model_copy(update={"accumulation": 1, "global_batch": rows})
+    exchange = config.exchange.model_copy(update={"overflow": "rounds"})
+    batch = rows * exchange.streams
+    train = config.train.model_copy(update={"accumulation": 1, "global_batch": batch})
     changes = {"mesh": flat, "data": data, "exchange": exchange, "train": train}
     found = config.model_copy(update=changes | {"pipeline": PipelineConfig()})
     check(found)

@@ -28,7 +28,7 @@ class Forward:
     """The forward pass of a model on its mesh; compiles for each shape.
 
     Args:
-        session: the model and its mesh, with one stream.
+        session: the model and its mesh; texts are read as one stream.
         params, buffers: the model's values.
     """
 

@@ -46,8 +46,9 @@ def test_training_is_forgotten_and_a_pipeline_becomes_data(caplog):
     assert "mesh.pipe = 2 joins mesh.data = 1" in caplog.text
     assert found.mesh == MeshConfig(data=2, expert=4)
     assert found.pipeline == PipelineConfig()
-    assert (found.exchange.streams, found.exchange.overflow) == (1, "rounds")
-    assert (found.train.accumulation, found.train.global_batch) == (1, 8)
+    assert (found.exchange.streams, found.exchange.overflow) == (2, "rounds")
+    # A sequence of each stream on each device.
+    assert (found.train.accumulation, found.train.global_batch) == (1, 16)
     assert found.data.document_mask == "none"
     assert found.model == config.model
 
