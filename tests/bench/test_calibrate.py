@@ -28,6 +28,7 @@ def calibration(reported):
         )
 
 
+@pytest.mark.slow
 def test_it_says_what_was_measured_and_on_what(calibration):
     assert calibration.gpu == "cpu"
     assert calibration.hardware == "2 x cpu in 1 host (emulated devices share cores)"

@@ -11,6 +11,7 @@ from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
 
+@pytest.mark.slow
 def test_every_kind_at_every_size(monkeypatch):
     monkeypatch.setattr(collectives, "_CALLS", 1)
     mesh = build_mesh(MeshConfig(expert=8))

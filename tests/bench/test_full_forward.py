@@ -73,6 +73,7 @@ def test_greedy_is_the_likeliest_at_every_position_also_beyond_the_window(
     assert got.dtype == np.int32
 
 
+@pytest.mark.slow
 def test_prompt_longer_than_the_window_is_seen_by_its_end(generator):
     end = list(range(40, 40 + WINDOW))
     np.testing.assert_array_equal(

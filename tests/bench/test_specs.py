@@ -90,6 +90,7 @@ def test_every_operation_runs_on_random_arguments(config):
             assert float(jnp.abs(result).max()) > 0, spec.name
 
 
+@pytest.mark.slow
 def test_backward_alone_returns_the_gradients_of_forward():
     config = small_config(*ONE_DEVICE, "train.global_batch=2")
     forward, backward = (

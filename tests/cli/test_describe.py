@@ -32,6 +32,7 @@ def text_of(table):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

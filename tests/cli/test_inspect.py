@@ -78,6 +78,7 @@ def damage(workdir, step):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [".", "checkpoints", "checkpoints/00000008"])
 def test_newest_checkpoint_is_shown_wherever_the_path_points(saved, inspect, part):
     code, text, _ = inspect(saved / part)

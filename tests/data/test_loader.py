@@ -210,6 +210,7 @@ def _run_two_processes() -> list[dict]:
     return results
 
 
+@pytest.mark.slow
 def test_two_processes_read_only_their_rows_and_together_the_batch_of_one():
     results = _run_two_processes()
     assert not set(results[0]["read"]) & set(results[1]["read"])

@@ -42,6 +42,7 @@ def test_texts_of_mixed_lengths_are_those_of_full_forward_passes(layout):
     assert machine.idle == 16
 
 
+@pytest.mark.slow
 def test_slots_are_used_again_while_others_go_on():
     machine = freed(engine(*EXPERT_8))
     long = machine.start([prompt(4)])[0]

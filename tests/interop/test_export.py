@@ -47,6 +47,7 @@ def loaded(path):
 SOME = [case if case in SMOKE else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_bfloat16_comes_back_bit_by_bit_and_fits_exactly(case, tmp_path):
     make(case).to(torch.bfloat16).save_pretrained(tmp_path / "hf")
@@ -57,6 +58,7 @@ def test_bfloat16_comes_back_bit_by_bit_and_fits_exactly(case, tmp_path):
     assert loaded(tmp_path / "back").dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_a_model_that_was_never_imported_is_exported(case, tmp_path, monkeypatch):
     """Its family and all of config.json follow from its config."""

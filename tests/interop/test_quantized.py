@@ -207,6 +207,7 @@ def written(path: Path, config: dict, tensors: dict[str, np.ndarray]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers")
 @pytest.mark.parametrize(
     ("case", "quantize", "quantization"),

@@ -114,6 +114,7 @@ def test_where_it_does_not_it_says_why(dense, how, why, tmp_path):
     assert abs(got - want).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_experts_are_parts_of_copies_and_parts_share_a_router_column(dense, tmp_path):
     out = upcycled(dense, tmp_path / "moe", copies=2, top_k=2, granularity=2)
     block = "stacks.0.unit.blocks.1"
@@ -133,6 +134,7 @@ def test_experts_are_parts_of_copies_and_parts_share_a_router_column(dense, tmp_
     assert (router[0] != router[1]).any()
 
 
+@pytest.mark.slow
 def test_noise_differs_between_experts_and_spares_biases(biased, tmp_path):
     out = upcycled(biased, tmp_path / "moe", copies=2, top_k=2, noise=0.01, seed=3)
     again = upcycled(biased, tmp_path / "again", copies=2, top_k=2, noise=0.01, seed=3)
@@ -145,6 +147,7 @@ def test_noise_differs_between_experts_and_spares_biases(biased, tmp_path):
     np.testing.assert_array_equal(bias[:, 0], bias[:, 1])
 
 
+@pytest.mark.slow
 def test_noise_differs_between_the_matrices_of_an_expert(tmp_path):
     # As wide as it is deep: both matrices of an expert have one shape.
     source = write_run(tmp_path / "dense", "model.mlp.d_ff=32")

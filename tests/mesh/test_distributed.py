@@ -45,6 +45,7 @@ def test_single_process_starts_nothing():
     assert start_distributed(environ={}) == SINGLE
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_mesh():
     address = f"127.0.0.1:{free_port()}"
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("MOE_JAX_", "JAX_NUM_"))}

@@ -67,6 +67,7 @@ def test_output_is_the_weighted_sum_of_the_chosen_experts():
     np.testing.assert_allclose(y_bsd, by_hand(layer, tokens()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
 def test_shared_experts_are_one_wider_mlp_that_every_token_visits(activation):
     layer = make_layer("model.moe.shared_experts=2", f"model.moe.activation={activation}")

@@ -32,24 +32,27 @@ def made(*settings: str) -> LatentAttention:
 
 
 def by_hand(layer: LatentAttention, x: np.ndarray, scale: float) -> np.ndarray:
+    names = ("w_kv_down_dr", "w_k_rope_dp", "w_q_ihm", "w_q_rope_ihp", "w_k_rhm", "w_v_rhv")
+    down, k_rope, w_q, w_q_rope, w_k, w_v = (np.asarray(getattr(layer, n)[...]) for n in names)
+    w_out = np.asarray(layer.w_out_hvd[...])
     positions = jnp.arange(TOKENS, dtype=jnp.int32)[None]
 
     def turned(y: np.ndarray) -> np.ndarray:
         return np.asarray(rotate(jnp.asarray(y)[None], positions, layer.config.rope))[0]
 
-    latent = x @ np.asarray(layer.w_kv_down_dr[...])
+    latent = x @ down
     latent = latent / np.sqrt((latent**2).mean(-1, keepdims=True) + 1e-6)
-    shared = turned((x @ np.asarray(layer.w_k_rope_dp[...]))[:, None])[:, 0]
-    q_rope = turned(np.einsum("sd,dhp->shp", x, layer.w_q_rope_ihp[...]))
+    shared = turned((x @ k_rope)[:, None])[:, 0]
+    q_rope = turned(np.einsum("sd,dhp->shp", x, w_q_rope))
     y = np.zeros_like(x)
     for head in range(HEADS):
-        q = np.concatenate([x @ layer.w_q_ihm[...][:, head], q_rope[:, head]], -1)
-        k = np.concatenate([latent @ layer.w_k_rhm[...][:, head], shared], -1)
-        values = latent @ layer.w_v_rhv[...][:, head]
+        q = np.concatenate([x @ w_q[:, head], q_rope[:, head]], -1)
+        k = np.concatenate([latent @ w_k[:, head], shared], -1)
+        values = latent @ w_v[:, head]
         for t in range(TOKENS):
             weights = np.exp(scale * k[: t + 1] @ q[t])
             mean = weights @ values[: t + 1] / weights.sum()
-            y[t] += mean @ np.asarray(layer.w_out_hvd[...][head])
+            y[t] += mean @ w_out[head]
     return y
 
 

@@ -53,6 +53,7 @@ def test_the_fastest_compiled_layout_that_fits_wins():
     assert made.winner.candidate is finalists(found(), 3)[1]
 
 
+@pytest.mark.slow
 def test_nobody_is_given_a_slower_layout_than_their_own():
     slowest = found().candidates[-1]
     plans = [fake_plan(100, 3.0), fake_plan(100, 2.0)]

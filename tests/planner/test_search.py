@@ -61,6 +61,7 @@ def test_candidates_are_checked_fit_and_come_fastest_first():
         assert candidate.estimate.memory.peak_bytes <= limit
 
 
+@pytest.mark.slow
 def test_the_papers_own_layout_is_best_on_h100():
     # Compiled for 2 x 8 H100 (JAX 0.10.2), a training step of the whole model: EP16 7.23 s; experts
     # over 8 and fsdp over 2 7.31 to 7.40 s; over 4 and 4 7.53 s; all weights gathered 7.34 s, in

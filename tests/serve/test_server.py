@@ -44,6 +44,7 @@ def ask(client, results, **params):
     return thread
 
 
+@pytest.mark.slow
 def test_texts_under_way_and_waiting_are_finished_before_the_end(caplog):
     results = []
     with serving(FakeEngine(slots=1, delay=0.05)) as server, server.client() as client:

@@ -53,7 +53,7 @@ def is_decayed(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith("w_")
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("state", ["float32", "bfloat16"])
 def test_state_has_the_dtype_that_was_asked_for_from_the_first_step_on(name, state):
     run = Run(
@@ -87,6 +87,7 @@ def test_adamw_is_its_formula_and_decays_matrices_only():
         np.testing.assert_allclose(run.params[n], value, rtol=1e-4, atol=1e-5, err_msg=n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), MUON], ids=["adamw", "muon"])
 def test_without_gradients_only_matrices_shrink(overrides):
     run = Run(*overrides)
@@ -102,6 +103,7 @@ def moved_by_adam(name: str) -> bool:
     return not is_decayed(name) or "w_vd" in name or "router" in name
 
 
+@pytest.mark.slow
 def test_muon_moves_matrices_and_adam_the_rest():
     adam, muon = Run("optimizer.weight_decay=0.0"), Run("optimizer.weight_decay=0.0", *MUON)
     updates = [run.step(gradients(run)) for run in (adam, muon)]
@@ -119,6 +121,7 @@ def muon_updates() -> dict[str, np.ndarray]:
     return jax.device_get(run.step(gradients(run) | grads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "shape"),
     [
