@@ -156,6 +156,7 @@ def test_config_is_the_one_that_was_saved(saved, session, inspect):
     assert tomllib.loads(text)["name"] == "two-stages"
 
 
+@pytest.mark.slow
 def test_no_device_is_started(saved):
     """Neither the CPU's nor any other: a login node can look at any checkpoint."""
     script = (

@@ -77,6 +77,7 @@ def test_any_mesh_gives_the_same_logits(directory):
     np.testing.assert_allclose(few.logits(TOKENS), want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_onto_the_devices_at_hand(run):
     model = moe_jax.load(run)
     assert model.config.mesh == MeshConfig(expert=8)
@@ -240,6 +241,7 @@ def test_an_imported_model_was_made_for_what_its_config_says(which, request, mon
     assert [f"context of {length} tokens" in caplog.text for length in (66, 67)] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_package_alone_imports_neither_jax_nor_numpy():
     code = (
         "import sys, moe_jax; heavy = {'jax', 'numpy', 'flax'} & set(sys.modules); "

@@ -9,8 +9,6 @@ import pytest
 from layout_cases import DIVISIBLE, ON_8, ON_16
 from model_cases import Outcome, assert_same_outcome, run
 
-FAST = ("pipe 2, expert 2, tensor 2",)
-
 
 def reference(model: tuple[str, ...]) -> Outcome:
     return run(*DIVISIBLE, *model)
@@ -28,9 +26,8 @@ def assert_layout_changes_nothing(model: tuple[str, ...], layout: tuple[str, ...
     np.testing.assert_array_equal(got.stats.exchange.rows_dropped, 0)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in ON_8]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_8)
 def test_on_8_devices(name):
     assert_layout_changes_nothing(*ON_8[name])
 

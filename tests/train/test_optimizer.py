@@ -181,6 +181,7 @@ def test_master_copy_collects_steps_that_bfloat16_would_lose():
         np.testing.assert_array_equal(value, master.state.master[n].astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 def test_bfloat16_state_is_stored_small_and_computed_in_float32():
     exact, small = Run(), Run("precision.optimizer_state=bfloat16")
     floats = [

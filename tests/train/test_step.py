@@ -146,6 +146,7 @@ def test_selection_biases_move_by_the_rate_against_the_load():
 UNBALANCED = ("model.moe.router.balance_loss=none", "optimizer.clip_norm=0.0")
 
 
+@pytest.mark.slow
 def test_two_microbatches_are_one_large_batch():
     """Without the balance loss, which is one per microbatch by definition."""
     halves = (*UNBALANCED, "train.accumulation=2")
@@ -171,6 +172,7 @@ def test_balance_loss_of_microbatches_is_averaged():
     assert float(metrics.auxiliary_loss) > 0
 
 
+@pytest.mark.slow
 def test_accumulated_bfloat16_gradients_are_summed_in_float32():
     overrides = ("precision.params=bfloat16", "train.accumulation=2", *UNBALANCED)
     _, steps, *_ = trainer(*overrides)
