@@ -23,8 +23,8 @@ AnyMesh = MeshConfig | Mapping[str, int] | Mesh | None
 def inference_config(config: Config, mesh: MeshConfig) -> Config:
     """Returns the config with which a model infers on a mesh, checked.
 
-    Dropping tokens would make a text depend on its neighbours; a pipeline has nothing to pass on, so
-    its devices take a share of the batch. Streams stay: prompts are read in as many.
+    Dropping tokens would make a text depend on its neighbours; a pipeline has nothing to pass on,
+    so its devices take a share of the batch. Streams stay: prompts are read in as many.
 
     Raises:
         ValueError: the model cannot be split so.

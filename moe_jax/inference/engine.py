@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from moe_jax.config import Config
-from moe_jax.inference.programs import Programs, PromptBatch
+from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
 from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, stack
 from moe_jax.inference.tokens import Prompt, Token
 from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
@@ -55,6 +55,7 @@ class CachedEngine:
             slots=slots,
             context=context,
         )
+        self._read_lengths = read_lengths(context)
         self._memory = self._programs.empty_memory()
         self._slots = Slots(
             shards=self._programs.shards,
@@ -105,9 +106,9 @@ class CachedEngine:
         if self._sampling is None:
             self._sampling = self._on_mesh(self._options)
         newest = self._programs.put(self._newest, BATCH_AXES)
-        sampled, self._memory = self._programs.decode(
-            *self._model, newest, self._sampling, self._memory
-        )
+        longest = int(self._newest[used, 1].max()) + 1
+        decode = self._programs.decode(next(n for n in self._read_lengths if n >= longest))
+        sampled, self._memory = decode(*self._model, newest, self._sampling, self._memory)
         ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
         self._newest[used, 0] = ids[used]
         self._newest[used, 1:3] += 1

@@ -28,6 +28,10 @@ from moe_jax.sharding.spmd import on_device_shards
 #: Rows that an expert multiplies while its weights are being read: FLOPs per byte of memory
 #: bandwidth are 295 on an H100 (989 TFLOP/s, 3.35 TB/s), and a bfloat16 weight costs one per row.
 FREE_ROWS = 256
+#: Each read length of a decode step is so many times the one before, from at least the shortest
+#: on: each compiles, and together with a step's weights fewer tokens cost next to nothing.
+READ_GROWTH = 4
+SHORTEST_READ = 256
 
 
 @jax.tree_util.register_dataclass
@@ -82,9 +86,8 @@ class Programs:
                 (slots, config.model.vocab_size), jnp.bool_, sharding=NamedSharding(mesh, BATCH)
             ),
         )
-        decoding = self._parallel(decoding_config(config, slots), slots // self.shards)
-        #: (params, buffers, newest, sampling, memory) -> (Sampled, memory); `_decode` says more.
-        self.decode = self._jit(partial(self._decode, decoding))
+        self._decoding = self._parallel(decoding_config(config, slots), slots // self.shards)
+        self._decodes: dict[int, Any] = {}
         self._prefills: dict[tuple[int, ...], Any] = {}
 
     @property
@@ -115,6 +118,18 @@ class Programs:
             parallel = self._parallel(self._skeleton.config, rows * length // self.shards)
             self._prefills[shape] = self._jit(partial(self._prefill, parallel))
         return self._prefills[shape](params, buffers, batch, sampling, memory)
+
+    def decode(self, reads: int) -> Any:
+        """Returns (params, buffers, newest, sampling, memory) -> (Sampled, memory), jitted.
+
+        `_decode` says more. Compiles for each of `read_lengths`.
+
+        Args:
+            reads: tokens of a sequence that are read at most, the new one included.
+        """
+        if reads not in self._decodes:
+            self._decodes[reads] = self._jit(partial(self._decode, self._decoding, reads))
+        return self._decodes[reads]
 
     def put(self, array: np.ndarray, *spec: Any) -> jax.Array:
         """Returns a host array, the same in all processes, on the mesh."""
@@ -165,6 +180,7 @@ class Programs:
     def _decode(
         self,
         parallel: Parallel,
+        reads: int,
         params: Arrays,
         buffers: Arrays,
         newest: Int[Array, "b 4"],
@@ -174,9 +190,22 @@ class Programs:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
         model = self._skeleton.merge(params, buffers)
-        logits_bv, cache = decode(model, tokens, positions, used > 0, memory.cache, parallel)
+        at = (tokens, positions, used > 0)
+        logits_bv, cache = decode(model, *at, memory.cache, parallel, reads=reads)
         seen = memory.seen | jax.nn.one_hot(tokens, memory.seen.shape[1], dtype=jnp.bool_)
         return sample(logits_bv, sampling, seen, index), Memory(cache, seen)
+
+
+def read_lengths(context: int) -> tuple[int, ...]:
+    """Returns how many tokens of each sequence a decode step may read, ascending to all.
+
+    A step reads what its longest text needs, not the whole cache, but from few lengths: each is a
+    program.
+    """
+    found = [context]
+    while (shorter := -(-found[0] // READ_GROWTH)) >= SHORTEST_READ:
+        found.insert(0, shorter)
+    return tuple(found)
 
 
 def decoding_config(config: Config, slots: int) -> Config:

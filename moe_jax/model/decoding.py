@@ -11,7 +11,7 @@ gather parameters, which might then all be there at once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -57,10 +57,12 @@ class Newest:
     Attributes:
         positions_b: of the token in its sequence.
         valid_b: whether there is one; other rows are left as they are.
+        reads: above every position; what a cache holds beyond is not read.
     """
 
     positions_b: Int[Array, " b"]
     valid_b: Bool[Array, " b"]
+    reads: int = field(metadata={"static": True})
 
 
 def prefill(
@@ -94,16 +96,18 @@ def decode(
     valid: Bool[Array, " b"],
     cache: Cache,
     parallel: Parallel,
+    *,
+    reads: int,
 ) -> tuple[Float[Array, "b v"], Cache]:
     """Adds one token to every valid cache row; returns the logits after it.
 
     Args:
         tokens: int32, one per cache row.
-        positions, valid: of `Newest`.
+        positions, valid, reads: of `Newest`.
     """
     parallel = _of_one_position(parallel)
     streams = model.embed(tokens[None, :, None], parallel)
-    newest = (Newest(positions, valid),)
+    newest = (Newest(positions, valid, reads),)
     (x_b1d,), cache = _through(model, _decode_block, streams, newest, cache, parallel)
     return _logits(model, x_b1d, parallel), cache
 
@@ -194,8 +198,10 @@ def _decode_block(
         write(into, layer, new, rows, positions[:, None], positions + 1)
         for into, new in zip(cache, entry, strict=True)
     )
-    seen = visible(positions, places)
-    attended = block.attention.attend_cached(q[:, 0], tuple(c[layer] for c in cache), seen)
+    # Before the last place is filled the ring is a list, whose end may be left unread.
+    reads = min(places, newest.reads)
+    read = tuple(c[layer, :, :reads] for c in cache)
+    attended = block.attention.attend_cached(q[:, 0], read, visible(positions, reads))
     x = block.add(x, block.attention.output(attended[:, None], tensor))
     return block.mix(x, parallel, newest.valid_b[:, None])[0], cache
 

@@ -42,7 +42,8 @@ def visible(positions_b: Int[Array, " b"], places: int) -> Bool[Array, "b c"]:
 
     Args:
         positions_b: of the newest token of each sequence, which is in the cache.
-        places: of the ring; no more than a sliding window, so what it holds is in sight.
+        places: of the ring; no more than a sliding window, so what it holds is in sight. Or the
+            first ones of a ring, more than any position.
     """
     back_bc = (positions_b[:, None] - jnp.arange(places)) % places
     return back_bc <= positions_b[:, None]

@@ -42,13 +42,14 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
     """The next token of each sequence of the global batch, from a cache of the sequence length."""
     skeleton = Skeleton(Config.model_validate(config, strict=False))
     slots = skeleton.config.train.global_batch
+    context = skeleton.config.data.sequence_length
     programs = Programs(
         skeleton,
         mesh,
         platform="gpu",
         hosts=_hosts(mesh, devices_per_host),
         slots=slots,
-        context=skeleton.config.data.sequence_length,
+        context=context,
     )
 
     def on_mesh(array: Any, *spec: Any) -> jax.ShapeDtypeStruct:
@@ -57,7 +58,8 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
 
     newest = on_mesh(jax.ShapeDtypeStruct((slots, 4), jnp.int32), BATCH_AXES)
     sampling = jax.tree.map(on_mesh, stack([SamplingOptions()] * slots))
-    return programs.decode, (*skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
+    arguments = (*skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
+    return programs.decode(context), arguments
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:

@@ -42,6 +42,20 @@ def test_texts_of_mixed_lengths_are_those_of_full_forward_passes(layout):
     assert machine.idle == 16
 
 
+def test_a_step_reads_as_much_of_the_cache_as_its_longest_text_needs(monkeypatch):
+    monkeypatch.setattr("moe_jax.inference.programs.SHORTEST_READ", 6)
+    machine = engine(*EXPERT_8, slots=32)
+    decode, read = machine._programs.decode, []
+    monkeypatch.setattr(machine._programs, "decode", lambda n: read.append(n) or decode(n))
+    # The longer text is at positions 3 to 5, then at 6 to 8.
+    prompts = [prompt(2), prompt(3)]
+    assert run(machine, prompts, 7) == [greedy(p.tokens, 7) for p in prompts]
+    assert read == [6, 6, 6, 24, 24, 24]
+    # A slot's longer text is gone with it.
+    assert run(machine, [prompt(3)], 3) == [greedy(prompt(3).tokens, 3)]
+    assert read[6:] == [6, 6]
+
+
 @pytest.mark.slow
 def test_slots_are_used_again_while_others_go_on():
     machine = freed(engine(*EXPERT_8))

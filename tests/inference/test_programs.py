@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from engine_cases import EXPERT_8, session
 
-from moe_jax.inference.programs import FREE_ROWS, PromptBatch, decoding_config, mark_prompts
+from moe_jax.inference.programs import (
+    FREE_ROWS,
+    PromptBatch,
+    decoding_config,
+    mark_prompts,
+    read_lengths,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,20 @@ def test_one_round_takes_every_routing_while_rows_are_free(slots, factor):
 def test_an_expert_group_has_its_own_slots():
     config = session("mesh.data=2", "mesh.expert=4").config
     assert decoding_config(config, 2 * FREE_ROWS).exchange.capacity_factor == 4
+
+
+@pytest.mark.parametrize(
+    ("context", "lengths"),
+    [
+        (2, (2,)),
+        (1020, (1020,)),
+        (1024, (256, 1024)),
+        (5001, (313, 1251, 5001)),
+        (131072, (512, 2048, 8192, 32768, 131072)),
+    ],
+)
+def test_few_lengths_are_read_and_the_last_is_all(context, lengths):
+    assert read_lengths(context) == lengths
 
 
 def test_padding_is_no_token_of_a_prompt_and_other_slots_keep_theirs():

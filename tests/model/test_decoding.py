@@ -12,9 +12,11 @@ from model_cases import LENGTH, OPTIONS, arrays, configured, logits_of, parallel
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.model.cache import abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill
+from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Skeleton
 
 SLOTS = 8
+HALF = LENGTH // 2
 WHOLE = ("data.document_mask=none", "train.global_batch=8", "model.vocab_size=32")
 #: One set of overrides per attention kind, and what else changes a layer.
 LATENT = (
@@ -76,6 +78,13 @@ def on_mesh(array: np.ndarray, mesh, *dims) -> jax.Array:
     return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*dims)))
 
 
+def decoder(skeleton: Skeleton, parallel: Parallel):
+    def add(params, buffers, *args, reads: int):
+        return decode(skeleton.merge(params, buffers), *args, parallel, reads=reads)
+
+    return jax.jit(add, static_argnames="reads", compiler_options=OPTIONS)
+
+
 FAST = ("expert 8", "sinks", "latent")
 
 
@@ -104,17 +113,16 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
     every = np.arange(SLOTS)
     np.testing.assert_allclose(logits, want[every, lengths - 1], atol=1e-4)
 
-    add = jax.jit(
-        lambda params, buffers, *args: decode(skeleton.merge(params, buffers), *args, parallel),
-        compiler_options=OPTIONS,
-    )
+    add = decoder(skeleton, parallel)
     positions = lengths.copy()
     while (positions < LENGTH).any():
         valid = positions < LENGTH
         at = np.minimum(positions, LENGTH - 1)
         tokens = texts()[every, at]
         batch = [on_mesh(a, mesh, BATCH_AXES) for a in (tokens, at.astype(np.int32), valid)]
-        logits, cache = add(params, buffers, *batch, cache)
+        # Half of what is kept, as long as no text needs more.
+        reads = HALF if at.max() < HALF else LENGTH
+        logits, cache = add(params, buffers, *batch, cache, reads=reads)
         np.testing.assert_allclose(np.asarray(logits)[valid], want[every, at][valid], atol=1e-4)
         positions = positions + valid
 
@@ -122,5 +130,20 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
     before = jax.tree.map(np.asarray, cache)
     nothing = np.zeros(SLOTS, np.int32)
     batch = [on_mesh(a, mesh, BATCH_AXES) for a in (nothing, nothing, nothing > 0)]
-    _, cache = add(params, buffers, *batch, cache)
+    _, cache = add(params, buffers, *batch, cache, reads=LENGTH)
     jax.tree.map(np.testing.assert_array_equal, cache, before)
+
+
+def test_what_a_cache_holds_beyond_is_not_read():
+    config = configured(*WHOLE, *LAYOUTS["one device"])
+    parallel, skeleton = parallel_of(config), Skeleton(config)
+    empty = abstract_cache(config, parallel.mesh, slots=SLOTS, context=LENGTH)
+    cache = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype).at[:, :, HALF:].set(jnp.nan), empty
+    )
+    first = (texts()[:, 0], np.zeros(SLOTS, np.int32), np.ones(SLOTS, bool))
+    add = functools.partial(decoder(skeleton, parallel), *arrays(skeleton), *first)
+    logits, _ = add(cache, reads=HALF)
+    np.testing.assert_allclose(logits, forward("grouped")[:, 0], atol=1e-4)
+    logits, _ = add(cache, reads=HALF + 1)
+    assert np.isnan(logits).all(), "the rest would show"
