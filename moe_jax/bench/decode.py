@@ -57,6 +57,7 @@ class DecodeTimes:
     """Every way at every batch size, on the same cores.
 
     Attributes:
+        context: tokens of a text for which the cache has room.
         skipped: ways that were left out, and why.
     """
 
@@ -69,6 +70,7 @@ class DecodeTimes:
     versions: dict[str, str]
     prompt_tokens: int
     new_tokens: int
+    context: int
     repeats: int
     skipped: dict[str, str]
     times: tuple[DecodeTime, ...]
@@ -88,11 +90,24 @@ class DecodeTimes:
 
 @dataclass(frozen=True)
 class Work:
-    """What every way does: prompts of `prompt_tokens`, then `steps` tokens `repeats` times."""
+    """What every way does: prompts of `prompt_tokens`, then `steps` tokens `repeats` times.
+
+    Raises:
+        ValueError: the cache's `room`, in tokens, is less than the texts need.
+    """
 
     prompt_tokens: int
     steps: int
     repeats: int
+    #: None is as much as the texts need.
+    room: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < self.tokens:
+            raise ValueError(
+                f"a context of {self.context} tokens is too short for texts of {self.tokens} "
+                f"({self.prompt_tokens} of a prompt, {self.new_tokens} new): take at least that"
+            )
 
     @property
     def new_tokens(self) -> int:
@@ -100,8 +115,12 @@ class Work:
         return 2 + self.steps * (self.repeats + 1)
 
     @property
-    def context(self) -> int:
+    def tokens(self) -> int:
         return self.prompt_tokens + self.new_tokens
+
+    @property
+    def context(self) -> int:
+        return self.tokens if self.room is None else self.room
 
     def prompts(self, batch: int, vocabulary: int) -> np.ndarray:
         """Returns int32 [batch, prompt_tokens], the same for every way."""
@@ -146,6 +165,7 @@ def measure_decode(
         versions={package: version(package) for package in packages},
         prompt_tokens=work.prompt_tokens,
         new_tokens=work.new_tokens,
+        context=work.context,
         repeats=work.repeats,
         skipped=skipped,
         times=tuple(times),
@@ -191,7 +211,7 @@ def cached(model: LanguageModel, prompts: np.ndarray, work: Work) -> DecodeTime:
 def full_forward(model: LanguageModel, prompts: np.ndarray, work: Work) -> DecodeTime:
     """Time a forward pass over prompt and answer for each token."""
     batch = len(prompts)
-    data = model.config.data.model_copy(update={"sequence_length": _whole(work.context, model)})
+    data = model.config.data.model_copy(update={"sequence_length": _whole(work.tokens, model)})
     config = model.config.model_copy(update={"data": data})
     session = model.session
     session = make_session(config, session.platform, mesh=session.mesh)
@@ -244,6 +264,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _whole(context: int, model: LanguageModel) -> int:
+def _whole(tokens: int, model: LanguageModel) -> int:
     """Sequences are split equally over the tensor axis."""
-    return -(-context // model.config.mesh.tensor) * model.config.mesh.tensor
+    return -(-tokens // model.config.mesh.tensor) * model.config.mesh.tensor

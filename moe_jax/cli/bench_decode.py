@@ -39,6 +39,12 @@ def add_decode(suites: argparse._SubParsersAction) -> None:
         "--prompt-tokens", type=int, default=128, metavar="N", help="of each text (%(default)s)"
     )
     parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of a text that the cache has room for (what the texts need)",
+    )
+    parser.add_argument(
         "--steps", type=int, default=8, metavar="N", help="tokens timed at a time (%(default)s)"
     )
     parser.add_argument(
@@ -59,13 +65,14 @@ def run_decode(args: argparse.Namespace) -> int:
         raise ValueError("--batch, --prompt-tokens and --steps must be 1 or more")
     if args.repeats < 2:
         raise ValueError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
+    work = Work(args.prompt_tokens, args.steps, args.repeats, args.context)
     model = _model(args)
     out = console()
     result = measure_decode(
         model,
         args.model,
         args.batch,
-        Work(args.prompt_tokens, args.steps, args.repeats),
+        work,
         report=lambda time: out.print(f"  {decode_line(time)}"),
     )
     out.print(decode_table(result))

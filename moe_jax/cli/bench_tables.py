@@ -100,7 +100,7 @@ def decode_table(result: DecodeTimes) -> Table:
     table = headed_table(
         f"{result.model} in {result.dtype}, {result.mesh}: {result.hardware} on {result.cores} "
         f"cores, {result.date}, {versions}; {result.new_tokens} tokens after "
-        f"{result.prompt_tokens}",
+        f"{result.prompt_tokens}, in a context of {result.context}",
         *("batch", "way", "tokens/s (measured)", "spread", "of the cache", "prompts read in ms"),
     )
     for time in result.times:

@@ -54,8 +54,8 @@ def _add_http_arguments(parser: argparse.ArgumentParser) -> None:
         "--warm-up",
         choices=("short", "all"),
         default="short",
-        help="compile before listening: decode and short prompts, or prompts of all lengths too, "
-        "which otherwise compile when the first of a length comes (%(default)s)",
+        help="compile before listening: decode and few lengths of prompts, or prompts of all "
+        "lengths, which otherwise compile when the first of a length comes (%(default)s)",
     )
     parser.add_argument("--name", help="of the model, for clients (default: of its directory)")
     parser.add_argument(

@@ -10,6 +10,7 @@ import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Batcher, Request
+from moe_jax.inference.programs import read_lengths
 from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.inference.tokens import Engine
 from moe_jax.inference.waves import SHORTEST
@@ -92,11 +93,13 @@ def warm_up(engine: Engine, tokenizer: Tokenizer, prompts: WarmUp) -> None:
     """Compiles what requests need by meeting some, so that the first clients do not wait for it.
 
     Args:
-        prompts: "short" compiles decode, and prefill of one short prompt; "all" prefill of prompts
-            of every padded length, one at a time and as many as there are slots.
+        prompts: "short" compiles decode for every length it reads, and prefill of the prompts
+            that this takes; "all" prefill of prompts of every padded length, one at a time and
+            as many as there are slots.
     """
     batcher = Batcher(engine, tokenizer)
-    lengths, counts = [1], [1]
+    # The step after a prompt that fills a read length needs the next.
+    lengths, counts = [1, *read_lengths(engine.context)[:-1]], [1]
     if prompts == "all":
         longest = engine.context - 1
         doubled = itertools.takewhile(lambda n: n < longest, (SHORTEST << i for i in range(64)))

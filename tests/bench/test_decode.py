@@ -46,6 +46,7 @@ def times_of(*times, **changes):
         versions={"jax": "1"},
         prompt_tokens=8,
         new_tokens=4,
+        context=12,
         repeats=2,
         skipped={},
         times=times,
@@ -70,6 +71,13 @@ def test_the_context_holds_every_token_that_is_generated():
     assert len(calls) + 1 == Work(prompt_tokens=6, steps=3, repeats=4).new_tokens
 
 
+def test_the_cache_may_have_more_room_but_not_less():
+    assert Work(6, 3, 4).context == Work(6, 3, 4).tokens == 6 + 2 + 3 * 5
+    assert Work(6, 3, 4, room=100).context == 100
+    with pytest.raises(ValueError, match=r"context of 22 tokens is too short for texts of 23"):
+        Work(6, 3, 4, room=22)
+
+
 def test_prompts_are_the_same_every_time_and_differ_within_a_batch():
     first, again = WORK.prompts(4, 300), WORK.prompts(4, 300)
     np.testing.assert_array_equal(first, again)
@@ -81,10 +89,12 @@ def test_prompts_are_the_same_every_time_and_differ_within_a_batch():
 def test_the_command_prints_every_way_at_every_size(path, tmp_path, capsys):
     assert jax.device_count() == 8
     numbers = ["--batch", "1", "3", "--prompt-tokens", "6", "--steps", "1", "--repeats", "2"]
+    numbers += ["--context", "30"]
     code = main(["bench", "decode", str(path), *numbers, "--json", str(tmp_path / "times.json")])
     text = capsys.readouterr().out
     assert code == exit_codes.OK
     found = json.loads((tmp_path / "times.json").read_text())
+    assert found["context"] == 30
     ways = [(row["batch"], row["way"]) for row in found["times"]]
     assert ways == [(b, w) for b in (1, 3) for w in ("cache", "full forward", "transformers")]
     assert all(row["seconds"] > 0 and row["tokens_per_s"] > 0 for row in found["times"])

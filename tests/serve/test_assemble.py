@@ -4,6 +4,7 @@ import pytest
 from fake_engine import FakeEngine
 from served import BYTES, SETTINGS
 
+from moe_jax.inference.programs import read_lengths
 from moe_jax.serve.assemble import warm_up
 
 
@@ -28,6 +29,21 @@ def test_warming_up_runs_prefill_and_decode_and_leaves_nothing():
     warm_up(engine, BYTES, "short")
     assert engine.calls == [("start", 1), ("step", 1), ("release", 1)]
     assert engine.idle == engine.slots
+
+
+@pytest.mark.parametrize("prompts", ["short", "all"])
+def test_warming_up_takes_a_step_of_every_length_that_is_read(prompts):
+    lengths = []
+
+    class Listening(FakeEngine):
+        def start(self, prompts):
+            lengths.extend(prompt.tokens.size for prompt in prompts)
+            return super().start(prompts)
+
+    warm_up(Listening(slots=1, context=5000), BYTES, prompts)
+    reads = read_lengths(5000)
+    assert len(reads) == 3
+    assert {next(n for n in reads if n > length) for length in lengths} == {*reads}
 
 
 def test_warming_up_can_read_prompts_of_every_length_alone_and_together():
