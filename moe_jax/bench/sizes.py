@@ -6,15 +6,12 @@ What is measured at these sizes is `specs.py`.
 import math
 from dataclasses import dataclass
 
+from moe_jax.config.model_schema import AttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from moe_jax.config.schema import (
-    AttentionConfig,
     Config,
     DataConfig,
     ExchangeConfig,
     MeshConfig,
-    MlpConfig,
-    ModelConfig,
-    MoeConfig,
     PrecisionConfig,
     TrainConfig,
 )

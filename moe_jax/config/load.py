@@ -16,7 +16,8 @@ import tomli_w
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from moe_jax.config.schema import Config, Section
+from moe_jax.config.schema import Config
+from moe_jax.config.section import Section
 
 
 class ConfigError(ValueError):

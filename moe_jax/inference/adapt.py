@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from jax.sharding import Mesh
 
 from moe_jax.config import Config, check
-from moe_jax.config.schema import MeshConfig, ModelConfig, PipelineConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import MeshConfig, PipelineConfig
 from moe_jax.mesh.axes import AXES, BATCH_AXES
 from moe_jax.mesh.build import count_gpus, mesh_shape, running_devices
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 from moe_jax.interop.setting import Fields, Values
 
 

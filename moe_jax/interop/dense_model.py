@@ -12,7 +12,7 @@ import numpy as np
 from moe_jax.checkpoint import locate, read_contents
 from moe_jax.checkpoint.streamed import SlabReader
 from moe_jax.config import Config, parse_config
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 from moe_jax.interop.beside import is_hf_directory, tokenizer_files
 from moe_jax.interop.convert import state_path
 from moe_jax.interop.directory import CONFIG

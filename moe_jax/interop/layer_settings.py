@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_jax.config.schema import LayerKind, ModelConfig
+from moe_jax.config.model_schema import LayerKind, ModelConfig
 from moe_jax.interop.setting import Fields, Values
 from moe_jax.model.pattern import layer_specs
 

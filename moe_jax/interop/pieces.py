@@ -8,7 +8,8 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from moe_jax.config.schema import Config, ModelConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import Config
 from moe_jax.interop.family import Family, Tensor
 from moe_jax.interop.layout import Layout
 from moe_jax.model.pattern import segments

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from moe_jax.config.schema import ModelConfig, RopeConfig
+from moe_jax.config.model_schema import ModelConfig, RopeConfig
 from moe_jax.interop.setting import Fields, Values
 
 #: Theirs -> ours, for every kind that has the key.

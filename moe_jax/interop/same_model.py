@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_jax.config.schema import ModelConfig, RopeConfig
+from moe_jax.config.model_schema import ModelConfig, RopeConfig
 from moe_jax.model.pattern import layer_specs
 
 #: How a model is trained or computed, not what it computes.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol
 
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 
 Values = dict[str, Any]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from moe_jax.checkpoint.streamed import ArrayPlan, StreamedWriter
 from moe_jax.config import Config, check, dump_config, override
-from moe_jax.config.schema import MoeConfig, RouterConfig
+from moe_jax.config.model_schema import MoeConfig, RouterConfig
 from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.convert import Report, state_path
 from moe_jax.interop.dense_model import DenseModel, slab_of

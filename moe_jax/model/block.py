@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.moe.layer import MoeLayer, MoeStats

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from moe_jax.config.schema import AttentionConfig, Config
+from moe_jax.config.model_schema import AttentionConfig
+from moe_jax.config.schema import Config
 from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import AnyMesh

@@ -7,7 +7,8 @@ discarded halves of a causal matmul are no model FLOPs. What a chip can do is
 
 from dataclasses import dataclass
 
-from moe_jax.config.schema import AttentionConfig, Config, ExpertActivation, ModelConfig
+from moe_jax.config.model_schema import AttentionConfig, ExpertActivation, ModelConfig
+from moe_jax.config.schema import Config
 from moe_jax.model.pattern import LayerSpec, layer_specs
 from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_jax.config.schema import LayerKind, ModelConfig
+from moe_jax.config.model_schema import LayerKind, ModelConfig
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.mesh.axes import PIPE
 from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel

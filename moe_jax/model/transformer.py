@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from moe_jax.config.schema import Config, ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import Config, PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import segments
 from moe_jax.model.stack import Stack

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from moe_jax.config.schema import MoeConfig, RouterConfig
+from moe_jax.config.model_schema import MoeConfig, RouterConfig
 from moe_jax.moe.exchange.contract import load_per_expert
 from moe_jax.moe.router import Routed
 from moe_jax.sharding.tensor import ONE, TensorAxis

@@ -12,13 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from moe_jax.config.schema import (
-    Activation,
-    ExpertActivation,
-    ModelConfig,
-    MoeConfig,
-    PrecisionConfig,
-)
+from moe_jax.config.model_schema import Activation, ExpertActivation, ModelConfig, MoeConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.moe.balance import BalanceSums, balance_sums
 from moe_jax.moe.exchange import Exchange, ExchangeStats, Routing
 from moe_jax.moe.experts import Experts

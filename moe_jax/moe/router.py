@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from moe_jax.config.schema import ModelConfig, MoeConfig, PrecisionConfig, RouterConfig
+from moe_jax.config.model_schema import ModelConfig, MoeConfig, RouterConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.moe.exchange import Routing
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import ScoresTE, TokensTD

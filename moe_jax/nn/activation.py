@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from moe_jax.config.schema import Activation, ExpertActivation, MoeConfig
+from moe_jax.config.model_schema import Activation, ExpertActivation, MoeConfig
 
 _FUNCTIONS = {
     "gelu": jax.nn.gelu,

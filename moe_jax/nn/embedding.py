@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.param import weight
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.cached_attention import cached_attention
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 from moe_jax.nn.norm import RMSNorm

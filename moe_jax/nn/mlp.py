@@ -7,7 +7,8 @@ token visits are one MLP of n times the width.
 import jax.numpy as jnp
 from flax import nnx
 
-from moe_jax.config.schema import Activation, ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import Activation, ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import BatchBSD

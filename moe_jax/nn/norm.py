@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from moe_jax.config.schema import ModelConfig, PrecisionConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.param import constant
 
 

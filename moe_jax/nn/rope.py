@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from moe_jax.config.schema import RopeConfig
+from moe_jax.config.model_schema import RopeConfig
 
 
 def frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, float]:

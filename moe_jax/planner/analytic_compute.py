@@ -6,7 +6,8 @@ hides behind what.
 
 from dataclasses import dataclass, fields
 
-from moe_jax.config.schema import Config, ExpertActivation
+from moe_jax.config.model_schema import ExpertActivation
+from moe_jax.config.schema import Config
 from moe_jax.model.flops import (
     attention_width,
     mean_context,

@@ -7,7 +7,8 @@ listed by `analytic.py`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moe_jax.config.schema import Config, ExpertActivation
+from moe_jax.config.model_schema import ExpertActivation
+from moe_jax.config.schema import Config
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.bounds import DTYPE_BYTES

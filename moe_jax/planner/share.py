@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import cast
 
-from moe_jax.config.schema import Config, ModelConfig
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import Config
 from moe_jax.model.cache import entry_shapes
 from moe_jax.model.flops import expert_parameters, layer_parameters
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments

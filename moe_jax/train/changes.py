@@ -12,7 +12,7 @@ from typing import Any
 
 from moe_jax.config import Config
 from moe_jax.config.load import known_keys
-from moe_jax.config.schema import Section
+from moe_jax.config.section import Section
 
 #: Sections and keys that leave every step's loss as it is, up to rounding.
 LAYOUT = (

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from moe_jax.checkpoint import Checkpoints, locate
 from moe_jax.checkpoint.agree import gather
 from moe_jax.config import Config, override, parse_config
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 from moe_jax.interop.beside import (
     TOKENIZER,
     TOKENIZER_JSON,

@@ -7,7 +7,8 @@ import pytest
 from hf_cases import CASES
 from hf_models import SIZES
 
-from moe_jax.config.schema import AttentionConfig, Config, MlpConfig, ModelConfig, MoeConfig
+from moe_jax.config.model_schema import AttentionConfig, MlpConfig, ModelConfig, MoeConfig
+from moe_jax.config.schema import Config
 from moe_jax.interop.families import FAMILIES
 from moe_jax.interop.pieces import pieces, skipped
 from moe_jax.interop.settings import family_of, to_config

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from moe_jax.config import Config
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, moe_rows, segments
 
 DENSE, MOE = LayerSpec("dense", 0), LayerSpec("moe", 0)

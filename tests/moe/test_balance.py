@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moe_jax.config import Config, override
-from moe_jax.config.schema import MoeConfig
+from moe_jax.config.model_schema import MoeConfig
 from moe_jax.moe.balance import BalanceSums, auxiliary_loss, balance_sums, updated_bias
 from moe_jax.moe.router import route
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from moe_jax.config import Config, override
-from moe_jax.config.schema import MoeConfig
+from moe_jax.config.model_schema import MoeConfig
 from moe_jax.moe.router import Router, route
 
 TOKENS, EXPERTS = 13, 8

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from moe_jax.config.schema import MoeConfig
+from moe_jax.config.model_schema import MoeConfig
 from moe_jax.nn.activation import activate, activate_experts
 
 UP = np.array([-9.0, -1.0, 0.5, 9.0], np.float32)

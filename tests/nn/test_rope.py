@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.config.schema import RopeConfig
+from moe_jax.config.model_schema import RopeConfig
 from moe_jax.nn.rope import frequencies, rotate
 
 HEAD_DIM = 16

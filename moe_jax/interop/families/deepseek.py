@@ -6,7 +6,7 @@ are put in another order, `(j 2)` of theirs is `(2 j)` of ours.
 
 from dataclasses import dataclass, replace
 
-from moe_jax.config.schema import ModelConfig
+from moe_jax.config.model_schema import ModelConfig
 from moe_jax.interop.attention_settings import Latent
 from moe_jax.interop.families.common import (
     DEFAULTS,
