@@ -2,21 +2,22 @@
 token, and with transformers on the same model and cores.
 
 All three continue the same random tokens greedily and hand every token to the host. Timing itself
-is `harness.py`, the full forward pass `full_forward.py`.
+is `harness.py`, the full forward pass `full_forward.py`, what comes out `decode_times.py`.
 """
 
 import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from moe_jax.bench.calibrate import PACKAGES, describe_hardware
+from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.bench.full_forward import Generator
 from moe_jax.bench.harness import Timing, measure
 from moe_jax.bench.layouts import axes_text
@@ -26,66 +27,7 @@ from moe_jax.inference.tokens import Prompt
 from moe_jax.interop.beside import is_hf_directory
 from moe_jax.train.session import make_session
 
-Way = Literal["cache", "full forward", "transformers"]
 GREEDY = SamplingOptions(temperature=0)
-
-
-@dataclass(frozen=True)
-class DecodeTime:
-    """One way at one batch size; everything is measured.
-
-    Attributes:
-        batch: texts at a time.
-        seconds, spread_s: of one token of every text, see `harness.Timing`.
-        prompt_seconds: of reading all prompts, up to the first token; 0 where nothing is read
-            once.
-    """
-
-    way: Way
-    batch: int
-    seconds: float
-    spread_s: float
-    prompt_seconds: float
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.batch / self.seconds
-
-
-@dataclass(frozen=True)
-class DecodeTimes:
-    """Every way at every batch size, on the same cores.
-
-    Attributes:
-        context: tokens of a text for which the cache has room.
-        skipped: ways that were left out, and why.
-    """
-
-    model: str
-    dtype: str
-    mesh: str
-    hardware: str
-    cores: int
-    date: str
-    versions: dict[str, str]
-    prompt_tokens: int
-    new_tokens: int
-    context: int
-    repeats: int
-    skipped: dict[str, str]
-    times: tuple[DecodeTime, ...]
-
-    def ratio(self, time: DecodeTime) -> float:
-        """Tokens per second over those with the cache at the same batch size."""
-        cached = next(t for t in self.times if t.way == "cache" and t.batch == time.batch)
-        return time.tokens_per_s / cached.tokens_per_s
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values, what follows from it included."""
-        rows = [
-            asdict(t) | {"tokens_per_s": t.tokens_per_s, "ratio": self.ratio(t)} for t in self.times
-        ]
-        return asdict(self) | {"kind": "measured", "times": rows}
 
 
 @dataclass(frozen=True)

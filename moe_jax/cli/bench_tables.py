@@ -7,7 +7,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax.bench.decode import DecodeTime, DecodeTimes
+from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.bench.layouts import LayoutTime, LayoutTimes
 from moe_jax.cli.describe import decimal, headed_table
 from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement

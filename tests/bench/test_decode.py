@@ -12,14 +12,13 @@ from tiny_hf import write_mixtral
 import moe_jax
 from moe_jax.bench.decode import (
     GREEDY,
-    DecodeTime,
-    DecodeTimes,
     Work,
     cached,
     full_forward,
     measure_decode,
     why_not_transformers,
 )
+from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
 
