@@ -69,6 +69,8 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         ("top-p", float, "1 considers all tokens"),
         ("min-p", float, "0 considers all tokens"),
         ("repetition-penalty", float, "1 is none"),
+        ("frequency-penalty", float, "for each time that a token was generated; 0 is none"),
+        ("presence-penalty", float, "once for all tokens that were generated; 0 is none"),
         ("seed", int, "same seed, same text; sample i has SEED + i - 1"),
     ):
         value = getattr(default, name.replace("-", "_"))
@@ -100,6 +102,8 @@ def _sampling(args: argparse.Namespace) -> SamplingOptions:
         top_p=args.top_p,
         min_p=args.min_p,
         repetition_penalty=args.repetition_penalty,
+        frequency_penalty=args.frequency_penalty,
+        presence_penalty=args.presence_penalty,
         seed=args.seed,
     )
 

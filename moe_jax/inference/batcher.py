@@ -14,7 +14,7 @@ import numpy as np
 from moe_jax.data.tokenizers import StreamDecoder
 from moe_jax.inference.sampling import SamplingOptions
 from moe_jax.inference.stopping import StopText
-from moe_jax.inference.tokens import Engine, Prompt, Token
+from moe_jax.inference.tokens import Alternatives, Engine, Prompt, Token
 
 Finish = Literal["", "stop", "length", "cancelled"]
 
@@ -66,6 +66,8 @@ class Event:
     #: "" while it goes on; "stop" at an end token or stop string, "length" at `max_tokens` or the
     #: engine's context.
     finish: Finish = ""
+    #: Of each token, those that were asked for; see `Token`.
+    alternatives: tuple[Alternatives, ...] = ()
 
 
 @dataclass
@@ -220,4 +222,5 @@ def _event(running: _Running, token: Token) -> Event:
         text += running.text.finish()
     if running.text.stopped:
         finish = "stop"
-    return Event(running.number, text, (token.id,), (token.logprob,), finish)
+    one, logprob, alternatives = (token.id,), (token.logprob,), (token.alternatives,)
+    return Event(running.number, text, one, logprob, finish, alternatives)

@@ -185,6 +185,7 @@ class LanguageModel:
                 old.tokens + event.tokens,
                 old.logprobs + event.logprobs,
                 event.finish,
+                old.alternatives + event.alternatives,
             )
         return found
 

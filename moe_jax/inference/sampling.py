@@ -2,8 +2,9 @@
 
 Options are data: rows with different ones share a batch, and nothing compiles again for new ones.
 The processors, their order and their formulas are those of Hugging Face's `generate`: repetition
-penalty, temperature, top-k, top-p, min-p. Which tokens a text holds already and how far it is,
-the caller keeps; stop strings and end tokens are the batcher's.
+penalty, temperature, top-k, top-p, min-p. Frequency and presence penalty are OpenAI's, and come
+between the first two, as in vLLM. What a text holds already and how far it is, the caller keeps;
+stop strings and end tokens are the batcher's.
 """
 
 import math
@@ -15,6 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
+
+#: Alternatives to a token that can be asked for, and that are computed if any are: OpenAI's limit.
+MAX_TOP_LOGPROBS = 20
+#: OpenAI's limit on the penalties of what was generated, either way.
+MAX_PENALTY = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class SamplingOptions:
     #: Above 1, tokens of the prompt and of what was generated become less likely: positive logits
     #: are divided by it, negative ones multiplied (Keskar et al., 2019).
     repetition_penalty: float = 1.0
+    #: Taken off a token's logit for each time that it was generated; the prompt does not count.
+    frequency_penalty: float = 0.0
+    #: Taken off the logit of every token that was generated; the prompt does not count.
+    presence_penalty: float = 0.0
+    #: How many of the most likely tokens come with each that is picked.
+    top_logprobs: int = 0
     #: The text depends on it, not on what else is in the batch.
     seed: int = 0
 
@@ -55,6 +67,16 @@ class SamplingOptions:
                 f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
                 "and finite"
             )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) <= MAX_PENALTY:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be from -{MAX_PENALTY:g} to "
+                    f"{MAX_PENALTY:g} (0 is none)"
+                )
+        if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise ValueError(
+                f"top_logprobs ({self.top_logprobs}) must be from 0 to {MAX_TOP_LOGPROBS}"
+            )
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
 
@@ -69,18 +91,37 @@ class SamplingArrays:
     top_p_b: Float32[Array, " b"]
     min_p_b: Float32[Array, " b"]
     repetition_penalty_b: Float32[Array, " b"]
+    frequency_penalty_b: Float32[Array, " b"]
+    presence_penalty_b: Float32[Array, " b"]
+    top_logprobs_b: Int32[Array, " b"]
     #: A seed as its upper and lower half: the data of JAX's threefry key.
     seed_b2: UInt32[Array, "b 2"]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Held:
+    """What the texts of a batch hold, one row each."""
+
+    #: Which tokens the prompt has.
+    prompt_bv: Bool[Array, "b v"]
+    #: How often each token was generated.
+    counts_bv: Int32[Array, "b v"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Sampled:
-    """The tokens that were picked."""
+    """The tokens that were picked, and the likeliest ones.
+
+    All of the distribution before penalties, temperature and cuts; in nats.
+    """
 
     ids_b: Int32[Array, " b"]
-    #: Of the distribution before penalty, temperature and cuts; in nats.
     logprobs_b: Float32[Array, " b"]
+    #: The k likeliest, descending, k at most `MAX_TOP_LOGPROBS`; zeros where no row asks for any.
+    top_ids_bk: Int32[Array, "b k"]
+    top_logprobs_bk: Float32[Array, "b k"]
 
 
 def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
@@ -97,6 +138,9 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
         column("top_p", np.float32),
         column("min_p", np.float32),
         column("repetition_penalty", np.float32),
+        column("frequency_penalty", np.float32),
+        column("presence_penalty", np.float32),
+        column("top_logprobs", np.int32),
         halves,
     )
 
@@ -104,7 +148,7 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
 def sample(
     logits_bv: Float32[Array, "b v"],
     arrays: SamplingArrays,
-    seen_bv: Bool[Array, "b v"],
+    held: Held,
     index_b: Int32[Array, " b"],
 ) -> Sampled:
     """Picks one token per row; a row's pick depends on nothing but that row.
@@ -112,11 +156,11 @@ def sample(
     Args:
         logits_bv: -inf excludes a token.
         arrays: how each row is sampled.
-        seen_bv: tokens that the row's text holds, prompt included.
+        held: what each row's text holds.
         index_b: how many tokens were generated in the row before; with the seed it decides the
             draw.
     """
-    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
+    penalised_bv = _penalise(logits_bv, arrays, held)
     greedy_b = jnp.argmax(penalised_bv, axis=-1)
     ids_b = jax.lax.cond(
         jnp.any(arrays.temperature_b > 0),
@@ -124,24 +168,40 @@ def sample(
         lambda: greedy_b,
     )
     chosen_b1 = jnp.take_along_axis(logits_bv, ids_b[:, None], axis=-1)
-    logprobs_b = chosen_b1[:, 0] - jax.nn.logsumexp(logits_bv, axis=-1)
-    return Sampled(ids_b.astype(jnp.int32), logprobs_b)
+    total_b1 = jax.nn.logsumexp(logits_bv, axis=-1, keepdims=True)
+    top_bk, top_ids_bk = _likeliest(logits_bv, jnp.any(arrays.top_logprobs_b > 0))
+    logprobs_b = (chosen_b1 - total_b1)[:, 0]
+    return Sampled(ids_b.astype(jnp.int32), logprobs_b, top_ids_bk, top_bk - total_b1)
 
 
 def process(
-    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, seen_bv: Bool[Array, "b v"]
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
     """Returns the logits that a row with temperature is drawn from, up to a constant of the row."""
-    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
-    return _restrict(penalised_bv, arrays)
+    return _restrict(_penalise(logits_bv, arrays, held), arrays)
+
+
+def _likeliest(
+    logits_bv: Float32[Array, "b v"], asked: Bool[Array, ""]
+) -> tuple[Float32[Array, "b k"], Int32[Array, "b k"]]:
+    """Returns the largest logits and their tokens."""
+    shape = (logits_bv.shape[0], min(MAX_TOP_LOGPROBS, logits_bv.shape[1]))
+    return jax.lax.cond(
+        asked,
+        lambda: tuple(jax.lax.top_k(logits_bv, shape[1])),
+        lambda: (jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)),
+    )
 
 
 def _penalise(
-    logits_bv: Float32[Array, "b v"], penalty_b: Float32[Array, " b"], seen_bv: Bool[Array, "b v"]
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
-    penalty_b1 = penalty_b[:, None]
+    generated_bv = held.counts_bv > 0
+    penalty_b1 = arrays.repetition_penalty_b[:, None]
     penalised_bv = jnp.where(logits_bv < 0, logits_bv * penalty_b1, logits_bv / penalty_b1)
-    return jnp.where(seen_bv, penalised_bv, logits_bv)
+    penalised_bv = jnp.where(held.prompt_bv | generated_bv, penalised_bv, logits_bv)
+    penalised_bv -= arrays.frequency_penalty_b[:, None] * held.counts_bv.astype(jnp.float32)
+    return penalised_bv - jnp.where(generated_bv, arrays.presence_penalty_b[:, None], 0.0)
 
 
 def _draw(

@@ -22,6 +22,10 @@ class Prompt:
     sampling: SamplingOptions
 
 
+#: The likeliest tokens at a place, most likely first, each with its logprob in nats.
+Alternatives = tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class Token:
     """One generated token."""
@@ -31,6 +35,8 @@ class Token:
     id: int
     #: Of the model's own distribution, before temperature, penalties and cuts; in nats.
     logprob: float
+    #: Of the same distribution; as many as `SamplingOptions.top_logprobs` asks for.
+    alternatives: Alternatives = ()
 
 
 class Engine(Protocol):

@@ -100,6 +100,18 @@ def test_a_context_that_was_asked_for_is_a_limit(model, greedy):
     assert (list(found.tokens), found.finish) == (greedy[PROMPTS[0]][1][:5], "length")
 
 
+def test_alternatives_come_with_each_token_where_a_request_asks(model, greedy):
+    options = [SamplingOptions(temperature=0, top_logprobs=count) for count in (2, 0)]
+    requests = [model.request(PROMPTS[0], max_tokens=5, sampling=one) for one in options]
+    asked, unasked = model.complete(requests)
+    assert [len(alternatives) for alternatives in asked.alternatives] == [2] * 5
+    likeliest = tuple(zip(asked.tokens, asked.logprobs, strict=True))
+    found = tuple(alternatives[0] for alternatives in asked.alternatives)
+    assert [token for token, _ in found] == greedy[PROMPTS[0]][1][:5]
+    np.testing.assert_allclose(found, likeliest, rtol=1e-6)
+    assert unasked.alternatives == ((),) * 5
+
+
 def test_chat_continues_what_the_template_writes(model):
     prompt = model.tokenizer.chat.render(CHAT)
     assert prompt.endswith("<|im_start|>assistant\n")
