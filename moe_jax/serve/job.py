@@ -45,6 +45,8 @@ class Job:
     stream: bool
     include_usage: bool
     logprobs: bool
+    #: Tokens to name beside each chosen one.
+    alternatives: int
 
 
 class Jobs:
@@ -66,11 +68,6 @@ class Jobs:
             ApiError: for what the model or this server cannot do.
         """
         self._check_model(params)
-        if params.logprobs:
-            raise invalid(
-                f"logprobs ({params.logprobs}): only the chosen token's is there: set it to 0",
-                "logprobs",
-            )
         if params.echo and params.logprobs is not None:
             raise invalid("echo with logprobs is not supported: drop one of them", "echo")
         prompts = [self._tokens(prompt) for prompt in params.prompt]
@@ -84,6 +81,11 @@ class Jobs:
             ApiError: for what the model or this server cannot do.
         """
         self._check_model(params)
+        if params.top_logprobs and not params.logprobs:
+            raise invalid(
+                f"top_logprobs ({params.top_logprobs}) without logprobs: set logprobs to true",
+                "top_logprobs",
+            )
         messages = [
             {"role": m.role, "content": m.text} | ({"name": m.name} if m.name else {})
             for m in params.messages
@@ -125,6 +127,7 @@ class Jobs:
             params.stream,
             _include_usage(params),
             params.wants_logprobs,
+            params.alternatives,
         )
 
     def _request(
@@ -182,7 +185,9 @@ def unknown_model(asked: str, served: str) -> ApiError:
     )
 
 
-def _samplings(params: Parameters, vocab_size: int) -> list[SamplingOptions]:
+def _samplings(
+    params: CompletionParameters | ChatParameters, vocab_size: int
+) -> list[SamplingOptions]:
     """Each choice draws from a seed of its own; the first has the one that was asked for."""
     seed = secrets.randbelow(SEEDS) if params.seed is None else params.seed
     try:
@@ -194,6 +199,9 @@ def _samplings(params: Parameters, vocab_size: int) -> list[SamplingOptions]:
                 top_p=params.top_p,
                 min_p=params.min_p,
                 repetition_penalty=params.repetition_penalty,
+                frequency_penalty=params.frequency_penalty,
+                presence_penalty=params.presence_penalty,
+                top_logprobs=params.alternatives,
                 seed=(seed + choice) % SEEDS,
             )
             for choice in range(params.n)

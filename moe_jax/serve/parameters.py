@@ -18,14 +18,13 @@ from pydantic import (
     model_validator,
 )
 
+from moe_jax.inference.sampling import MAX_TOP_LOGPROBS
 from moe_jax.serve.complaints import explain
 from moe_jax.serve.errors import invalid
 
 #: What these would do is not implemented; with one of these values, or null, they do nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
     "logit_bias": ({},),
     "suffix": ("",),
     "tools": ([],),
@@ -39,7 +38,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",),
     "verbosity": (),
     "web_search_options": (),
-    "top_logprobs": (0,),
 }
 #: Who asks, and how it is filed or billed: no answer depends on them.
 IGNORED = frozenset(
@@ -56,6 +54,8 @@ IGNORED = frozenset(
 )
 #: OpenAI's limit on stop strings; every one is looked for at every token.
 MAX_STOPS = 4
+#: OpenAI's limit on the alternatives that a completion names; a chat's is higher.
+MAX_COMPLETION_LOGPROBS = 5
 #: What a template is given anyway, and what Python calls the one who gives it.
 TAKEN = frozenset({"messages", "self"})
 
@@ -88,6 +88,8 @@ class Parameters(_Strict):
     top_k: Annotated[int, Field(ge=-1)] = 0
     min_p: Real = 0.0
     repetition_penalty: Real = 1.0
+    frequency_penalty: Real = 0.0
+    presence_penalty: Real = 0.0
     n: Count = 1
     stop: str | Stop = []
     seed: int | None = None
@@ -119,13 +121,18 @@ class CompletionParameters(Parameters):
     prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
     echo: bool = False
     #: How many of the most likely tokens to name beside the chosen one.
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
     #: Where the text to continue comes from.
     source: ClassVar[str] = "prompt"
 
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs is not None
+
+    @property
+    def alternatives(self) -> int:
+        """How many of the most likely tokens to name at each place."""
+        return self.logprobs or 0
 
 
 class TextPart(_Strict):
@@ -155,6 +162,8 @@ class ChatParameters(Parameters):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool = False
+    #: How many of the most likely tokens to name at each place.
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     #: What else the model's template knows, such as enable_thinking; vLLM's name for it.
     chat_template_kwargs: dict[str, Any] = {}
     #: Where the text to continue comes from.
@@ -170,6 +179,11 @@ class ChatParameters(Parameters):
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs
+
+    @property
+    def alternatives(self) -> int:
+        """As a completion's."""
+        return self.top_logprobs
 
 
 Kind = TypeVar("Kind", bound=Parameters)

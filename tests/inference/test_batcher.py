@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, alone, logprob, scripted
+from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Event, Request
@@ -182,6 +182,18 @@ def test_a_character_spread_over_tokens_comes_whole_and_a_broken_one_is_replaced
 def test_the_context_ends_a_request_with_length():
     answer = answered(FakeEngine(context=10), request("abcdef", 100))
     assert (len(answer.tokens), answer.finish) == (4, "length")
+
+
+def test_alternatives_come_with_their_tokens_to_those_who_ask():
+    batch = batcher(FakeEngine())
+    asking = SamplingOptions(temperature=0, top_logprobs=2)
+    one = batch.submit(Request(BYTES.encode("abc"), 4, asking))
+    batch.submit(request("abc", 4))
+    events = [event for _ in range(4) for event in batch.advance()]
+    for event in events:
+        (token,) = event.tokens
+        asked = event.request == one
+        assert event.alternatives == ((alternatives(token, 2) if asked else ()),)
 
 
 def test_cancelling_frees_the_slot_at_once_and_the_others_do_not_notice():

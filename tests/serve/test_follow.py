@@ -183,6 +183,29 @@ def test_all_slots_released_since_the_last_call_are_free_before_the_next(then):
     assert follower.idle == leader.idle == (0 if then == "start" else 3)
 
 
+def test_every_option_reaches_those_who_follow():
+    options = SamplingOptions(
+        temperature=0.5,
+        top_k=3,
+        top_p=0.75,
+        min_p=0.25,
+        repetition_penalty=1.5,
+        frequency_penalty=-0.5,
+        presence_penalty=2.0,
+        top_logprobs=4,
+        seed=2**64 - 1,
+    )
+    default = vars(SamplingOptions())
+    assert all(value != default[name] for name, value in vars(options).items())
+    told = []
+    store = SharedStore()
+    leading = follow.LeadingEngine(FakeEngine(), follow.Channel(store, "c"))
+    leading.start([Prompt(ByteTokenizer().encode("a"), options)])
+    leading.stop()
+    followed(store, following=lambda tokens, sampling: told.append(sampling) or 97)
+    assert told == [options]
+
+
 def test_slots_are_released_once():
     store = SharedStore()
     leading = follow.LeadingEngine(FakeEngine(slots=2), follow.Channel(store, "c"))
