@@ -11,7 +11,7 @@ from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -1,6 +1,7 @@
 """What a caller gives a `LanguageModel`, checked before anything runs: names, tokens, lengths.
 
-Ranges of sampling options are checked by `sampling.py`, requests against an engine by `batcher.py`.
+Ranges of sampling options are checked by `sampling_options.py`, requests against an engine by
+`batcher.py`.
 """
 
 import difflib
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from moe_jax.inference.batcher import Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from moe_jax.config import Config
 from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
-from moe_jax.inference.sampling import Sampled, SamplingArrays, SamplingOptions, stack
+from moe_jax.inference.sampling import Sampled, SamplingArrays, stack
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Alternatives, Prompt, Token
 from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
 from moe_jax.mesh.axes import BATCH_AXES

@@ -2,12 +2,12 @@
 
 Options are data: rows with different ones share a batch, and nothing compiles again for new ones.
 The processors, their order and their formulas are those of Hugging Face's `generate`: repetition
-penalty, temperature, top-k, top-p, min-p. Frequency and presence penalty are OpenAI's, and come
-between the first two, as in vLLM. What a text holds already and how far it is, the caller keeps;
-stop strings and end tokens are the batcher's.
+penalty, temperature, top-k, top-p, min-p. OpenAI's are placed as in vLLM: the bias of tokens before
+all of them, frequency and presence penalty between the first two. Which options there are is
+`sampling_options.py`. What a text holds already and how far it is, the caller keeps; stop strings
+and end tokens are the batcher's.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,68 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
-#: Alternatives to a token that can be asked for, and that are computed if any are: OpenAI's limit.
-MAX_TOP_LOGPROBS = 20
-#: OpenAI's limit on the penalties of what was generated, either way.
-MAX_PENALTY = 2.0
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How to sample one text.
-
-    Raises:
-        ValueError: for a value out of its range.
-    """
-
-    #: 0 picks the most likely token.
-    temperature: float = 0.8
-    #: Only the k most likely tokens compete (0 = all).
-    top_k: int = 0
-    #: Only the fewest tokens whose probabilities reach p compete (Holtzman et al., 2020).
-    top_p: float = 1.0
-    #: Only tokens at least this fraction as likely as the likeliest compete (Nguyen et al., 2024).
-    min_p: float = 0.0
-    #: Above 1, tokens of the prompt and of what was generated become less likely: positive logits
-    #: are divided by it, negative ones multiplied (Keskar et al., 2019).
-    repetition_penalty: float = 1.0
-    #: Taken off a token's logit for each time that it was generated; the prompt does not count.
-    frequency_penalty: float = 0.0
-    #: Taken off the logit of every token that was generated; the prompt does not count.
-    presence_penalty: float = 0.0
-    #: How many of the most likely tokens come with each that is picked.
-    top_logprobs: int = 0
-    #: The text depends on it, not on what else is in the batch.
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ValueError(
-                f"temperature ({self.temperature}) must be 0 (greedy) or more, and finite"
-            )
-        if not 0 <= self.top_k < 2**31:
-            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
-            raise ValueError(
-                f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
-                "and finite"
-            )
-        for name in ("frequency_penalty", "presence_penalty"):
-            if not abs(getattr(self, name)) <= MAX_PENALTY:
-                raise ValueError(
-                    f"{name} ({getattr(self, name)}) must be from -{MAX_PENALTY:g} to "
-                    f"{MAX_PENALTY:g} (0 is none)"
-                )
-        if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
-            raise ValueError(
-                f"top_logprobs ({self.top_logprobs}) must be from 0 to {MAX_TOP_LOGPROBS}"
-            )
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
+from moe_jax.inference.sampling_options import (
+    MAX_BIASES,
+    MAX_TOP_LOGPROBS,
+    NO_TOKEN,
+    SamplingOptions,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -94,6 +38,9 @@ class SamplingArrays:
     frequency_penalty_b: Float32[Array, " b"]
     presence_penalty_b: Float32[Array, " b"]
     top_logprobs_b: Int32[Array, " b"]
+    #: As many as there may be: `NO_TOKEN` in the places that are left.
+    bias_ids_bn: Int32[Array, "b n"]
+    bias_bn: Float32[Array, "b n"]
     #: A seed as its upper and lower half: the data of JAX's threefry key.
     seed_b2: UInt32[Array, "b 2"]
 
@@ -114,7 +61,7 @@ class Held:
 class Sampled:
     """The tokens that were picked, and the likeliest ones.
 
-    All of the distribution before penalties, temperature and cuts; in nats.
+    All of the distribution before bias, penalties, temperature and cuts; in nats.
     """
 
     ids_b: Int32[Array, " b"]
@@ -130,6 +77,11 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
     def column(field: str, dtype: Any) -> Any:
         return np.array([getattr(one, field) for one in options], dtype)
 
+    bias_ids: Any = np.full((len(options), MAX_BIASES), NO_TOKEN, np.int32)
+    bias: Any = np.zeros(bias_ids.shape, np.float32)
+    for row, one in enumerate(options):
+        for place, (token, value) in enumerate(one.logit_bias):
+            bias_ids[row, place], bias[row, place] = token, value
     seed = column("seed", np.uint64)
     halves: Any = np.stack([seed >> 32, seed], axis=1).astype(np.uint32)
     return SamplingArrays(
@@ -141,6 +93,8 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
         column("frequency_penalty", np.float32),
         column("presence_penalty", np.float32),
         column("top_logprobs", np.int32),
+        bias_ids,
+        bias,
         halves,
     )
 
@@ -196,12 +150,24 @@ def _likeliest(
 def _penalise(
     logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
+    logits_bv = _bias(logits_bv, arrays)
     generated_bv = held.counts_bv > 0
     penalty_b1 = arrays.repetition_penalty_b[:, None]
     penalised_bv = jnp.where(logits_bv < 0, logits_bv * penalty_b1, logits_bv / penalty_b1)
     penalised_bv = jnp.where(held.prompt_bv | generated_bv, penalised_bv, logits_bv)
     penalised_bv -= arrays.frequency_penalty_b[:, None] * held.counts_bv.astype(jnp.float32)
     return penalised_bv - jnp.where(generated_bv, arrays.presence_penalty_b[:, None], 0.0)
+
+
+def _bias(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b v"]:
+    def add(logits_v: Any, ids_n: Any, bias_n: Any) -> Any:
+        return logits_v.at[ids_n].add(bias_n, mode="drop")
+
+    return jax.lax.cond(
+        jnp.any(arrays.bias_bn != 0),
+        lambda: jax.vmap(add)(logits_bv, arrays.bias_ids_bn, arrays.bias_bn),
+        lambda: logits_bv,
+    )
 
 
 def _draw(

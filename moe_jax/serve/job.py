@@ -8,7 +8,7 @@ import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve.errors import ApiError, invalid
 from moe_jax.serve.parameters import ChatParameters, CompletionParameters, Parameters
 
@@ -115,6 +115,7 @@ class Jobs:
             )
         limits = [self._limit(prompt.size, params.source, wanted, default) for prompt in prompts]
         samplings = _samplings(params, self._served.vocab_size)
+        self._check_bias(params)
         requests = [
             self._request(params, prompt, limit, sampling)
             for prompt, limit in zip(prompts, limits, strict=True)
@@ -150,6 +151,13 @@ class Jobs:
         if outside:
             raise invalid(f"prompt: token id {outside[0]} is not in 0 to {size - 1}", "prompt")
         return np.array(prompt, np.int32)
+
+    def _check_bias(self, params: Parameters) -> None:
+        size = self._served.vocab_size
+        outside = [token for token in params.logit_bias if token >= size]
+        if outside:
+            message = f"logit_bias: token id {outside[0]} is not in 0 to {size - 1}"
+            raise invalid(message, "logit_bias")
 
     def _text(self, prompt: str | list[int]) -> str:
         return prompt if isinstance(prompt, str) else self._served.tokenizer.decode(prompt)
@@ -201,6 +209,7 @@ def _samplings(
                 repetition_penalty=params.repetition_penalty,
                 frequency_penalty=params.frequency_penalty,
                 presence_penalty=params.presence_penalty,
+                logit_bias=tuple(params.logit_bias.items()),
                 top_logprobs=params.alternatives,
                 seed=(seed + choice) % SEEDS,
             )

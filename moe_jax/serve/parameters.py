@@ -6,6 +6,7 @@ mean for a model is `job.py`.
 """
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
@@ -18,14 +19,13 @@ from pydantic import (
     model_validator,
 )
 
-from moe_jax.inference.sampling import MAX_TOP_LOGPROBS
+from moe_jax.inference.sampling_options import MAX_TOP_LOGPROBS
 from moe_jax.serve.complaints import explain
 from moe_jax.serve.errors import invalid
 
 #: What these would do is not implemented; with one of these values, or null, they do nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "logit_bias": ({},),
     "suffix": ("",),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -56,6 +56,8 @@ IGNORED = frozenset(
 MAX_STOPS = 4
 #: OpenAI's limit on the alternatives that a completion names; a chat's is higher.
 MAX_COMPLETION_LOGPROBS = 5
+#: How JSON names a token, as the key of an object; no vocabulary has a longer one.
+TOKEN_ID = re.compile("[0-9]{1,9}")
 #: What a template is given anyway, and what Python calls the one who gives it.
 TAKEN = frozenset({"messages", "self"})
 
@@ -78,6 +80,12 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
+def _biases(given: Any) -> Any:
+    if isinstance(given, dict) and all(map(TOKEN_ID.fullmatch, given)):
+        return {int(token): bias for token, bias in given.items()}
+    raise ValueError("must be an object with token ids for its names and numbers for its values")
+
+
 class Parameters(_Strict):
     """What both kinds of request have."""
 
@@ -90,6 +98,7 @@ class Parameters(_Strict):
     repetition_penalty: Real = 1.0
     frequency_penalty: Real = 0.0
     presence_penalty: Real = 0.0
+    logit_bias: Annotated[dict[int, Real], BeforeValidator(_biases)] = {}
     n: Count = 1
     stop: str | Stop = []
     seed: int | None = None

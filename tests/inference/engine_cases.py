@@ -9,7 +9,7 @@ from model_cases import OPTIONS, VOCAB, arrays, configured, logits_of, parallel_
 
 from moe_jax.config import Config
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.session import make_session

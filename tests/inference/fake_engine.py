@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt, Token
 
 LETTERS = range(ord("a"), ord("z") + 1)

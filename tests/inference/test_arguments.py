@@ -6,7 +6,7 @@ import pytest
 from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 LENGTHS = Lengths(usual=512, longest=1024)
 

@@ -6,7 +6,7 @@ from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Event, Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)
 BYTES = ByteTokenizer()
@@ -249,6 +249,12 @@ def test_prompts_that_cannot_run_are_refused_before_they_wait(tokens, message):
     with pytest.raises(ValueError, match=message):
         batch.submit(Request(np.array(tokens, np.int32), 4, GREEDY))
     assert batch.waiting == 0
+
+
+def test_a_bias_of_a_token_outside_the_vocabulary_is_refused():
+    outside = SamplingOptions(logit_bias={3: 1.0, 257: 1.0})
+    with pytest.raises(ValueError, match="logit_bias holds the token id 257: ids run from 0 to 25"):
+        batcher(FakeEngine()).submit(Request(BYTES.encode("a"), 4, outside))
 
 
 def test_requests_that_make_no_sense_are_refused():

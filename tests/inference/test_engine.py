@@ -17,7 +17,7 @@ from engine_cases import (
 )
 
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 
 
@@ -118,6 +118,11 @@ def test_repetition_penalty_knows_prompt_and_generated_tokens():
     assert len({*text, *start.tokens.tolist()}) == 12 + len({*start.tokens.tolist()})
 
 
+#: Rows alone on their devices; rows with others, and each spread over two.
+SPREAD = [
+    EXPERT_8,
+    pytest.param(("mesh.expert=4", "mesh.tensor=2", "exchange.streams=2"), marks=pytest.mark.slow),
+]
 PENALTIES = [(0.6, 0.0), (0.0, 1.0), (0.3, 0.0), (0.0, 0.0), (0.5, -0.5), (-0.3, 0.0), (0.3, 0.4)]
 
 
@@ -126,8 +131,9 @@ def penalised(size: int, frequency: float, presence: float) -> Prompt:
     return prompt(size, options)
 
 
-def test_penalties_count_what_was_generated_in_the_slot_by_this_text_alone():
-    machine = freed(engine(*EXPERT_8))
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_penalties_count_what_was_generated_in_the_slot_by_this_text_alone(layout):
+    machine = freed(engine(*layout))
     sizes = (3, 9, 5, 2, 6, 8, 7)
     cases = list(zip(sizes, PENALTIES, strict=True))
     wanted = [greedy(prompt(n).tokens, 12, frequency=f, presence=p) for n, (f, p) in cases]
@@ -143,8 +149,18 @@ def test_penalties_count_what_was_generated_in_the_slot_by_this_text_alone():
     assert run(machine, texts[::-1], 12) == wanted[::-1]
 
 
-def test_alternatives_are_the_likeliest_tokens_for_those_who_ask():
-    machine = freed(engine(*EXPERT_8))
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_a_bias_is_of_its_own_text_alone(layout):
+    machine = freed(engine(*layout))
+    always, never = ({7: 100.0}, {token: -100.0 for token in range(32) if token != 9})
+    options = [SamplingOptions(temperature=0, logit_bias=bias) for bias in ({}, always, never)]
+    texts = run(machine, [prompt(3, one) for one in options], 5)
+    assert texts == [greedy(prompt(3).tokens, 5), [7] * 5, [9] * 5]
+
+
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_alternatives_are_the_likeliest_tokens_for_those_who_ask(layout):
+    machine = freed(engine(*layout))
     asks = SamplingOptions(
         temperature=1.5, seed=1, repetition_penalty=3.0, presence_penalty=2.0, top_logprobs=3
     )

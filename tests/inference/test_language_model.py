@@ -13,7 +13,7 @@ from tiny_hf import their_greedy, their_logits, write_mixtral
 
 import moe_jax
 from moe_jax.inference.language_model import sample_options
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 from served import BYTES, MODEL, USER, chat, complete, greedy, render, serving
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,7 @@ def test_parameters_of_openai_and_of_other_servers_reach_the_sampler():
 
     more = {"top_k": -1, "min_p": 0.25, "repetition_penalty": 1.5}
     own = {"temperature": 0.5, "top_p": 0.75, "frequency_penalty": -2, "presence_penalty": 1.5}
+    own["logit_bias"] = {"97": 2, "5": -0.5}
     with serving(FakeEngine(following=following)) as server, server.client() as client:
         complete(client, max_tokens=1, **own, seed=3, logprobs=4, extra_body=more)
         chat(client, max_tokens=1, **own, seed=3, logprobs=True, top_logprobs=4, extra_body=more)
@@ -141,6 +142,7 @@ def test_parameters_of_openai_and_of_other_servers_reach_the_sampler():
         "repetition_penalty": 1.5,
         "frequency_penalty": -2.0,
         "presence_penalty": 1.5,
+        "logit_bias": ((97, 2.0), (5, -0.5)),
         "top_logprobs": 4,
         "seed": 3,
     }

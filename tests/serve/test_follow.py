@@ -13,7 +13,7 @@ from fake_engine import FakeEngine, alone
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.serve import follow
 
@@ -192,6 +192,7 @@ def test_every_option_reaches_those_who_follow():
         repetition_penalty=1.5,
         frequency_penalty=-0.5,
         presence_penalty=2.0,
+        logit_bias={5: -100.0, 7: 0.5},
         top_logprobs=4,
         seed=2**64 - 1,
     )

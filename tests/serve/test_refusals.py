@@ -55,7 +55,28 @@ def client(server):
         ("", {"best_of": 3}, "best_of", "best_of is not supported: remove it, or set it to 1"),
         # True equals 1 in Python, but not in JSON.
         ("", {"best_of": True}, "best_of", "best_of is not supported: remove it, or set it to 1"),
-        ("", {"logit_bias": {"5": 1}}, "logit_bias", "logit_bias is not supported"),
+        ("", {"logit_bias": {"a": 1}}, "logit_bias", "must be an object with token ids"),
+        ("", {"logit_bias": [5]}, "logit_bias", "must be an object with token ids"),
+        (
+            "",
+            {"logit_bias": {"5": "x"}},
+            "logit_bias",
+            r'^logit_bias\[5\] \("x"\) must be a number',
+        ),
+        ("", {"logit_bias": {"5": True}}, "logit_bias", "must be a number"),
+        (
+            "",
+            {"logit_bias": {"5": -101}},
+            "logit_bias",
+            r"\(-101.0 for token 5\) must be from -100",
+        ),
+        ("", {"logit_bias": {"257": 1}}, "logit_bias", "token id 257 is not in 0 to 256"),
+        (
+            "",
+            {"logit_bias": {str(token): 1 for token in range(301)}},
+            "logit_bias",
+            r"^logit_bias \(301 tokens\) must be of at most 300",
+        ),
         (
             "",
             {"frequency_penalty": 2.5},
