@@ -13,7 +13,7 @@ from model_cases import OPTIONS, logits_of
 
 from moe_jax.config import Config
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.interop.imported import open_model
 from moe_jax.interop.load import load_weights

@@ -22,7 +22,7 @@ from moe_jax.bench.full_forward import Generator
 from moe_jax.bench.harness import Timing, measure
 from moe_jax.bench.layouts import axes_text
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.interop.beside import is_hf_directory
 from moe_jax.train.session import make_session

@@ -5,14 +5,16 @@ The model sees a window of the config's sequence length; a longer text slides th
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
-from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, sample, stack
+from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.axes import PIPE, TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
@@ -64,7 +66,7 @@ class Generator:
         self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(mesh, PartitionSpec())
         options = compiler_options(platform)
-        #: (params, buffers, tokens, last, sampling, seen, index) -> ids; compiled when called.
+        #: (params, buffers, tokens, last, sampling, held, index) -> ids; compiled when called.
         self.next_token = jax.jit(
             self._next_token, out_shardings=replicated, compiler_options=options
         )
@@ -93,8 +95,10 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         rows = self._padded_rows()
         text = np.tile(prompt.astype(np.int32), (rows, 1))
-        seen = np.zeros((rows, self._skeleton.config.model.vocab_size), bool)
-        seen[:, prompt] = True
+        shape = (rows, self._skeleton.config.model.vocab_size)
+        in_prompt, counts = np.zeros(shape, bool), np.zeros(shape, np.int32)
+        in_prompt[:, prompt] = True
+        held: Any = Held(in_prompt, counts)
         sampling = stack([replace(options, seed=(options.seed + i) % 2**64) for i in range(rows)])
         for index in range(max_tokens):
             visible = text[:, -self.window :]
@@ -107,12 +111,12 @@ class Generator:
                     self._on_mesh(tokens),
                     visible.shape[1] - 1,
                     sampling,
-                    seen,
+                    held,
                     np.full(rows, index, np.int32),
                 )
             )
             text = np.concatenate([text, following[:, None]], axis=1)
-            seen[np.arange(rows), following] = True
+            counts[np.arange(rows), following] += 1
             yield following[: self._samples]
 
     def _padded_rows(self) -> int:
@@ -129,7 +133,7 @@ class Generator:
         tokens: Int[Array, "1 b s"],
         last: Int[Array, ""],
         sampling: SamplingArrays,
-        seen_bv: Bool[Array, "b v"],
+        held: Held,
         index_b: Int[Array, " b"],
     ) -> Int[Array, " b"]:
         """Tokens after position `last` are padding, which causal attention does not see."""
@@ -150,4 +154,4 @@ class Generator:
             out_specs=PartitionSpec(*BATCH, None, TENSOR),
         )
         # Ids beyond the tokenizer's stay possible here: the caller's decoder ignores them.
-        return sample(logits_b1v[:, 0], sampling, seen_bv, index_b).ids_b
+        return sample(logits_b1v[:, 0], sampling, held, index_b).ids_b

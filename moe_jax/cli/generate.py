@@ -11,7 +11,7 @@ from moe_jax.cli import exit_codes
 from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -69,6 +69,8 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         ("top-p", float, "1 considers all tokens"),
         ("min-p", float, "0 considers all tokens"),
         ("repetition-penalty", float, "1 is none"),
+        ("frequency-penalty", float, "for each time that a token was generated; 0 is none"),
+        ("presence-penalty", float, "once for all tokens that were generated; 0 is none"),
         ("seed", int, "same seed, same text; sample i has SEED + i - 1"),
     ):
         value = getattr(default, name.replace("-", "_"))
@@ -100,6 +102,8 @@ def _sampling(args: argparse.Namespace) -> SamplingOptions:
         top_p=args.top_p,
         min_p=args.min_p,
         repetition_penalty=args.repetition_penalty,
+        frequency_penalty=args.frequency_penalty,
+        presence_penalty=args.presence_penalty,
         seed=args.seed,
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_jax.inference.batcher import Finish
+from moe_jax.inference.tokens import Alternatives
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Completion:
     #: Of the model's own distribution, in nats.
     logprobs: tuple[float, ...]
     finish: Finish
+    #: Of each token, those that were asked for; see `Token`.
+    alternatives: tuple[Alternatives, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a caller gives a `LanguageModel`, checked before anything runs: names, tokens, lengths.
 
-Ranges of sampling options are checked by `sampling.py`, requests against an engine by `batcher.py`.
+Ranges of sampling options are checked by `sampling_options.py`, requests against an engine by
+`batcher.py`.
 """
 
 import difflib
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from moe_jax.inference.batcher import Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 logger = logging.getLogger(__name__)
 
 #: Contexts are rounded up to a multiple of this, so that the next request finds its engine.
 CONTEXT_STEP = 128
+#: What a caller who gets text alone has no use for: `LanguageModel.complete` and `stream` tell it.
+BEYOND_TEXT = frozenset({"top_logprobs"})
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ class Lengths:
 
 
 def check_options(name: str, given: Iterable[str], *calls: Callable[..., Any]) -> None:
-    """Refuses options that neither any of `calls` has nor `SamplingOptions`.
+    """Refuses options of calls that give text which neither they have nor `SamplingOptions`.
 
     Raises:
         TypeError: names the call, the option, the nearest one, and all that there are.
     """
     parameters = [p for call in calls for p in inspect.signature(call).parameters.values()]
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    known += [field.name for field in fields(SamplingOptions)]
+    known += [f.name for f in fields(SamplingOptions) if f.name not in BEYOND_TEXT]
     for option in given:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)

@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from moe_jax.data.tokenizers import StreamDecoder
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.stopping import StopText
-from moe_jax.inference.tokens import Engine, Prompt, Token
+from moe_jax.inference.tokens import Alternatives, Engine, Prompt, Token
 
 Finish = Literal["", "stop", "length", "cancelled"]
 
@@ -66,6 +66,8 @@ class Event:
     #: "" while it goes on; "stop" at an end token or stop string, "length" at `max_tokens` or the
     #: engine's context.
     finish: Finish = ""
+    #: Of each token, those that were asked for; see `Token`.
+    alternatives: tuple[Alternatives, ...] = ()
 
 
 @dataclass
@@ -123,8 +125,8 @@ class Batcher:
         """Refuses a request that the engine cannot run; changes nothing, so any thread may ask.
 
         Raises:
-            ValueError: its prompt is empty, has ids outside the vocabulary, or leaves no room for
-                a token in the context.
+            ValueError: its prompt is empty or leaves no room for a token in the context, or it
+                names ids outside the vocabulary.
         """
         length, context = request.tokens.size, self._engine.context
         if not length:
@@ -140,6 +142,11 @@ class Batcher:
             raise ValueError(
                 f"the prompt holds the token id {outside[0]}: ids run from 0 to {size - 1}"
             )
+        for token, _ in request.sampling.logit_bias:
+            if token >= size:
+                raise ValueError(
+                    f"logit_bias holds the token id {token}: ids run from 0 to {size - 1}"
+                )
 
     def submit(self, request: Request) -> int:
         """Queues a request and returns the number that its events carry.
@@ -220,4 +227,5 @@ def _event(running: _Running, token: Token) -> Event:
         text += running.text.finish()
     if running.text.stopped:
         finish = "stop"
-    return Event(running.number, text, (token.id,), (token.logprob,), finish)
+    one, logprob, alternatives = (token.id,), (token.logprob,), (token.alternatives,)
+    return Event(running.number, text, one, logprob, finish, alternatives)

@@ -14,8 +14,9 @@ import numpy as np
 
 from moe_jax.config import Config
 from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
-from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, stack
-from moe_jax.inference.tokens import Prompt, Token
+from moe_jax.inference.sampling import Sampled, SamplingArrays, stack
+from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.inference.tokens import Alternatives, Prompt, Token
 from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.build import host_table
@@ -109,10 +110,10 @@ class CachedEngine:
         longest = int(self._newest[used, 1].max()) + 1
         decode = self._programs.decode(next(n for n in self._read_lengths if n >= longest))
         sampled, self._memory = decode(*self._model, newest, self._sampling, self._memory)
-        ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
-        self._newest[used, 0] = ids[used]
+        tokens = self._tokens(sampled, self._options, [(slot, slot) for slot in used.tolist()])
+        self._newest[used, 0] = [token.id for token in tokens]
         self._newest[used, 1:3] += 1
-        return [Token(int(i), int(ids[i]), float(logprobs[i])) for i in used]
+        return tokens
 
     def release(self, slots: Iterable[int]) -> None:
         """Frees slots; what they held is forgotten.
@@ -156,15 +157,38 @@ class CachedEngine:
         batch = PromptBatch(*(put(array, None, BATCH_AXES) for array in arrays))
         sampling = self._on_mesh(packed.sampling)
         sampled, self._memory = self._programs.prefill(*self._model, batch, sampling, self._memory)
-        ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
+        rows = [(row, one.slot) for row, one in packed.places]
         first = {}
-        for row, one in packed.places:
-            token = Token(one.slot, int(ids[row]), float(logprobs[row]))
+        for token, (_, one) in zip(
+            self._tokens(sampled, packed.sampling, rows), packed.places, strict=True
+        ):
             self._newest[one.slot] = (token.id, one.size, 1, 1)
             self._options[one.slot] = one.prompt.sampling
             first[one.order] = token
         self._sampling = None
         return first
+
+    def _tokens(
+        self,
+        sampled: Sampled,
+        options: Sequence[SamplingOptions],
+        rows: Sequence[tuple[int, int]],
+    ) -> list[Token]:
+        """Returns what was picked in rows (row, slot), each with the alternatives it asks for."""
+        ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
+        counts = {row: options[row].top_logprobs for row, _ in rows if options[row].top_logprobs}
+        alternatives: dict[int, Alternatives] = {}
+        if counts:
+            gathered = self._programs.gather((sampled.top_ids_bk, sampled.top_logprobs_bk))
+            top_ids, top_logprobs = (np.asarray(array).tolist() for array in gathered)
+            alternatives = {
+                row: tuple(zip(top_ids[row][:count], top_logprobs[row][:count], strict=True))
+                for row, count in counts.items()
+            }
+        return [
+            Token(slot, int(ids[row]), float(logprobs[row]), alternatives.get(row, ()))
+            for row, slot in rows
+        ]
 
     def _on_mesh(self, options: Sequence[SamplingOptions]) -> SamplingArrays:
         return jax.tree.map(self._programs.put, stack(options))

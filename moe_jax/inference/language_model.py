@@ -18,7 +18,7 @@ from moe_jax.inference.arguments import Lengths, check_options, is_one, token_id
 from moe_jax.inference.batcher import Batcher, Event, Request
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.axes import AXES
 from moe_jax.model.flops import total_parameters
 from moe_jax.model.skeleton import Arrays
@@ -185,6 +185,7 @@ class LanguageModel:
                 old.tokens + event.tokens,
                 old.logprobs + event.logprobs,
                 event.finish,
+                old.alternatives + event.alternatives,
             )
         return found
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from moe_jax.config import Config
-from moe_jax.inference.sampling import Sampled, SamplingArrays, sample
+from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
@@ -40,8 +40,8 @@ class Memory:
     """What a model remembers of the sequence in each slot."""
 
     cache: Cache
-    #: Which tokens the sequence holds, bool [slots, vocabulary]; or what stands for the array.
-    seen: Any
+    #: Which tokens the sequence holds; its arrays are [slots, vocabulary].
+    held: Held
 
 
 @jax.tree_util.register_dataclass
@@ -79,14 +79,22 @@ class Programs:
     ):
         self._skeleton, self._mesh, self._platform, self._hosts = skeleton, mesh, platform, hosts
         config = skeleton.config
+        per_token: Any = partial(
+            jax.ShapeDtypeStruct,
+            (slots, config.model.vocab_size),
+            sharding=NamedSharding(mesh, BATCH),
+        )
         #: What is remembered, as ShapeDtypeStructs with shardings.
         self.abstract_memory = Memory(
             abstract_cache(config, mesh, slots=slots, context=context),
-            jax.ShapeDtypeStruct(
-                (slots, config.model.vocab_size), jnp.bool_, sharding=NamedSharding(mesh, BATCH)
-            ),
+            Held(per_token(jnp.bool_), per_token(jnp.int32)),
         )
         self._decoding = self._parallel(decoding_config(config, slots), slots // self.shards)
+        whole = NamedSharding(mesh, PartitionSpec())
+        #: Where results are: a step tells all devices its tokens, and alternatives nobody.
+        self._sampled: Any = Sampled(whole, whole, *[NamedSharding(mesh, BATCH)] * 2)
+        #: Puts a step's alternatives on all devices.
+        self.gather: Any = jax.jit(lambda arrays: arrays, out_shardings=whole)
         self._decodes: dict[int, Any] = {}
         self._prefills: dict[tuple[int, ...], Any] = {}
 
@@ -97,8 +105,11 @@ class Programs:
 
     def empty_memory(self) -> Memory:
         """Returns the memory of empty slots, created in place."""
-        cache, seen = self.abstract_memory.cache, self.abstract_memory.seen
-        return Memory(empty_cache(cache), jnp.zeros(seen.shape, seen.dtype, device=seen.sharding))
+        blank = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding),
+            self.abstract_memory.held,
+        )
+        return Memory(empty_cache(self.abstract_memory.cache), blank)
 
     def prefill(
         self,
@@ -151,7 +162,7 @@ class Programs:
         return jax.jit(
             function,
             donate_argnames="memory",
-            out_shardings=(NamedSharding(self._mesh, PartitionSpec()), memory),
+            out_shardings=(self._sampled, memory),
             compiler_options=compiler_options(self._platform),
         )
 
@@ -167,15 +178,16 @@ class Programs:
         model = self._skeleton.merge(params, buffers)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
-        in_prompts, seen = on_device_shards(
+        in_prompts, held = on_device_shards(
             mark_prompts,
             self._mesh,
             in_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
             out_specs=(PartitionSpec(None, BATCH_AXES), BATCH),
-        )(batch, memory.seen)
+        )(batch, memory.held)
         first = jnp.zeros(logits_bv.shape[:1], jnp.int32)
-        in_prompts = in_prompts.reshape(logits_bv.shape)
-        return sample(logits_bv, sampling, in_prompts, first), Memory(cache, seen)
+        nothing = jnp.zeros(logits_bv.shape, jnp.int32)
+        begun = Held(in_prompts.reshape(logits_bv.shape), nothing)
+        return sample(logits_bv, sampling, begun, first), Memory(cache, held)
 
     def _decode(
         self,
@@ -192,8 +204,12 @@ class Programs:
         model = self._skeleton.merge(params, buffers)
         at = (tokens, positions, used > 0)
         logits_bv, cache = decode(model, *at, memory.cache, parallel, reads=reads)
-        seen = memory.seen | jax.nn.one_hot(tokens, memory.seen.shape[1], dtype=jnp.bool_)
-        return sample(logits_bv, sampling, seen, index), Memory(cache, seen)
+        # Every token comes by here once, right after it was generated. An idle slot counts its
+        # zeros: a prompt begins from nothing.
+        counts = memory.held.counts_bv
+        counts += jax.nn.one_hot(tokens, counts.shape[1], dtype=jnp.int32)
+        held = Held(memory.held.prompt_bv, counts)
+        return sample(logits_bv, sampling, held, index), Memory(cache, held)
 
 
 def read_lengths(context: int) -> tuple[int, ...]:
@@ -222,15 +238,18 @@ def decoding_config(config: Config, slots: int) -> Config:
     return config.model_copy(update={"sharding": sharding, "exchange": exchange})
 
 
-def mark_prompts(
-    batch: PromptBatch, seen: Bool[Array, "slots v"]
-) -> tuple[Bool[Array, "n b v"], Bool[Array, "slots v"]]:
-    """Returns which tokens each prompt holds, and the slots' record with them; on one device."""
+def mark_prompts(batch: PromptBatch, held: Held) -> tuple[Bool[Array, "n b v"], Held]:
+    """Returns which tokens each prompt has, and what slots hold once it is there; on one device."""
     streams, rows, length = batch.tokens.shape
-    vocabulary = seen.shape[1]
+    vocabulary = held.prompt_bv.shape[1]
     valid = jnp.arange(length) < batch.lengths[..., None]
     tokens = jnp.where(valid, batch.tokens, vocabulary).reshape(-1, length)
     blank = jnp.zeros((streams * rows, vocabulary), jnp.bool_)
-    held = blank.at[jnp.arange(streams * rows)[:, None], tokens].set(True, mode="drop")
-    seen = seen.at[batch.rows.reshape(-1)].set(held, mode="drop")
-    return held.reshape(streams, rows, vocabulary), seen
+    marked = blank.at[jnp.arange(streams * rows)[:, None], tokens].set(True, mode="drop")
+    into = batch.rows.reshape(-1)
+    # What an earlier text of the slot generated goes.
+    held = Held(
+        held.prompt_bv.at[into].set(marked, mode="drop"),
+        held.counts_bv.at[into].set(0, mode="drop"),
+    )
+    return marked.reshape(streams, rows, vocabulary), held

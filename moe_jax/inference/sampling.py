@@ -2,11 +2,12 @@
 
 Options are data: rows with different ones share a batch, and nothing compiles again for new ones.
 The processors, their order and their formulas are those of Hugging Face's `generate`: repetition
-penalty, temperature, top-k, top-p, min-p. Which tokens a text holds already and how far it is,
-the caller keeps; stop strings and end tokens are the batcher's.
+penalty, temperature, top-k, top-p, min-p. OpenAI's are placed as in vLLM: the bias of tokens before
+all of them, frequency and presence penalty between the first two. Which options there are is
+`sampling_options.py`. What a text holds already and how far it is, the caller keeps; stop strings
+and end tokens are the batcher's.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,47 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How to sample one text.
-
-    Raises:
-        ValueError: for a value out of its range.
-    """
-
-    #: 0 picks the most likely token.
-    temperature: float = 0.8
-    #: Only the k most likely tokens compete (0 = all).
-    top_k: int = 0
-    #: Only the fewest tokens whose probabilities reach p compete (Holtzman et al., 2020).
-    top_p: float = 1.0
-    #: Only tokens at least this fraction as likely as the likeliest compete (Nguyen et al., 2024).
-    min_p: float = 0.0
-    #: Above 1, tokens of the prompt and of what was generated become less likely: positive logits
-    #: are divided by it, negative ones multiplied (Keskar et al., 2019).
-    repetition_penalty: float = 1.0
-    #: The text depends on it, not on what else is in the batch.
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ValueError(
-                f"temperature ({self.temperature}) must be 0 (greedy) or more, and finite"
-            )
-        if not 0 <= self.top_k < 2**31:
-            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
-            raise ValueError(
-                f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
-                "and finite"
-            )
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
+from moe_jax.inference.sampling_options import (
+    MAX_BIASES,
+    MAX_TOP_LOGPROBS,
+    NO_TOKEN,
+    SamplingOptions,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -69,18 +35,40 @@ class SamplingArrays:
     top_p_b: Float32[Array, " b"]
     min_p_b: Float32[Array, " b"]
     repetition_penalty_b: Float32[Array, " b"]
+    frequency_penalty_b: Float32[Array, " b"]
+    presence_penalty_b: Float32[Array, " b"]
+    top_logprobs_b: Int32[Array, " b"]
+    #: As many as there may be: `NO_TOKEN` in the places that are left.
+    bias_ids_bn: Int32[Array, "b n"]
+    bias_bn: Float32[Array, "b n"]
     #: A seed as its upper and lower half: the data of JAX's threefry key.
     seed_b2: UInt32[Array, "b 2"]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Held:
+    """What the texts of a batch hold, one row each."""
+
+    #: Which tokens the prompt has.
+    prompt_bv: Bool[Array, "b v"]
+    #: How often each token was generated.
+    counts_bv: Int32[Array, "b v"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Sampled:
-    """The tokens that were picked."""
+    """The tokens that were picked, and the likeliest ones.
+
+    All of the distribution before bias, penalties, temperature and cuts; in nats.
+    """
 
     ids_b: Int32[Array, " b"]
-    #: Of the distribution before penalty, temperature and cuts; in nats.
     logprobs_b: Float32[Array, " b"]
+    #: The k likeliest, descending, k at most `MAX_TOP_LOGPROBS`; zeros where no row asks for any.
+    top_ids_bk: Int32[Array, "b k"]
+    top_logprobs_bk: Float32[Array, "b k"]
 
 
 def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
@@ -89,6 +77,11 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
     def column(field: str, dtype: Any) -> Any:
         return np.array([getattr(one, field) for one in options], dtype)
 
+    bias_ids: Any = np.full((len(options), MAX_BIASES), NO_TOKEN, np.int32)
+    bias: Any = np.zeros(bias_ids.shape, np.float32)
+    for row, one in enumerate(options):
+        for place, (token, value) in enumerate(one.logit_bias):
+            bias_ids[row, place], bias[row, place] = token, value
     seed = column("seed", np.uint64)
     halves: Any = np.stack([seed >> 32, seed], axis=1).astype(np.uint32)
     return SamplingArrays(
@@ -97,6 +90,11 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
         column("top_p", np.float32),
         column("min_p", np.float32),
         column("repetition_penalty", np.float32),
+        column("frequency_penalty", np.float32),
+        column("presence_penalty", np.float32),
+        column("top_logprobs", np.int32),
+        bias_ids,
+        bias,
         halves,
     )
 
@@ -104,7 +102,7 @@ def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
 def sample(
     logits_bv: Float32[Array, "b v"],
     arrays: SamplingArrays,
-    seen_bv: Bool[Array, "b v"],
+    held: Held,
     index_b: Int32[Array, " b"],
 ) -> Sampled:
     """Picks one token per row; a row's pick depends on nothing but that row.
@@ -112,11 +110,11 @@ def sample(
     Args:
         logits_bv: -inf excludes a token.
         arrays: how each row is sampled.
-        seen_bv: tokens that the row's text holds, prompt included.
+        held: what each row's text holds.
         index_b: how many tokens were generated in the row before; with the seed it decides the
             draw.
     """
-    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
+    penalised_bv = _penalise(logits_bv, arrays, held)
     greedy_b = jnp.argmax(penalised_bv, axis=-1)
     ids_b = jax.lax.cond(
         jnp.any(arrays.temperature_b > 0),
@@ -124,24 +122,52 @@ def sample(
         lambda: greedy_b,
     )
     chosen_b1 = jnp.take_along_axis(logits_bv, ids_b[:, None], axis=-1)
-    logprobs_b = chosen_b1[:, 0] - jax.nn.logsumexp(logits_bv, axis=-1)
-    return Sampled(ids_b.astype(jnp.int32), logprobs_b)
+    total_b1 = jax.nn.logsumexp(logits_bv, axis=-1, keepdims=True)
+    top_bk, top_ids_bk = _likeliest(logits_bv, jnp.any(arrays.top_logprobs_b > 0))
+    logprobs_b = (chosen_b1 - total_b1)[:, 0]
+    return Sampled(ids_b.astype(jnp.int32), logprobs_b, top_ids_bk, top_bk - total_b1)
 
 
 def process(
-    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, seen_bv: Bool[Array, "b v"]
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
     """Returns the logits that a row with temperature is drawn from, up to a constant of the row."""
-    penalised_bv = _penalise(logits_bv, arrays.repetition_penalty_b, seen_bv)
-    return _restrict(penalised_bv, arrays)
+    return _restrict(_penalise(logits_bv, arrays, held), arrays)
+
+
+def _likeliest(
+    logits_bv: Float32[Array, "b v"], asked: Bool[Array, ""]
+) -> tuple[Float32[Array, "b k"], Int32[Array, "b k"]]:
+    """Returns the largest logits and their tokens."""
+    shape = (logits_bv.shape[0], min(MAX_TOP_LOGPROBS, logits_bv.shape[1]))
+    return jax.lax.cond(
+        asked,
+        lambda: tuple(jax.lax.top_k(logits_bv, shape[1])),
+        lambda: (jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)),
+    )
 
 
 def _penalise(
-    logits_bv: Float32[Array, "b v"], penalty_b: Float32[Array, " b"], seen_bv: Bool[Array, "b v"]
+    logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
-    penalty_b1 = penalty_b[:, None]
+    logits_bv = _bias(logits_bv, arrays)
+    generated_bv = held.counts_bv > 0
+    penalty_b1 = arrays.repetition_penalty_b[:, None]
     penalised_bv = jnp.where(logits_bv < 0, logits_bv * penalty_b1, logits_bv / penalty_b1)
-    return jnp.where(seen_bv, penalised_bv, logits_bv)
+    penalised_bv = jnp.where(held.prompt_bv | generated_bv, penalised_bv, logits_bv)
+    penalised_bv -= arrays.frequency_penalty_b[:, None] * held.counts_bv.astype(jnp.float32)
+    return penalised_bv - jnp.where(generated_bv, arrays.presence_penalty_b[:, None], 0.0)
+
+
+def _bias(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b v"]:
+    def add(logits_v: Any, ids_n: Any, bias_n: Any) -> Any:
+        return logits_v.at[ids_n].add(bias_n, mode="drop")
+
+    return jax.lax.cond(
+        jnp.any(arrays.bias_bn != 0),
+        lambda: jax.vmap(add)(logits_bv, arrays.bias_ids_bn, arrays.bias_bn),
+        lambda: logits_bv,
+    )
 
 
 def _draw(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 
 # Arrays do not compare to one truth value, so prompts compare by identity.
@@ -22,6 +22,10 @@ class Prompt:
     sampling: SamplingOptions
 
 
+#: The likeliest tokens at a place, most likely first, each with its logprob in nats.
+Alternatives = tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class Token:
     """One generated token."""
@@ -29,8 +33,10 @@ class Token:
     #: The place of its request among the engine's.
     slot: int
     id: int
-    #: Of the model's own distribution, before temperature, penalties and cuts; in nats.
+    #: Of the model's own distribution, before bias, penalties, temperature and cuts; in nats.
     logprob: float
+    #: Of the same distribution; as many as `SamplingOptions.top_logprobs` asks for.
+    alternatives: Alternatives = ()
 
 
 class Engine(Protocol):

@@ -15,7 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from moe_jax.config import Config
 from moe_jax.data.batch import Batch, batch_shape
 from moe_jax.inference.programs import Programs
-from moe_jax.inference.sampling import SamplingOptions, stack
+from moe_jax.inference.sampling import stack
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.model.skeleton import Skeleton

@@ -11,7 +11,7 @@ import numpy as np
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Batcher, Request
 from moe_jax.inference.programs import read_lengths
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Engine
 from moe_jax.inference.waves import SHORTEST
 from moe_jax.serve.app import Api

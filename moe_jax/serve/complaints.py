@@ -28,6 +28,7 @@ RULES = {
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
     "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
     "literal_error": "{expected}",
     "value_error": "{error}",
 }

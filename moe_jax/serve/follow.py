@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Engine, Prompt, Token
 
 #: Calls after which all processes meet, so that old ones can be deleted. Meeting costs about what

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Event
+from moe_jax.inference.tokens import Alternatives
 from moe_jax.serve.job import Job, Served
 
 Json = dict[str, Any]
@@ -23,6 +23,8 @@ class Choice:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    #: Of each token.
+    alternatives: list[Alternatives] = field(default_factory=list)
     finish: str = ""
     #: Tokens, those of parts that were sent too.
     generated: int = 0
@@ -33,12 +35,13 @@ class Choice:
         self.text += event.text
         self.tokens += event.tokens
         self.logprobs += event.logprobs
+        self.alternatives += event.alternatives
         self.finish = event.finish
         self.generated += len(event.tokens)
 
     def sent(self) -> None:
         """Leaves what the next part may bring."""
-        self.text, self.tokens, self.logprobs = "", [], []
+        self.text, self.tokens, self.logprobs, self.alternatives = "", [], [], []
 
 
 class Format(abc.ABC):
@@ -95,6 +98,9 @@ class Format(abc.ABC):
     def _logprobs(self, choice: Choice) -> Json | None:
         return self._list_logprobs(choice) if self._job.logprobs else None
 
+    def _token(self, token: int) -> str:
+        return self._served.tokenizer.decode([token])
+
     @abc.abstractmethod
     def _opening(self, choice: Choice) -> Json | None: ...
 
@@ -130,14 +136,25 @@ class CompletionFormat(Format):
         }
 
     def _list_logprobs(self, choice: Choice) -> Json:
-        texts = [_text(self._served.tokenizer, token) for token in choice.tokens]
+        texts = [self._token(token) for token in choice.tokens]
         *offsets, choice.offset = itertools.accumulate(map(len, texts), initial=choice.offset)
         return {
             "tokens": texts,
             "token_logprobs": choice.logprobs,
-            "top_logprobs": None,
+            "top_logprobs": self._list_alternatives(choice) if self._job.alternatives else None,
             "text_offset": offsets,
         }
+
+    def _list_alternatives(self, choice: Choice) -> list[dict[str, float]]:
+        """The chosen token is named too, likely or not; of tokens with one text the likelier."""
+        listed = []
+        places = zip(choice.alternatives, choice.tokens, choice.logprobs, strict=True)
+        for alternatives, token, logprob in places:
+            named: dict[str, float] = {}
+            for one, its_logprob in (*alternatives, (token, logprob)):
+                named.setdefault(self._token(one), its_logprob)
+            listed.append(named)
+        return listed
 
 
 class ChatFormat(Format):
@@ -168,19 +185,16 @@ class ChatFormat(Format):
         }
 
     def _list_logprobs(self, choice: Choice) -> Json:
+        places = zip(choice.tokens, choice.logprobs, choice.alternatives, strict=True)
         tokens = [
-            {
-                "token": text,
-                "logprob": logprob,
-                # A token may be a part of a character, whose bytes the text does not tell.
-                "bytes": None if "\ufffd" in text else list(text.encode()),
-                "top_logprobs": [],
-            }
-            for token, logprob in zip(choice.tokens, choice.logprobs, strict=True)
-            for text in [_text(self._served.tokenizer, token)]
+            self._describe(token, logprob)
+            | {"top_logprobs": [self._describe(*one) for one in alternatives]}
+            for token, logprob, alternatives in places
         ]
         return {"content": tokens, "refusal": None}
 
-
-def _text(tokenizer: Tokenizer, token: int) -> str:
-    return tokenizer.decode([token])
+    def _describe(self, token: int, logprob: float) -> Json:
+        text = self._token(token)
+        # A token may be a part of a character, whose bytes the text does not tell.
+        data = None if "\ufffd" in text else list(text.encode())
+        return {"token": text, "logprob": logprob, "bytes": data}

@@ -8,7 +8,7 @@ import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve.errors import ApiError, invalid
 from moe_jax.serve.parameters import ChatParameters, CompletionParameters, Parameters
 
@@ -45,6 +45,8 @@ class Job:
     stream: bool
     include_usage: bool
     logprobs: bool
+    #: Tokens to name beside each chosen one.
+    alternatives: int
 
 
 class Jobs:
@@ -66,11 +68,6 @@ class Jobs:
             ApiError: for what the model or this server cannot do.
         """
         self._check_model(params)
-        if params.logprobs:
-            raise invalid(
-                f"logprobs ({params.logprobs}): only the chosen token's is there: set it to 0",
-                "logprobs",
-            )
         if params.echo and params.logprobs is not None:
             raise invalid("echo with logprobs is not supported: drop one of them", "echo")
         prompts = [self._tokens(prompt) for prompt in params.prompt]
@@ -84,6 +81,11 @@ class Jobs:
             ApiError: for what the model or this server cannot do.
         """
         self._check_model(params)
+        if params.top_logprobs and not params.logprobs:
+            raise invalid(
+                f"top_logprobs ({params.top_logprobs}) without logprobs: set logprobs to true",
+                "top_logprobs",
+            )
         messages = [
             {"role": m.role, "content": m.text} | ({"name": m.name} if m.name else {})
             for m in params.messages
@@ -113,6 +115,7 @@ class Jobs:
             )
         limits = [self._limit(prompt.size, params.source, wanted, default) for prompt in prompts]
         samplings = _samplings(params, self._served.vocab_size)
+        self._check_bias(params)
         requests = [
             self._request(params, prompt, limit, sampling)
             for prompt, limit in zip(prompts, limits, strict=True)
@@ -125,6 +128,7 @@ class Jobs:
             params.stream,
             _include_usage(params),
             params.wants_logprobs,
+            params.alternatives,
         )
 
     def _request(
@@ -147,6 +151,13 @@ class Jobs:
         if outside:
             raise invalid(f"prompt: token id {outside[0]} is not in 0 to {size - 1}", "prompt")
         return np.array(prompt, np.int32)
+
+    def _check_bias(self, params: Parameters) -> None:
+        size = self._served.vocab_size
+        outside = [token for token in params.logit_bias if token >= size]
+        if outside:
+            message = f"logit_bias: token id {outside[0]} is not in 0 to {size - 1}"
+            raise invalid(message, "logit_bias")
 
     def _text(self, prompt: str | list[int]) -> str:
         return prompt if isinstance(prompt, str) else self._served.tokenizer.decode(prompt)
@@ -182,7 +193,9 @@ def unknown_model(asked: str, served: str) -> ApiError:
     )
 
 
-def _samplings(params: Parameters, vocab_size: int) -> list[SamplingOptions]:
+def _samplings(
+    params: CompletionParameters | ChatParameters, vocab_size: int
+) -> list[SamplingOptions]:
     """Each choice draws from a seed of its own; the first has the one that was asked for."""
     seed = secrets.randbelow(SEEDS) if params.seed is None else params.seed
     try:
@@ -194,6 +207,10 @@ def _samplings(params: Parameters, vocab_size: int) -> list[SamplingOptions]:
                 top_p=params.top_p,
                 min_p=params.min_p,
                 repetition_penalty=params.repetition_penalty,
+                frequency_penalty=params.frequency_penalty,
+                presence_penalty=params.presence_penalty,
+                logit_bias=tuple(params.logit_bias.items()),
+                top_logprobs=params.alternatives,
                 seed=(seed + choice) % SEEDS,
             )
             for choice in range(params.n)

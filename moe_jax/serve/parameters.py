@@ -6,6 +6,7 @@ mean for a model is `job.py`.
 """
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
@@ -18,15 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from moe_jax.inference.sampling_options import MAX_TOP_LOGPROBS
 from moe_jax.serve.complaints import explain
 from moe_jax.serve.errors import invalid
 
 #: What these would do is not implemented; with one of these values, or null, they do nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
     "suffix": ("",),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -39,7 +38,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",),
     "verbosity": (),
     "web_search_options": (),
-    "top_logprobs": (0,),
 }
 #: Who asks, and how it is filed or billed: no answer depends on them.
 IGNORED = frozenset(
@@ -56,6 +54,10 @@ IGNORED = frozenset(
 )
 #: OpenAI's limit on stop strings; every one is looked for at every token.
 MAX_STOPS = 4
+#: OpenAI's limit on the alternatives that a completion names; a chat's is higher.
+MAX_COMPLETION_LOGPROBS = 5
+#: How JSON names a token, as the key of an object; no vocabulary has a longer one.
+TOKEN_ID = re.compile("[0-9]{1,9}")
 #: What a template is given anyway, and what Python calls the one who gives it.
 TAKEN = frozenset({"messages", "self"})
 
@@ -78,6 +80,12 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
+def _biases(given: Any) -> Any:
+    if isinstance(given, dict) and all(map(TOKEN_ID.fullmatch, given)):
+        return {int(token): bias for token, bias in given.items()}
+    raise ValueError("must be an object with token ids for its names and numbers for its values")
+
+
 class Parameters(_Strict):
     """What both kinds of request have."""
 
@@ -88,6 +96,9 @@ class Parameters(_Strict):
     top_k: Annotated[int, Field(ge=-1)] = 0
     min_p: Real = 0.0
     repetition_penalty: Real = 1.0
+    frequency_penalty: Real = 0.0
+    presence_penalty: Real = 0.0
+    logit_bias: Annotated[dict[int, Real], BeforeValidator(_biases)] = {}
     n: Count = 1
     stop: str | Stop = []
     seed: int | None = None
@@ -119,13 +130,18 @@ class CompletionParameters(Parameters):
     prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
     echo: bool = False
     #: How many of the most likely tokens to name beside the chosen one.
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
     #: Where the text to continue comes from.
     source: ClassVar[str] = "prompt"
 
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs is not None
+
+    @property
+    def alternatives(self) -> int:
+        """How many of the most likely tokens to name at each place."""
+        return self.logprobs or 0
 
 
 class TextPart(_Strict):
@@ -155,6 +171,8 @@ class ChatParameters(Parameters):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool = False
+    #: How many of the most likely tokens to name at each place.
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     #: What else the model's template knows, such as enable_thinking; vLLM's name for it.
     chat_template_kwargs: dict[str, Any] = {}
     #: Where the text to continue comes from.
@@ -170,6 +188,11 @@ class ChatParameters(Parameters):
     @property
     def wants_logprobs(self) -> bool:
         return self.logprobs
+
+    @property
+    def alternatives(self) -> int:
+        """As a completion's."""
+        return self.top_logprobs
 
 
 Kind = TypeVar("Kind", bound=Parameters)

@@ -12,7 +12,7 @@ import pytest
 from training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 from moe_jax.bench.full_forward import Generator
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)
 WINDOW = 8

@@ -1,5 +1,6 @@
 """`generate` and `eval` on a Hugging Face directory; on runs they are tested in test_main.py."""
 
+import argparse
 import io
 import json
 
@@ -7,9 +8,10 @@ import jax
 import pytest
 from tiny_hf import their_greedy, write_mixtral
 
-from moe_jax.cli import exit_codes
+from moe_jax.cli import exit_codes, generate
 from moe_jax.cli.main import main
 from moe_jax.data.hf_tokenizer import HfTokenizer
+from moe_jax.inference.sampling_options import SamplingOptions
 
 pytest.importorskip("transformers")
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
@@ -75,6 +77,26 @@ def test_stop_strings_and_penalties_reach_the_model(moe_jax, mixtral, tokenizer)
     assert (code, text) == (exit_codes.OK, f"Write{want[: want.index(stop)]}\n")
 
 
+def test_every_flag_of_sampling_is_read():
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    generate.add_parser(subparsers)
+    want = SamplingOptions(
+        temperature=0.5,
+        top_k=4,
+        top_p=0.75,
+        min_p=0.25,
+        repetition_penalty=1.5,
+        frequency_penalty=-0.5,
+        presence_penalty=2.0,
+        seed=9,
+    )
+    flags = ["model", "--prompt", "a"]
+    for name, value in vars(want).items():
+        if name not in ("logit_bias", "top_logprobs"):
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    assert generate._sampling(subparsers.choices["generate"].parse_args(flags)) == want
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -82,6 +104,8 @@ def test_stop_strings_and_penalties_reach_the_model(moe_jax, mixtral, tokenizer)
         (("--prompt-file", "nowhere.txt"), "--prompt-file nowhere.txt cannot be read"),
         (("--prompt", "a", "--min-p", "2"), "min_p (2.0) must be"),
         (("--prompt", "a", "--repetition-penalty", "0"), "repetition_penalty (0.0) must be"),
+        (("--prompt", "a", "--presence-penalty", "-3"), "presence_penalty (-3.0) must be from -2"),
+        (("--prompt", "a", "--frequency-penalty", "3"), "frequency_penalty (3.0) must be from -2"),
         (("--prompt", "a", "--num-samples", "0"), "num_samples (0) must be"),
         (("--prompt", "a", "--step", "1"), "has no step 1"),
     ],

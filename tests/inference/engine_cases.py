@@ -9,7 +9,7 @@ from model_cases import OPTIONS, VOCAB, arrays, configured, logits_of, parallel_
 
 from moe_jax.config import Config
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.session import make_session
@@ -70,11 +70,20 @@ def _forward():
     return jax.jit(logits, compiler_options=OPTIONS)
 
 
-def greedy(tokens: np.ndarray, count: int) -> list[int]:
-    """Continues a text with a full forward pass on one device per token."""
+def next_logits(text: list[int]) -> np.ndarray:
+    """Returns [v] for what follows a text, by a full forward pass on one device."""
+    padded = np.zeros((1, 1, CONTEXT), np.int32)
+    padded[0, 0, : len(text)] = text
+    return np.asarray(_forward()(padded)[0, len(text) - 1])
+
+
+def greedy(
+    tokens: np.ndarray, count: int, *, frequency: float = 0.0, presence: float = 0.0
+) -> list[int]:
+    """Continues a text with a full forward pass per token, penalised by OpenAI's formula."""
     text = [int(t) for t in tokens]
     for _ in range(count):
-        padded = np.zeros((1, 1, CONTEXT), np.int32)
-        padded[0, 0, : len(text)] = text
-        text.append(int(np.argmax(_forward()(padded)[0, len(text) - 1])))
+        logits = next_logits(text)
+        counts = np.bincount(text[tokens.size :], minlength=logits.size)
+        text.append(int(np.argmax(logits - frequency * counts - presence * (counts > 0))))
     return text[tokens.size :]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt, Token
 
 LETTERS = range(ord("a"), ord("z") + 1)
@@ -42,6 +42,11 @@ def alone(
 
 def logprob(token: int) -> float:
     return -token / 256
+
+
+def alternatives(token: int, count: int) -> tuple[tuple[int, float], ...]:
+    """The letters after a token, all of them likelier than itself."""
+    return tuple((token + n, (n - count - 1) / 256) for n in range(1, count + 1))
 
 
 class FakeEngine:
@@ -103,4 +108,5 @@ class FakeEngine:
         tokens, sampling = self._texts[slot]
         assert len(tokens) < self.context, f"slot {slot} is beyond its context"
         tokens.append(self._following(tokens, sampling))
-        return Token(slot, tokens[-1], logprob(tokens[-1]))
+        others = alternatives(tokens[-1], sampling.top_logprobs)
+        return Token(slot, tokens[-1], logprob(tokens[-1]), others)

@@ -6,7 +6,7 @@ import pytest
 from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 LENGTHS = Lengths(usual=512, longest=1024)
 
@@ -60,11 +60,15 @@ def test_more_than_the_model_was_made_for_is_warned_of(caplog):
 
 
 def test_an_unknown_option_is_named_with_the_nearest():
-    check_options("generate", ["max_tokens", "stop", "top_k", "seed"], LanguageModel.generate)
+    known = ["max_tokens", "stop", "top_k", "seed", "frequency_penalty", "presence_penalty"]
+    check_options("generate", known, LanguageModel.generate)
     with pytest.raises(TypeError, match=r"generate has no option 'max_new_tokens' \(did you mean "):
         check_options("generate", ["max_new_tokens"], LanguageModel.generate)
     with pytest.raises(TypeError, match=r"'num_samples'; it has max_tokens, stop, .*temperature,"):
         check_options("generate", ["num_samples"], LanguageModel.generate)
+    # It gives text, which has no room for alternatives.
+    with pytest.raises(TypeError, match="generate has no option 'top_logprobs'"):
+        check_options("generate", ["top_logprobs"], LanguageModel.generate)
 
 
 def test_one_prompt_or_several():

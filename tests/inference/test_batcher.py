@@ -2,11 +2,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, alone, logprob, scripted
+from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Event, Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)
 BYTES = ByteTokenizer()
@@ -184,6 +184,18 @@ def test_the_context_ends_a_request_with_length():
     assert (len(answer.tokens), answer.finish) == (4, "length")
 
 
+def test_alternatives_come_with_their_tokens_to_those_who_ask():
+    batch = batcher(FakeEngine())
+    asking = SamplingOptions(temperature=0, top_logprobs=2)
+    one = batch.submit(Request(BYTES.encode("abc"), 4, asking))
+    batch.submit(request("abc", 4))
+    events = [event for _ in range(4) for event in batch.advance()]
+    for event in events:
+        (token,) = event.tokens
+        asked = event.request == one
+        assert event.alternatives == ((alternatives(token, 2) if asked else ()),)
+
+
 def test_cancelling_frees_the_slot_at_once_and_the_others_do_not_notice():
     engine = FakeEngine(slots=2)
     batch = batcher(engine)
@@ -237,6 +249,12 @@ def test_prompts_that_cannot_run_are_refused_before_they_wait(tokens, message):
     with pytest.raises(ValueError, match=message):
         batch.submit(Request(np.array(tokens, np.int32), 4, GREEDY))
     assert batch.waiting == 0
+
+
+def test_a_bias_of_a_token_outside_the_vocabulary_is_refused():
+    outside = SamplingOptions(logit_bias={3: 1.0, 257: 1.0})
+    with pytest.raises(ValueError, match="logit_bias holds the token id 257: ids run from 0 to 25"):
+        batcher(FakeEngine()).submit(Request(BYTES.encode("a"), 4, outside))
 
 
 def test_requests_that_make_no_sense_are_refused():

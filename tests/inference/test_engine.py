@@ -4,10 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from engine_cases import CONTEXT, EXPERT_8, GREEDY, engine, freed, greedy, prompt, session
+from engine_cases import (
+    CONTEXT,
+    EXPERT_8,
+    GREEDY,
+    engine,
+    freed,
+    greedy,
+    next_logits,
+    prompt,
+    session,
+)
 
 from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 
 
@@ -106,6 +116,67 @@ def test_repetition_penalty_knows_prompt_and_generated_tokens():
     start = prompt(6, never_again)
     text = run(machine, [start], 12)[0]
     assert len({*text, *start.tokens.tolist()}) == 12 + len({*start.tokens.tolist()})
+
+
+#: Rows alone on their devices; rows with others, and each spread over two.
+SPREAD = [
+    EXPERT_8,
+    pytest.param(("mesh.expert=4", "mesh.tensor=2", "exchange.streams=2"), marks=pytest.mark.slow),
+]
+PENALTIES = [(0.6, 0.0), (0.0, 1.0), (0.3, 0.0), (0.0, 0.0), (0.5, -0.5), (-0.3, 0.0), (0.3, 0.4)]
+
+
+def penalised(size: int, frequency: float, presence: float) -> Prompt:
+    options = SamplingOptions(temperature=0, frequency_penalty=frequency, presence_penalty=presence)
+    return prompt(size, options)
+
+
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_penalties_count_what_was_generated_in_the_slot_by_this_text_alone(layout):
+    machine = freed(engine(*layout))
+    sizes = (3, 9, 5, 2, 6, 8, 7)
+    cases = list(zip(sizes, PENALTIES, strict=True))
+    wanted = [greedy(prompt(n).tokens, 12, frequency=f, presence=p) for n, (f, p) in cases]
+    plain = [greedy(prompt(n).tokens, 12) for n in sizes]
+    assert sum(one != other for one, other in zip(wanted, plain, strict=True)) == 6
+    texts = [penalised(n, *both) for n, both in cases]
+    assert run(machine, texts, 12) == wanted
+    # In the same slots, after an idle step, and in each other's.
+    machine.start([prompt(1)])
+    machine.step()
+    machine.release([0])
+    assert run(machine, texts, 12) == wanted
+    assert run(machine, texts[::-1], 12) == wanted[::-1]
+
+
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_a_bias_is_of_its_own_text_alone(layout):
+    machine = freed(engine(*layout))
+    always, never = ({7: 100.0}, {token: -100.0 for token in range(32) if token != 9})
+    options = [SamplingOptions(temperature=0, logit_bias=bias) for bias in ({}, always, never)]
+    texts = run(machine, [prompt(3, one) for one in options], 5)
+    assert texts == [greedy(prompt(3).tokens, 5), [7] * 5, [9] * 5]
+
+
+@pytest.mark.parametrize("layout", SPREAD, ids=str)
+def test_alternatives_are_the_likeliest_tokens_for_those_who_ask(layout):
+    machine = freed(engine(*layout))
+    asks = SamplingOptions(
+        temperature=1.5, seed=1, repetition_penalty=3.0, presence_penalty=2.0, top_logprobs=3
+    )
+    one, other = prompt(3, asks), prompt(4)
+    text = one.tokens.tolist()
+    for tokens in (machine.start([one, other]), machine.step(), machine.step()):
+        logits = next_logits(text)
+        likeliest = np.argsort(-logits)[:3]
+        asked, unasked = sorted(tokens, key=lambda token: not token.alternatives)
+        assert [token for token, _ in asked.alternatives] == likeliest.tolist()
+        logprobs = logits - np.log(np.exp(logits).sum())
+        got = [logprob for _, logprob in asked.alternatives]
+        np.testing.assert_allclose(got, logprobs[likeliest], atol=1e-5)
+        assert asked.logprob == pytest.approx(logprobs[asked.id], abs=1e-5)
+        assert unasked.alternatives == ()
+        text.append(asked.id)
 
 
 def test_logprobs_are_of_the_models_own_distribution():

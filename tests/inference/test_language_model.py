@@ -13,7 +13,7 @@ from tiny_hf import their_greedy, their_logits, write_mixtral
 
 import moe_jax
 from moe_jax.inference.language_model import sample_options
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
@@ -98,6 +98,18 @@ def test_a_context_that_was_asked_for_is_a_limit(model, greedy):
     request = model.request(PROMPTS[0], max_tokens=COUNT, sampling=options)
     (found,) = model.complete([request], context=size + 5)
     assert (list(found.tokens), found.finish) == (greedy[PROMPTS[0]][1][:5], "length")
+
+
+def test_alternatives_come_with_each_token_where_a_request_asks(model, greedy):
+    options = [SamplingOptions(temperature=0, top_logprobs=count) for count in (2, 0)]
+    requests = [model.request(PROMPTS[0], max_tokens=5, sampling=one) for one in options]
+    asked, unasked = model.complete(requests)
+    assert [len(alternatives) for alternatives in asked.alternatives] == [2] * 5
+    likeliest = tuple(zip(asked.tokens, asked.logprobs, strict=True))
+    found = tuple(alternatives[0] for alternatives in asked.alternatives)
+    assert [token for token, _ in found] == greedy[PROMPTS[0]][1][:5]
+    np.testing.assert_allclose(found, likeliest, rtol=1e-6)
+    assert unasked.alternatives == ((),) * 5
 
 
 def test_chat_continues_what_the_template_writes(model):

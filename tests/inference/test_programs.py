@@ -12,6 +12,7 @@ from moe_jax.inference.programs import (
     mark_prompts,
     read_lengths,
 )
+from moe_jax.inference.sampling import Held
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_few_lengths_are_read_and_the_last_is_all(context, lengths):
     assert read_lengths(context) == lengths
 
 
-def test_padding_is_no_token_of_a_prompt_and_other_slots_keep_theirs():
+def test_a_prompt_takes_a_slot_without_padding_or_what_was_generated_there():
     batch = PromptBatch(
         tokens=jnp.array([[[3, 1, 0, 0], [2, 0, 0, 0]]], jnp.int32),
         lengths=jnp.array([[2, 1]], jnp.int32),
@@ -55,6 +56,9 @@ def test_padding_is_no_token_of_a_prompt_and_other_slots_keep_theirs():
         rows=jnp.array([[1, 2]], jnp.int32),
     )
     earlier = jnp.array([[True, False, False, False], [True, True, True, True]])
-    held, seen = mark_prompts(batch, earlier)
-    np.testing.assert_array_equal(held[0], [[0, 1, 0, 1], [0, 0, 1, 0]])
-    np.testing.assert_array_equal(seen, [[1, 0, 0, 0], [0, 1, 0, 1]])
+    counts = jnp.array([[0, 2, 0, 1], [5, 0, 0, 1]], jnp.int32)
+    marked, held = mark_prompts(batch, Held(earlier, counts))
+    np.testing.assert_array_equal(marked[0], [[0, 1, 0, 1], [0, 0, 1, 0]])
+    # The other slot keeps what it holds.
+    np.testing.assert_array_equal(held.prompt_bv, [[1, 0, 0, 0], [0, 1, 0, 1]])
+    np.testing.assert_array_equal(held.counts_bv, [[0, 2, 0, 1], [0, 0, 0, 0]])

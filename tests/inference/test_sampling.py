@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.inference.sampling import SamplingArrays, SamplingOptions, process, sample, stack
+from moe_jax.inference.sampling import Held, SamplingArrays, process, sample, stack
+from moe_jax.inference.sampling_options import MAX_BIASES, MAX_TOP_LOGPROBS, SamplingOptions
 
 DRAWS = 4096
 LOGITS = np.array([1.0, 3.0, 2.0, -1.0, 2.5, 0.0, -4.0, 1.5], np.float32)
@@ -14,20 +15,25 @@ sample = jax.jit(sample)
 process = jax.jit(process)
 
 
-def pick(logits, options, *, seen=None, index=0):
+def held(shape, *, seen=None, counts=None):
+    """What texts hold: `seen` in their prompts, `counts` generated."""
+    seen = np.zeros(shape, bool) if seen is None else np.asarray(seen)
+    return Held(seen, np.zeros(shape, np.int32) if counts is None else np.asarray(counts, np.int32))
+
+
+def pick(logits, options, *, seen=None, counts=None, index=0):
     """Returns what `sample` picks for rows [b, v] with one option each."""
     logits = jnp.asarray(logits, jnp.float32)
-    seen = jnp.zeros(logits.shape, bool) if seen is None else jnp.asarray(seen)
     index_b = jnp.full(len(options), index, jnp.int32)
-    return sample(logits, stack(options), seen, index_b)
+    return sample(logits, stack(options), held(logits.shape, seen=seen, counts=counts), index_b)
 
 
-def draw(logits, *, seen=None, **options):
+def draw(logits, *, seen=None, counts=None, **options):
     """Returns a token for each of DRAWS seeds."""
     rows = np.tile(logits, (DRAWS, 1))
-    seen = None if seen is None else np.tile(seen, (DRAWS, 1))
+    seen, counts = (None if a is None else np.tile(a, (DRAWS, 1)) for a in (seen, counts))
     seeds = [SamplingOptions(**options, seed=seed) for seed in range(DRAWS)]
-    return np.asarray(pick(rows, seeds, seen=seen).ids_b)
+    return np.asarray(pick(rows, seeds, seen=seen, counts=counts).ids_b)
 
 
 def softmax(logits):
@@ -128,11 +134,66 @@ def test_repetition_penalty_moves_greedy_rows_too():
     assert pick(np.tile(LOGITS, (4, 1)), options, seen=seen).ids_b.tolist() == [1, 1, 4, 1]
 
 
+COUNTS = np.array([0, 1, 3, 2, 0, 0, 1, 0])
+IN_PROMPT = np.isin(np.arange(8), [1, 4])
+
+
+@pytest.mark.parametrize("frequency", [0.0, 0.5, -0.25])
+@pytest.mark.parametrize("presence", [0.0, 1.5, -2.0])
+@pytest.mark.parametrize("repetition", [1.0, 1.4])
+def test_frequency_and_presence_come_after_repetition_and_before_temperature(
+    frequency, presence, repetition
+):
+    """OpenAI's formula; the prompt counts for the repetition penalty alone."""
+    want = LOGITS.astype(np.float64)
+    repeated = IN_PROMPT | (COUNTS > 0)
+    want = np.where(repeated, np.where(want < 0, want * repetition, want / repetition), want)
+    want = (want - frequency * COUNTS - presence * (COUNTS > 0)) / 0.5
+    options = SamplingOptions(
+        temperature=0.5,
+        repetition_penalty=repetition,
+        frequency_penalty=frequency,
+        presence_penalty=presence,
+    )
+    rows = held((1, 8), seen=IN_PROMPT[None], counts=COUNTS[None])
+    got = process(LOGITS[None], stack([options]), rows)
+    np.testing.assert_allclose(jax.nn.softmax(got[0]), softmax(want), atol=1e-6)
+
+
+def test_bias_is_added_before_the_repetition_penalty_to_the_tokens_it_names():
+    """Row by row; the last token of the vocabulary is no place for what a row leaves empty."""
+    biases = [{}, {1: -1.5, 3: 0.25}, {token: -3.0 + token for token in range(8)}]
+    options = [
+        SamplingOptions(temperature=1.0, repetition_penalty=1.4, logit_bias=bias) for bias in biases
+    ]
+    want = np.tile(LOGITS.astype(np.float64), (3, 1))
+    for row, bias in zip(want, biases, strict=True):
+        for token, value in bias.items():
+            row[token] += value
+    want = np.where(IN_PROMPT, np.where(want < 0, want * 1.4, want / 1.4), want)
+    rows = np.tile(LOGITS, (3, 1))
+    seen = np.tile(IN_PROMPT, (3, 1))
+    got = process(rows, stack(options), held(rows.shape, seen=seen))
+    np.testing.assert_allclose(jax.nn.softmax(got), [softmax(row) for row in want], atol=1e-6)
+    greedy = [SamplingOptions(temperature=0, logit_bias=bias) for bias in ({}, {6: 100}, {1: -100})]
+    assert pick(rows, greedy).ids_b.tolist() == [1, 6, 4]
+
+
+def test_penalties_of_what_was_generated_move_greedy_rows_too():
+    counts = np.tile([0, 2, 0, 0, 0, 0, 0, 0], (5, 1))
+    names = ("frequency_penalty", "presence_penalty")
+    rows = [{}, {names[0]: 0.2}, {names[0]: 0.3}, {names[1]: 0.4}, {names[1]: 0.6}]
+    options = [SamplingOptions(temperature=0, **row) for row in rows]
+    picked = pick(np.tile(LOGITS, (5, 1)), options, counts=counts)
+    assert picked.ids_b.tolist() == [1, 1, 4, 1, 4]
+
+
 def test_excluded_tokens_stay_excluded():
     logits = np.where(np.arange(8) < 3, LOGITS, -np.inf).astype(np.float32)
-    seen = np.ones(8, bool)
-    for options in ({"top_k": 5}, {"top_p": 0.999}, {"min_p": 1e-9}, {"repetition_penalty": 2.0}):
-        assert draw(logits, seen=seen, temperature=1.0, **options).max() < 3
+    seen, counts = np.ones(8, bool), np.arange(8)
+    cuts = ({"top_k": 5}, {"top_p": 0.999}, {"min_p": 1e-9}, {"logit_bias": {5: 100}})
+    for options in (*cuts, {"repetition_penalty": 2.0}, {"frequency_penalty": -2.0}):
+        assert draw(logits, seen=seen, counts=counts, temperature=1.0, **options).max() < 3
 
 
 def test_equally_likely_tokens_stand_or_fall_together():
@@ -146,20 +207,25 @@ MIXED = [
     SamplingOptions(temperature=0.7, top_k=5, seed=2),
     SamplingOptions(temperature=1.3, top_p=0.8, repetition_penalty=1.2, seed=2**40 + 5),
     SamplingOptions(temperature=2.0, min_p=0.1, seed=2**64 - 1),
+    SamplingOptions(
+        frequency_penalty=0.7, presence_penalty=-0.4, logit_bias={2: 3}, seed=9, top_logprobs=3
+    ),
 ]
 
 
 def test_a_row_is_drawn_as_if_alone_wherever_it_is():
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=(5, 50)).astype(np.float32) * 2
-    seen = rng.random((5, 50)) < 0.3
+    logits = rng.normal(size=(6, 50)).astype(np.float32) * 2
+    seen, counts = rng.random((6, 50)) < 0.3, rng.integers(0, 3, (6, 50))
     for index in range(20):
-        together = pick(logits, MIXED, seen=seen, index=index)
-        order = rng.permutation(5)
-        moved = pick(logits[order], [MIXED[i] for i in order], seen=seen[order], index=index)
+        together = pick(logits, MIXED, seen=seen, counts=counts, index=index)
+        order = rng.permutation(6)
+        some = {"seen": seen[order], "counts": counts[order], "index": index}
+        moved = pick(logits[order], [MIXED[i] for i in order], **some)
         assert together.ids_b[order].tolist() == moved.ids_b.tolist()
-        for row in range(5):
-            alone = pick(logits[[row]], [MIXED[row]], seen=seen[[row]], index=index)
+        for row in range(6):
+            some = {"seen": seen[[row]], "counts": counts[[row]], "index": index}
+            alone = pick(logits[[row]], [MIXED[row]], **some)
             assert alone.ids_b[0] == together.ids_b[row]
             np.testing.assert_allclose(alone.logprobs_b[0], together.logprobs_b[row], rtol=1e-6)
 
@@ -171,7 +237,7 @@ def test_seed_and_index_decide_the_draw():
     # Both halves of a seed count.
     seeds = [SamplingOptions(temperature=1.0, seed=n << 20) for n in range(64)]
     assert len(set(pick(rows, seeds).ids_b.tolist())) > 40
-    by_index = sample(rows, stack(same), np.zeros(rows.shape, bool), np.arange(64, dtype=np.int32))
+    by_index = sample(rows, stack(same), held(rows.shape), np.arange(64, dtype=np.int32))
     assert len(set(by_index.ids_b.tolist())) > 40
 
 
@@ -180,22 +246,39 @@ def test_tokens_of_one_text_are_independent_draws():
     logits = np.array([0.0, 1.0, 0.5], np.float32)
     options = stack([SamplingOptions(temperature=1.0, seed=3)] * DRAWS)
     rows, index = np.tile(logits, (DRAWS, 1)), np.arange(DRAWS, dtype=np.int32)
-    tokens = np.asarray(sample(rows, options, np.zeros(rows.shape, bool), index).ids_b)
+    tokens = np.asarray(sample(rows, options, held(rows.shape), index).ids_b)
     assert_drawn_from(tokens, softmax(logits))
     pairs = tokens * 3 + np.roll(tokens, 1)
     assert_drawn_from(pairs, np.outer(softmax(logits), softmax(logits)).ravel())
 
 
 def test_logprobs_are_of_the_untouched_distribution():
-    logits = np.tile(LOGITS, (5, 1))
-    picked = pick(logits, MIXED, seen=np.ones((5, 8), bool))
-    want = np.log(softmax(LOGITS.astype(np.float64)))[np.asarray(picked.ids_b)]
-    np.testing.assert_allclose(picked.logprobs_b, want, rtol=1e-5)
+    logits = np.tile(LOGITS, (6, 1))
+    picked = pick(logits, MIXED, seen=np.ones((6, 8), bool), counts=np.tile(np.arange(8), (6, 1)))
+    logprobs = np.log(softmax(LOGITS.astype(np.float64)))
+    np.testing.assert_allclose(picked.logprobs_b, logprobs[np.asarray(picked.ids_b)], rtol=1e-5)
+    # There are fewer tokens than could be asked for.
+    likeliest = np.argsort(-LOGITS)
+    np.testing.assert_array_equal(picked.top_ids_bk, np.tile(likeliest, (6, 1)))
+    np.testing.assert_allclose(
+        picked.top_logprobs_bk, np.tile(logprobs[likeliest], (6, 1)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("asked", [0, 1, MAX_TOP_LOGPROBS])
+def test_the_likeliest_tokens_are_computed_where_a_row_asks(asked):
+    logits = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
+    picked = pick(logits, [SamplingOptions(), SamplingOptions(top_logprobs=asked)])
+    want = np.argsort(-logits, axis=-1)[:, :MAX_TOP_LOGPROBS]
+    np.testing.assert_array_equal(picked.top_ids_bk, want if asked else np.zeros_like(want))
 
 
 def test_other_options_compile_nothing_new(caplog):
-    pick(np.tile(LOGITS, (5, 1)), MIXED)
-    others = [SamplingOptions(temperature=t, top_k=2, min_p=0.2) for t in (0, 1, 2, 3, 4)]
+    pick(np.tile(LOGITS, (5, 1)), MIXED[:5])
+    others = [
+        SamplingOptions(temperature=t, top_k=2, min_p=0.2, presence_penalty=1, top_logprobs=t)
+        for t in (0, 1, 2, 3, 4)
+    ]
     with jax.log_compiles(), caplog.at_level("WARNING"):
         pick(np.tile(LOGITS, (5, 1)), others, index=4)
     assert "sample" not in caplog.text
@@ -230,7 +313,8 @@ def test_processed_logits_are_those_of_transformers(options):
         scores = getattr(process_module, name)(value)(input_ids, scores)
     seen = np.zeros(logits.shape, bool)
     np.put_along_axis(seen, ids, True, axis=1)
-    got = process(logits, stack([SamplingOptions(**{"temperature": 1.0} | options)] * rows), seen)
+    arrays = stack([SamplingOptions(**{"temperature": 1.0} | options)] * rows)
+    got = process(logits, arrays, held(logits.shape, seen=seen))
 
     want = scores.numpy()
     np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
@@ -252,27 +336,6 @@ def _in_their_order(options):
 def test_no_rows_stack_too():
     empty = stack([])
     assert isinstance(empty, SamplingArrays)
-    assert [leaf.shape for leaf in jax.tree.leaves(empty)] == [(0,)] * 5 + [(0, 2)]
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("temperature", -0.1),
-        ("temperature", float("nan")),
-        ("temperature", float("inf")),
-        ("top_k", -1),
-        ("top_k", 2**31),
-        ("top_p", 0.0),
-        ("top_p", 1.5),
-        ("min_p", -0.1),
-        ("min_p", 1.1),
-        ("repetition_penalty", 0.0),
-        ("repetition_penalty", float("inf")),
-        ("seed", -1),
-        ("seed", 2**64),
-    ],
-)
-def test_value_out_of_range_is_refused_by_name(option, value):
-    with pytest.raises(ValueError, match=rf"{option} \({value}\) must be"):
-        SamplingOptions(**{option: value})
+    assert [leaf.shape for leaf in jax.tree.leaves(empty)] == [(0,)] * 8 + [(0, MAX_BIASES)] * 2 + [
+        (0, 2)
+    ]

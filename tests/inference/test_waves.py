@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moe_jax.inference import waves as module
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.inference.waves import Slots, pack, padded, place, waves
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve import follow
 
 

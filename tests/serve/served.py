@@ -14,7 +14,7 @@ import openai
 from fake_engine import FakeEngine, Next, alone, hashed
 
 from moe_jax.data.tokenizers import ByteTokenizer, Tokenizer
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve.assemble import Settings, assemble
 from moe_jax.serve.server import listen
 from moe_jax.serve.worker import Worker

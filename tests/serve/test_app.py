@@ -5,10 +5,10 @@ import random
 
 import openai
 import pytest
-from fake_engine import FakeEngine, alone, logprob, scripted
+from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 from served import BYTES, MODEL, USER, chat, complete, greedy, render, serving
 
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_a_seed_repeats_itself_and_each_choice_has_its_own(client):
     assert texts() != texts()
 
 
-def test_further_parameters_of_other_servers_reach_the_sampler():
+def test_parameters_of_openai_and_of_other_servers_reach_the_sampler():
     seen = []
 
     def following(tokens, sampling):
@@ -126,16 +126,24 @@ def test_further_parameters_of_other_servers_reach_the_sampler():
         return 97
 
     more = {"top_k": -1, "min_p": 0.25, "repetition_penalty": 1.5}
+    own = {"temperature": 0.5, "top_p": 0.75, "frequency_penalty": -2, "presence_penalty": 1.5}
+    own["logit_bias"] = {"97": 2, "5": -0.5}
     with serving(FakeEngine(following=following)) as server, server.client() as client:
-        complete(client, max_tokens=1, temperature=0.5, top_p=0.75, seed=3, extra_body=more)
+        complete(client, max_tokens=1, **own, seed=3, logprobs=4, extra_body=more)
+        chat(client, max_tokens=1, **own, seed=3, logprobs=True, top_logprobs=4, extra_body=more)
         complete(client, max_tokens=1, extra_body={"top_k": 2**60})
-    assert seen[1].top_k == 257
+    assert seen[2] == SamplingOptions(temperature=0.0, top_k=257, seed=seen[2].seed)
+    assert vars(seen[0]) == vars(seen[1])
     assert vars(seen[0]) == {
         "temperature": 0.5,
         "top_p": 0.75,
         "top_k": 0,
         "min_p": 0.25,
         "repetition_penalty": 1.5,
+        "frequency_penalty": -2.0,
+        "presence_penalty": 1.5,
+        "logit_bias": ((97, 2.0), (5, -0.5)),
+        "top_logprobs": 4,
         "seed": 3,
     }
 
@@ -194,6 +202,7 @@ def test_logprobs_of_a_completion_are_those_of_its_tokens(client, stream):
     found = [value for part in parts for value in part.token_logprobs]
     assert found == [logprob(ord(letter)) for letter in text]
     assert [offset for part in parts for offset in part.text_offset] == list(range(8))
+    assert {part.top_logprobs for part in parts} == {None}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -205,6 +214,39 @@ def test_logprobs_of_a_chat_are_those_of_its_tokens(client, stream):
     assert [(t.token, t.logprob, t.bytes) for t in tokens] == [
         (letter, logprob(ord(letter)), [ord(letter)]) for letter in text
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_completion_names_the_likeliest_tokens_and_the_chosen_one(client, stream):
+    answer = complete(client, logprobs=3, stream=stream)
+    parts = [part.choices[0].logprobs for part in (answer if stream else [answer])]
+    assert all(len(part.tokens) == len(part.top_logprobs) for part in parts)
+    tokens = BYTES.encode(greedy("abc", 8)).tolist()
+    assert [named for part in parts for named in part.top_logprobs] == [
+        {chr(one): value for one, value in (*alternatives(token, 3), (token, logprob(token)))}
+        for token in tokens
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_names_the_likeliest_tokens_in_their_order(client, stream):
+    answer = chat(client, logprobs=True, top_logprobs=20, stream=stream)
+    parts = [part.choices[0].logprobs for part in (answer if stream else [answer])]
+    found = [token for part in parts if part for token in part.content]
+    tokens = BYTES.encode(greedy(render([USER]), 8)).tolist()
+    assert [token.token for token in found] == list(map(chr, tokens))
+    for token, named in zip(tokens, found, strict=True):
+        # Bytes beyond ASCII are parts of characters.
+        assert [(one.token, one.bytes, one.logprob) for one in named.top_logprobs] == [
+            (chr(other), [other], value) if other < 128 else ("\ufffd", None, value)
+            for other, value in alternatives(token, 20)
+        ]
+
+
+def test_of_tokens_with_one_text_a_completion_names_the_likelier():
+    with serving(FakeEngine(following=scripted([200], 3))) as server, server.client() as client:
+        (named,) = complete(client, max_tokens=1, logprobs=2).choices[0].logprobs.top_logprobs
+    assert named == {"\ufffd": alternatives(200, 2)[0][1]}
 
 
 def test_models_are_listed(client):

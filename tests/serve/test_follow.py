@@ -13,7 +13,7 @@ from fake_engine import FakeEngine, alone
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Request
-from moe_jax.inference.sampling import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.tokens import Prompt
 from moe_jax.serve import follow
 
@@ -181,6 +181,30 @@ def test_all_slots_released_since_the_last_call_are_free_before_the_next(then):
     follower = followed(store, slots=4)
     assert follower.tokens == leader.tokens
     assert follower.idle == leader.idle == (0 if then == "start" else 3)
+
+
+def test_every_option_reaches_those_who_follow():
+    options = SamplingOptions(
+        temperature=0.5,
+        top_k=3,
+        top_p=0.75,
+        min_p=0.25,
+        repetition_penalty=1.5,
+        frequency_penalty=-0.5,
+        presence_penalty=2.0,
+        logit_bias={5: -100.0, 7: 0.5},
+        top_logprobs=4,
+        seed=2**64 - 1,
+    )
+    default = vars(SamplingOptions())
+    assert all(value != default[name] for name, value in vars(options).items())
+    told = []
+    store = SharedStore()
+    leading = follow.LeadingEngine(FakeEngine(), follow.Channel(store, "c"))
+    leading.start([Prompt(ByteTokenizer().encode("a"), options)])
+    leading.stop()
+    followed(store, following=lambda tokens, sampling: told.append(sampling) or 97)
+    assert told == [options]
 
 
 def test_slots_are_released_once():

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import openai
 import pytest
-from engine_cases import CONTEXT, EXPERT_8, engine, freed, greedy
-from served import MODEL, eventually, serving
+from engine_cases import CONTEXT, EXPERT_8, engine, freed, greedy, next_logits
+from served import MODEL, chat, complete, eventually, serving
 
 from moe_jax.data.tokenizers import ByteTokenizer
 
@@ -104,3 +104,36 @@ def test_64_requests_at_a_time_are_answered_as_by_full_forward_passes():
     # Those who left may have got it all before they were seen to leave.
     assert outcomes["completed"] + outcomes.get("disconnected", 0) == 64 + 2 + 1
     assert (outcomes["overflow"], outcomes["invalid"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_penalties_and_alternatives_are_those_of_full_forward_passes():
+    tokenizer = LetterTokenizer()
+    tokens = tokenizer.encode("bcdef")
+    wanted = greedy(tokens, 10, frequency=0.3, presence=0.4)
+    assert wanted != greedy(tokens, 10)
+    logits = [next_logits([*tokens.tolist(), *wanted[:n]]) for n in range(10)]
+    logprobs = [one - np.log(np.exp(one).sum()) for one in logits]
+    likeliest = [np.argsort(-one)[:5].tolist() for one in logits]
+
+    def letters(place):
+        return [LETTERS[token] for token in likeliest[place]]
+
+    one = {"max_tokens": 10, "frequency_penalty": 0.3, "presence_penalty": 0.4}
+    user = {"role": "user", "content": "bcdef"}
+    machine = freed(engine(*EXPERT_8, slots=16))
+    with serving(machine, tokenizer=tokenizer) as server, server.client() as client:
+        completion = complete(client, prompt="bcdef", logprobs=5, **one).choices[0]
+        plain = complete(client, prompt="bcdef", max_tokens=10).choices[0]
+        more = {"logprobs": True, "top_logprobs": 5, "stream": True}
+        parts = list(chat(client, messages=[user], **more, **one))
+    assert plain.text == tokenizer.decode(greedy(tokens, 10))
+    assert completion.text == tokenizer.decode(wanted)
+    content = [t for p in parts if p.choices[0].logprobs for t in p.choices[0].logprobs.content]
+    assert [token.token for token in content] == [LETTERS[token] for token in wanted]
+    for place, named in enumerate(completion.logprobs.top_logprobs):
+        assert list(named)[:5] == letters(place)
+        assert LETTERS[wanted[place]] in named
+        assert [other.token for other in content[place].top_logprobs] == letters(place)
+        found = [other.logprob for other in content[place].top_logprobs]
+        np.testing.assert_allclose(found, logprobs[place][likeliest[place]], atol=1e-5)

@@ -1,0 +1,92 @@
+"""How to sample one text: the options, and which values they may have.
+
+What they do is `sampling.py`.
+"""
+
+import math
+from dataclasses import dataclass
+
+#: Alternatives to a token that can be asked for, and that are computed if any are: OpenAI's limit.
+MAX_TOP_LOGPROBS = 20
+#: OpenAI's limit on the penalties of what was generated, either way.
+MAX_PENALTY = 2.0
+#: OpenAI's limits on a bias, either way, and on how many there are.
+MAX_BIAS = 100.0
+MAX_BIASES = 300
+#: A token of no vocabulary: where it is written to, nothing is.
+NO_TOKEN = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to sample one text.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    #: 0 picks the most likely token.
+    temperature: float = 0.8
+    #: Only the k most likely tokens compete (0 = all).
+    top_k: int = 0
+    #: Only the fewest tokens whose probabilities reach p compete (Holtzman et al., 2020).
+    top_p: float = 1.0
+    #: Only tokens at least this fraction as likely as the likeliest compete (Nguyen et al., 2024).
+    min_p: float = 0.0
+    #: Above 1, tokens of the prompt and of what was generated become less likely: positive logits
+    #: are divided by it, negative ones multiplied (Keskar et al., 2019).
+    repetition_penalty: float = 1.0
+    #: Taken off a token's logit for each time that it was generated; the prompt does not count.
+    frequency_penalty: float = 0.0
+    #: Taken off the logit of every token that was generated; the prompt does not count.
+    presence_penalty: float = 0.0
+    #: (token, what is added to its logit); a mapping or any sequence of pairs makes one.
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    #: How many of the most likely tokens come with each that is picked.
+    top_logprobs: int = 0
+    #: The text depends on it, not on what else is in the batch.
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(
+                f"temperature ({self.temperature}) must be 0 (greedy) or more, and finite"
+            )
+        if not 0 <= self.top_k < 2**31:
+            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise ValueError(
+                f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
+                "and finite"
+            )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) <= MAX_PENALTY:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be from -{MAX_PENALTY:g} to "
+                    f"{MAX_PENALTY:g} (0 is none)"
+                )
+        self._check_bias()
+        if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise ValueError(
+                f"top_logprobs ({self.top_logprobs}) must be from 0 to {MAX_TOP_LOGPROBS}"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
+
+    def _check_bias(self) -> None:
+        biases = dict(self.logit_bias)
+        object.__setattr__(self, "logit_bias", tuple(biases.items()))
+        if len(biases) > MAX_BIASES:
+            raise ValueError(f"logit_bias ({len(biases)} tokens) must be of at most {MAX_BIASES}")
+        for token, bias in biases.items():
+            if not 0 <= token < NO_TOKEN:
+                raise ValueError(f"logit_bias (token {token}) must be of ids of the vocabulary")
+            if not abs(bias) <= MAX_BIAS:
+                raise ValueError(
+                    f"logit_bias ({bias} for token {token}) must be from -{MAX_BIAS:g} to "
+                    f"{MAX_BIAS:g}"
+                )
