@@ -96,9 +96,10 @@ class Generator:
         rows = self._padded_rows()
         text = np.tile(prompt.astype(np.int32), (rows, 1))
         shape = (rows, self._skeleton.config.model.vocab_size)
-        in_prompt, counts = np.zeros(shape, bool), np.zeros(shape, np.int32)
+        in_prompt: Any = np.zeros(shape, bool)
+        counts: Any = np.zeros(shape, np.int32)
         in_prompt[:, prompt] = True
-        held: Any = Held(in_prompt, counts)
+        held = Held(in_prompt, counts)
         sampling = stack([replace(options, seed=(options.seed + i) % 2**64) for i in range(rows)])
         for index in range(max_tokens):
             visible = text[:, -self.window :]

@@ -109,7 +109,8 @@ class LanguageModel:
             slots: texts at a time; by default what the prompts need.
             context: tokens of prompt and continuation; by default what the prompts need, within
                 the config's sequences.
-            sampling: fields of `SamplingOptions`, such as temperature and seed.
+            sampling: fields of `SamplingOptions`, such as temperature and seed; not top_logprobs,
+                which `complete` and `stream` answer.
 
         Returns:
             The continuation, without the prompt: a str, a list of them for several prompts, or with

@@ -90,9 +90,10 @@ class Programs:
             Held(per_token(jnp.bool_), per_token(jnp.int32)),
         )
         self._decoding = self._parallel(decoding_config(config, slots), slots // self.shards)
-        whole = NamedSharding(mesh, PartitionSpec())
+        whole: Any = NamedSharding(mesh, PartitionSpec())
+        rows: Any = NamedSharding(mesh, BATCH)
         #: Where results are: a step tells all devices its tokens, and alternatives nobody.
-        self._sampled: Any = Sampled(whole, whole, *[NamedSharding(mesh, BATCH)] * 2)
+        self._sampled = Sampled(whole, whole, rows, rows)
         #: Puts a step's alternatives on all devices.
         self.gather: Any = jax.jit(lambda arrays: arrays, out_shardings=whole)
         self._decodes: dict[int, Any] = {}

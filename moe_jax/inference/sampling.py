@@ -138,13 +138,20 @@ def process(
 def _likeliest(
     logits_bv: Float32[Array, "b v"], asked: Bool[Array, ""]
 ) -> tuple[Float32[Array, "b k"], Int32[Array, "b k"]]:
-    """Returns the largest logits and their tokens."""
-    shape = (logits_bv.shape[0], min(MAX_TOP_LOGPROBS, logits_bv.shape[1]))
-    return jax.lax.cond(
-        asked,
-        lambda: tuple(jax.lax.top_k(logits_bv, shape[1])),
-        lambda: (jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)),
-    )
+    """Returns the largest logits and their tokens, of equal ones the first; zeros unless asked."""
+    size = min(MAX_TOP_LOGPROBS, logits_bv.shape[1])
+
+    def found() -> Any:
+        tokens_bv = jax.lax.broadcasted_iota(jnp.int32, logits_bv.shape, 1)
+        # Not top_k: XLA's partitioner gives every device all rows of it, and on GPUs, in a branch,
+        # then refuses its own shapes (JAX 0.10.2).
+        negative_bv, ids_bv = jax.lax.sort((-logits_bv, tokens_bv), num_keys=1)
+        return -negative_bv[:, :size], ids_bv[:, :size]
+
+    def nothing() -> Any:
+        return jnp.zeros_like(logits_bv[:, :size]), jnp.zeros((len(logits_bv), size), jnp.int32)
+
+    return jax.lax.cond(asked, found, nothing)
 
 
 def _penalise(
