@@ -4,6 +4,11 @@ the shapes and dtypes of arrays checked at every call of the packages that `arra
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs of tests run for less time than it takes to compile them well. What is compiled for GPUs
+# that are not there is compiled by processes that do not see this.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 import array_checks
 import jax
