@@ -41,8 +41,6 @@ TINY = override(
     ],
 )
 OVERFLOWING = "exchange.capacity_factor=0.75"
-#: Compile time matters more here than speed.
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def jitted(config: Config):
             auxiliary = auxiliary_loss(stats.balance, config.model.moe.router)
         return loss + auxiliary, (logits_of(model, streams, parallel), loss, auxiliary, stats)
 
-    return jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=OPTIONS)
+    return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
 
 def logits_of(model, streams, parallel: Parallel):

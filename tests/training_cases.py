@@ -41,8 +41,6 @@ SMALL = (
 )
 #: Added for one device and the least to compile.
 ONE_DEVICE = ("mesh.expert=1", "exchange.transport=local", "exchange.streams=1")
-#: Compiling is nearly all of the time of these runs; the emitters are more than half of that.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def small_config(*overrides: str) -> Config:
@@ -84,12 +82,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Returns the environment of such a process, which compiles quickly and shares its programs
-    with others through `cache`."""
+    """Returns the environment of such a process, which shares its programs with others through
+    `cache`."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("MOE_JAX_", "JAX_"))}
     return own | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": " ".join(f"--{name}={int(value)}" for name, value in QUICK_COMPILE.items()),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     }

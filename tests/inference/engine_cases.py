@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from model_cases import OPTIONS, VOCAB, arrays, configured, logits_of, parallel_of
+from model_cases import VOCAB, arrays, configured, logits_of, parallel_of
 
 from moe_jax.config import Config
 from moe_jax.inference.engine import CachedEngine
@@ -67,7 +67,7 @@ def _forward():
         streams, _ = model.hidden(tokens, positions, jnp.ones_like(tokens), parallel)
         return logits_of(model, streams, parallel)[0]
 
-    return jax.jit(logits, compiler_options=OPTIONS)
+    return jax.jit(logits)
 
 
 def next_logits(text: list[int]) -> np.ndarray:

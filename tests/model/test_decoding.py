@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from model_cases import LENGTH, OPTIONS, arrays, configured, logits_of, parallel_of, sequences
+from model_cases import LENGTH, arrays, configured, logits_of, parallel_of, sequences
 
 from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.model.cache import abstract_cache, empty_cache
@@ -67,7 +67,7 @@ def forward(kind: str) -> np.ndarray:
         streams, _ = model.hidden(tokens, positions, jnp.ones_like(tokens), parallel)
         return logits_of(model, streams, parallel)[0]
 
-    return np.asarray(jax.jit(run, compiler_options=OPTIONS)(*arrays(skeleton)))
+    return np.asarray(jax.jit(run)(*arrays(skeleton)))
 
 
 def texts() -> np.ndarray:
@@ -82,7 +82,7 @@ def decoder(skeleton: Skeleton, parallel: Parallel):
     def add(params, buffers, *args, reads: int):
         return decode(skeleton.merge(params, buffers), *args, parallel, reads=reads)
 
-    return jax.jit(add, static_argnames="reads", compiler_options=OPTIONS)
+    return jax.jit(add, static_argnames="reads")
 
 
 FAST = ("expert 8", "sinks", "latent")
@@ -104,8 +104,7 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
     rows = np.tile(np.arange(SLOTS // shards, dtype=np.int32), shards)
     padded = np.where(np.arange(LENGTH) < lengths[:, None], texts(), 7).astype(np.int32)
     read = jax.jit(
-        lambda params, buffers, *args: prefill(skeleton.merge(params, buffers), *args, parallel),
-        compiler_options=OPTIONS,
+        lambda params, buffers, *args: prefill(skeleton.merge(params, buffers), *args, parallel)
     )
     batch = [on_mesh(a[None], mesh, None, BATCH_AXES) for a in (padded, lengths, rows)]
     logits, cache = read(params, buffers, *batch, cache)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-from training_cases import ONE_DEVICE, QUICK_COMPILE, session_on_first_devices, small_config
+from training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 from moe_jax.data import make_loaders
 from moe_jax.train.state import init_state, state_shardings
@@ -49,7 +49,7 @@ def curve(*overrides: str) -> Curve:
     shardings = state_shardings(steps.skeleton, steps.optimizer, session.mesh)
     # A copy: a step donates its state.
     state = jax.device_put(initial_state(), shardings)
-    step = steps.jit_train(QUICK_COMPILE)
+    step = steps.jit_train()
     found = []
     for index in range(config.train.steps):
         state, metrics = step(state, loader(index))

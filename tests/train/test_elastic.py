@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pytest
 from training_cases import (
-    QUICK_COMPILE,
     command,
     environment,
     records,
@@ -112,7 +111,7 @@ class Saved:
 def layout(name: str) -> Layout:
     session = session_on_first_devices(small_config(*MODEL, *LAYOUTS[name]))
     loader = make_loaders(session.config, session.batch_sharding()).train
-    return Layout(session, loader, session.steps.jit_train(QUICK_COMPILE))
+    return Layout(session, loader, session.steps.jit_train())
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from model_cases import OPTIONS, VOCAB, arrays, configured, parallel_of
+from model_cases import VOCAB, arrays, configured, parallel_of
 
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.train.loss import cross_entropy_sum
@@ -32,7 +32,7 @@ def loss_function(chunk: int, *overrides: str):
 
 def value_and_grads(chunk: int, *overrides: str):
     function, params = loss_function(chunk, *overrides)
-    compiled = jax.jit(jax.value_and_grad(function, argnums=(0, 1)), compiler_options=OPTIONS)
+    compiled = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
     value, (grads, grad_hidden) = compiled(params, HIDDEN, TARGETS, WEIGHTS)
     used = {name: grad for name, grad in grads.items() if not name.startswith("stacks")}
     return float(value), jax.tree.map(np.asarray, (used, grad_hidden))
@@ -51,7 +51,7 @@ def by_hand(params) -> float:
 def test_chunks_of_any_size_give_the_direct_sum(chunk):
     """3 and 4 do not divide the length of 7."""
     function, params = loss_function(chunk)
-    value = jax.jit(function, compiler_options=OPTIONS)(params, HIDDEN, TARGETS, WEIGHTS)
+    value = jax.jit(function)(params, HIDDEN, TARGETS, WEIGHTS)
     assert float(value) == pytest.approx(by_hand(params), rel=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_one_chunk_on_one_device(chunk, overrides):
 
 def test_tokens_of_weight_0_count_nothing():
     function, params = loss_function(3)
-    compiled = jax.jit(function, compiler_options=OPTIONS)
+    compiled = jax.jit(function)
     other = np.where(WEIGHTS == 0, (TARGETS + 1) % VOCAB, TARGETS).astype(np.int32)
     assert (other != TARGETS).any()
     values = [float(compiled(params, HIDDEN, ids, WEIGHTS)) for ids in (TARGETS, other)]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import LENGTH, OPTIONS, arrays, configured, parallel_of, sequences
+from model_cases import LENGTH, arrays, configured, parallel_of, sequences
 
 from moe_jax.data.batch import Batch
 from moe_jax.train.state import TrainState, state_shardings
@@ -26,7 +26,7 @@ def trainer(*overrides: str):
     config = configured(*BASE, *overrides)
     steps = make_steps(config, parallel_of(config))
     shardings = state_shardings(steps.skeleton, steps.optimizer, steps.parallel.mesh)
-    return config, steps, steps.jit_train(OPTIONS), steps.jit_evaluate(OPTIONS), shardings
+    return config, steps, steps.jit_train(), steps.jit_evaluate(), shardings
 
 
 def fresh_state(*overrides: str) -> TrainState:
