@@ -179,6 +179,16 @@ def test_alternatives_are_the_likeliest_tokens_for_those_who_ask(layout):
         text.append(asked.id)
 
 
+def test_alternatives_of_a_first_token_are_of_its_own_prompt_whichever_slot_it_gets():
+    machine = engine(*EXPERT_8, slots=16)
+    others = [token.slot for token in machine.start([prompt(2)] * 8)]
+    # Second on its device, but first among the prompts that are read with it.
+    (token,) = machine.start([prompt(3, SamplingOptions(temperature=0, top_logprobs=2))])
+    machine.release([*others, token.slot])
+    likeliest = np.argsort(-next_logits(prompt(3).tokens.tolist()))[:2]
+    assert [other for other, _ in token.alternatives] == likeliest.tolist()
+
+
 def test_logprobs_are_of_the_models_own_distribution():
     machine = freed(engine(*EXPERT_8))
     hot = SamplingOptions(temperature=2.0, top_k=1)
