@@ -118,6 +118,16 @@ def test_repetition_penalty_knows_prompt_and_generated_tokens():
     assert len({*text, *start.tokens.tolist()}) == 12 + len({*start.tokens.tolist()})
 
 
+def test_repetition_penalty_is_of_the_prompt_at_first_then_of_what_was_generated_too():
+    machine = freed(engine(*EXPERT_8))
+    options = SamplingOptions(temperature=0, repetition_penalty=3.0)
+    prompts = [prompt(size, options) for size in (3, 9, 5, 12, 6, 8, 7)]
+    wanted = [greedy(p.tokens, 8, repetition=3.0) for p in prompts]
+    plain = [greedy(p.tokens, 1) for p in prompts]
+    assert any(one[:1] != other for one, other in zip(wanted, plain, strict=True))
+    assert run(machine, prompts, 8) == wanted
+
+
 #: Rows alone on their devices; rows with others, and each spread over two.
 SPREAD = [
     EXPERT_8,
