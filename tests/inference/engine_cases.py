@@ -78,12 +78,19 @@ def next_logits(text: list[int]) -> np.ndarray:
 
 
 def greedy(
-    tokens: np.ndarray, count: int, *, frequency: float = 0.0, presence: float = 0.0
+    tokens: np.ndarray,
+    count: int,
+    *,
+    frequency: float = 0.0,
+    presence: float = 0.0,
+    repetition: float = 1.0,
 ) -> list[int]:
-    """Continues a text with a full forward pass per token, penalised by OpenAI's formula."""
+    """Continues a text with a full forward pass per token, penalised by the published formulas."""
     text = [int(t) for t in tokens]
     for _ in range(count):
         logits = next_logits(text)
+        repeated = np.where(logits < 0, logits * repetition, logits / repetition)
+        logits = np.where(np.isin(np.arange(logits.size), text), repeated, logits)
         counts = np.bincount(text[tokens.size :], minlength=logits.size)
         text.append(int(np.argmax(logits - frequency * counts - presence * (counts > 0))))
     return text[tokens.size :]

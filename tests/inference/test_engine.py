@@ -118,6 +118,16 @@ def test_repetition_penalty_knows_prompt_and_generated_tokens():
     assert len({*text, *start.tokens.tolist()}) == 12 + len({*start.tokens.tolist()})
 
 
+def test_repetition_penalty_is_of_the_prompt_at_first_then_of_what_was_generated_too():
+    machine = freed(engine(*EXPERT_8))
+    options = SamplingOptions(temperature=0, repetition_penalty=3.0)
+    prompts = [prompt(size, options) for size in (3, 9, 5, 12, 6, 8, 7)]
+    wanted = [greedy(p.tokens, 8, repetition=3.0) for p in prompts]
+    plain = [greedy(p.tokens, 1) for p in prompts]
+    assert any(one[:1] != other for one, other in zip(wanted, plain, strict=True))
+    assert run(machine, prompts, 8) == wanted
+
+
 #: Rows alone on their devices; rows with others, and each spread over two.
 SPREAD = [
     EXPERT_8,
@@ -177,6 +187,16 @@ def test_alternatives_are_the_likeliest_tokens_for_those_who_ask(layout):
         assert asked.logprob == pytest.approx(logprobs[asked.id], abs=1e-5)
         assert unasked.alternatives == ()
         text.append(asked.id)
+
+
+def test_alternatives_of_a_first_token_are_of_its_own_prompt_whichever_slot_it_gets():
+    machine = engine(*EXPERT_8, slots=16)
+    others = [token.slot for token in machine.start([prompt(2)] * 8)]
+    # Second on its device, but first among the prompts that are read with it.
+    (token,) = machine.start([prompt(3, SamplingOptions(temperature=0, top_logprobs=2))])
+    machine.release([*others, token.slot])
+    likeliest = np.argsort(-next_logits(prompt(3).tokens.tolist()))[:2]
+    assert [other for other, _ in token.alternatives] == likeliest.tolist()
 
 
 def test_logprobs_are_of_the_models_own_distribution():

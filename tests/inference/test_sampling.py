@@ -177,6 +177,7 @@ def test_bias_is_added_before_the_repetition_penalty_to_the_tokens_it_names():
     np.testing.assert_allclose(jax.nn.softmax(got), [softmax(row) for row in want], atol=1e-6)
     greedy = [SamplingOptions(temperature=0, logit_bias=bias) for bias in ({}, {6: 100}, {1: -100})]
     assert pick(rows, greedy).ids_b.tolist() == [1, 6, 4]
+    assert pick(rows[:1], greedy[2:]).ids_b.tolist() == [4], "also where no bias is positive"
 
 
 def test_penalties_of_what_was_generated_move_greedy_rows_too():

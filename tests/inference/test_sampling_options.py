@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_jax.inference.sampling_options import MAX_BIASES, SamplingOptions
+from moe_jax.inference.sampling_options import MAX_BIASES, NO_TOKEN, SamplingOptions
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,16 @@ def test_biases_are_pairs_wherever_they_come_from():
         ({5: 100.5}, r"logit_bias \(100.5 for token 5\) must be from -100 to 100"),
         ({5: float("nan")}, r"logit_bias \(nan for token 5\) must be from -100"),
         ({-1: 1}, r"logit_bias \(token -1\) must be of ids"),
+        ({NO_TOKEN: 1}, rf"logit_bias \(token {NO_TOKEN}\) must be of ids"),
         (dict.fromkeys(range(MAX_BIASES + 1), 1), r"\(301 tokens\) must be of at most 300"),
     ):
         with pytest.raises(ValueError, match=message):
             SamplingOptions(logit_bias=given)
+
+
+def test_the_outermost_values_are_allowed():
+    for penalty in (-2.0, 2.0):
+        SamplingOptions(frequency_penalty=penalty, presence_penalty=penalty)
+    for bias in (-100.0, 100.0):
+        SamplingOptions(logit_bias=dict.fromkeys(range(MAX_BIASES), bias))
+    SamplingOptions(logit_bias={NO_TOKEN - 1: 1}, top_logprobs=20)

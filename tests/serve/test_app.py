@@ -209,6 +209,8 @@ def test_logprobs_of_a_completion_are_those_of_its_tokens(client, stream):
 def test_logprobs_of_a_chat_are_those_of_its_tokens(client, stream):
     answer = chat(client, logprobs=True, top_logprobs=0, stream=stream)
     parts = [part.choices[0].logprobs for part in (answer if stream else [answer])]
+    if stream:
+        assert parts[0] is None, "the opening brings no token"
     tokens = [token for part in parts if part for token in part.content]
     text = greedy(render([USER]), 8)
     assert [(t.token, t.logprob, t.bytes) for t in tokens] == [

@@ -56,6 +56,8 @@ def client(server):
         # True equals 1 in Python, but not in JSON.
         ("", {"best_of": True}, "best_of", "best_of is not supported: remove it, or set it to 1"),
         ("", {"logit_bias": {"a": 1}}, "logit_bias", "must be an object with token ids"),
+        ("", {"logit_bias": {"5 ": 1}}, "logit_bias", "must be an object with token ids"),
+        ("", {"logit_bias": {"1_0": 1}}, "logit_bias", "must be an object with token ids"),
         ("", {"logit_bias": [5]}, "logit_bias", "must be an object with token ids"),
         (
             "",
