@@ -24,6 +24,9 @@ END_TOKENS = (
     "<|eos|>",
 )
 
+#: Tokens of a prompt that tell how its continuation is decoded: among them one that is text.
+PROMPT_CONTEXT = 6
+
 
 class HfTokenizer:
     """A Hugging Face `tokenizer.json`; needs the `hf` extra.
@@ -81,12 +84,20 @@ class HfTokenizer:
         return self.encode(self.chat.render(messages, **variables))
 
     def decode(self, ids: Iterable[int]) -> str:
+        return self._decode(ids, skip=True)
+
+    def _decode(self, ids: Iterable[int], *, skip: bool) -> str:
         # Models may have more rows than the tokenizer has ids; those rows mean nothing.
         known = [int(i) for i in ids if i < self.vocab_size]
-        return self._tokenizer.decode(known, skip_special_tokens=True)
+        return self._tokenizer.decode(known, skip_special_tokens=skip)
 
-    def stream_decoder(self) -> "HfStreamDecoder":
-        return HfStreamDecoder(self)
+    def name(self, token: int) -> str:
+        # A decoder that strips the space which begins a text leaves that of a second token.
+        once, twice = (self._decode([token] * count, skip=False) for count in (1, 2))
+        return twice[len(once) :]
+
+    def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> "HfStreamDecoder":
+        return HfStreamDecoder(self, prompt)
 
     def _find_end_id(self, vocabulary: dict[str, int]) -> int:
         for token in END_TOKENS:
@@ -105,13 +116,15 @@ class HfTokenizer:
 class HfStreamDecoder:
     """Emits the growth of the decoded text, and only once its last character is whole.
 
-    The few tokens before the new ones are decoded along with them, because decoders such as
-    Metaspace treat the first token of a text differently.
+    The few tokens before the new ones, at first the last of the prompt, are decoded along with
+    them, because decoders such as Metaspace treat the first token of a text differently.
     """
 
-    def __init__(self, tokenizer: HfTokenizer) -> None:
+    def __init__(self, tokenizer: HfTokenizer, prompt: Sequence[int] | np.ndarray = ()) -> None:
         self._tokenizer = tokenizer
-        self._context: list[int] = []
+        last = [int(token) for token in prompt[-PROMPT_CONTEXT:]]
+        # A character that the prompt breaks off is the text's to finish.
+        self._context: list[int] = [] if tokenizer.decode(last).endswith("\ufffd") else last
         self._pending: list[int] = []
 
     def push(self, token: int) -> str:

@@ -72,8 +72,12 @@ class Tokenizer(Protocol):
         """Text of `ids`; end-of-document and other special tokens leave nothing behind."""
         ...
 
-    def stream_decoder(self) -> StreamDecoder:
-        """A fresh decoder for one sampled text."""
+    def name(self, token: int) -> str:
+        """What one token adds to a text that goes on; special tokens go by what they are called."""
+        ...
+
+    def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> StreamDecoder:
+        """A fresh decoder for one sampled text, which follows the tokens of `prompt`."""
         ...
 
 
@@ -112,7 +116,10 @@ class ByteTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(int(i) for i in ids if i < self.end_id).decode("utf-8", errors="replace")
 
-    def stream_decoder(self) -> "ByteStreamDecoder":
+    def name(self, token: int) -> str:
+        return self.decode([token])
+
+    def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> "ByteStreamDecoder":
         return ByteStreamDecoder()
 
 

@@ -22,7 +22,7 @@ Finish = Literal["", "stop", "length", "cancelled"]
 class Decodes(Protocol):
     """What a batcher needs of a tokenizer."""
 
-    def stream_decoder(self) -> StreamDecoder: ...
+    def stream_decoder(self, prompt: np.ndarray) -> StreamDecoder: ...
 
 
 # Holds an array, so requests compare by identity.
@@ -197,7 +197,7 @@ class Batcher:
         started = [self._waiting.popleft() for _ in range(count)]
         tokens = self._engine.start([Prompt(r.tokens, r.sampling) for _, r in started])
         for token, (number, request) in zip(tokens, started, strict=True):
-            text = StopText(self._tokenizer.stream_decoder(), request.stop)
+            text = StopText(self._tokenizer.stream_decoder(request.tokens), request.stop)
             left = min(request.max_tokens, self._engine.context - request.tokens.size)
             self._running[token.slot] = _Running(number, request, text, left)
         return self._take(tokens)

@@ -3,13 +3,14 @@
 What they do is `sampling.py`.
 """
 
-import math
 from dataclasses import dataclass
 
 #: Alternatives to a token that can be asked for, and that are computed if any are: OpenAI's limit.
 MAX_TOP_LOGPROBS = 20
 #: OpenAI's limit on the penalties of what was generated, either way.
 MAX_PENALTY = 2.0
+#: Where float32 has room for a logit times or over it.
+LARGEST = 1e30
 #: OpenAI's limits on a bias, either way, and on how many there are.
 MAX_BIAS = 100.0
 MAX_BIASES = 300
@@ -48,9 +49,9 @@ class SamplingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+        if not 0 <= self.temperature <= LARGEST:
             raise ValueError(
-                f"temperature ({self.temperature}) must be 0 (greedy) or more, and finite"
+                f"temperature ({self.temperature}) must be from 0 (greedy) to {LARGEST:g}"
             )
         if not 0 <= self.top_k < 2**31:
             raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
@@ -58,10 +59,10 @@ class SamplingOptions:
             raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+        if not 1 / LARGEST <= self.repetition_penalty <= LARGEST:
             raise ValueError(
-                f"repetition_penalty ({self.repetition_penalty}) must be above 0 (1 is none), "
-                "and finite"
+                f"repetition_penalty ({self.repetition_penalty}) must be from {1 / LARGEST:g} to "
+                f"{LARGEST:g} (1 is none)"
             )
         for name in ("frequency_penalty", "presence_penalty"):
             if not abs(getattr(self, name)) <= MAX_PENALTY:

@@ -99,7 +99,7 @@ class Format(abc.ABC):
         return self._list_logprobs(choice) if self._job.logprobs else None
 
     def _token(self, token: int) -> str:
-        return self._served.tokenizer.decode([token])
+        return self._served.tokenizer.name(token)
 
     @abc.abstractmethod
     def _opening(self, choice: Choice) -> Json | None: ...

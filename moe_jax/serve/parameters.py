@@ -56,8 +56,8 @@ IGNORED = frozenset(
 MAX_STOPS = 4
 #: OpenAI's limit on the alternatives that a completion names; a chat's is higher.
 MAX_COMPLETION_LOGPROBS = 5
-#: How JSON names a token, as the key of an object; no vocabulary has a longer one.
-TOKEN_ID = re.compile("[0-9]{1,9}")
+#: How JSON names a token, as the key of an object, in one way; no vocabulary has a longer one.
+TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")
 #: What a template is given anyway, and what Python calls the one who gives it.
 TAKEN = frozenset({"messages", "self"})
 

@@ -260,7 +260,7 @@ def test_empty_prompt_begins_a_document(generate_on_8):
     ("options", "message"),
     [
         (("--step", "7"), "no good checkpoint of step 7"),
-        (("--temperature", "-1"), "temperature (-1.0) must be 0 (greedy) or more"),
+        (("--temperature", "-1"), "temperature (-1.0) must be from 0 (greedy)"),
         (("--max-tokens", "0"), "max_tokens (0) must be 1 or more"),
         (("--num-samples", "0"), "samples (0) must be 1 or more"),
         (("--set", "model.d_model=64"), "does not fit"),

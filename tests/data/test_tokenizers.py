@@ -144,3 +144,57 @@ def test_missing_library_names_the_extra(json_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match=re.escape("pip install moe-jax[hf]")):
         HfTokenizer(json_path)
+
+
+WORDS = ("<unk>", "</s>", "\u2581the", "the", "\u2581a", "<0xC3>", "<0xBC>")
+
+
+@pytest.fixture
+def pieces(tmp_path):
+    """A tokenizer whose decoder takes off the space that begins a text, as Llama's and Mistral's
+    do; a token for each of `WORDS`."""
+    tokenizer = hf.Tokenizer(hf.models.WordLevel({w: i for i, w in enumerate(WORDS)}, "<unk>"))
+    tokenizer.add_special_tokens(["<unk>", "</s>"])
+    steps = (
+        hf.decoders.Replace("\u2581", " "),
+        hf.decoders.ByteFallback(),
+        hf.decoders.Fuse(),
+        hf.decoders.Strip(" ", 1, 0),
+    )
+    tokenizer.decoder = hf.decoders.Sequence([*steps])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return HfTokenizer(tmp_path / "tokenizer.json")
+
+
+def ids(*words: str) -> list[int]:
+    return [WORDS.index(word) for word in words]
+
+
+def streamed(tokenizer, prompt: list[int], *words: str) -> str:
+    decoder = tokenizer.stream_decoder(prompt)
+    return "".join([decoder.push(i) for i in ids(*words)]) + decoder.finish()
+
+
+def test_a_continuation_keeps_the_space_that_would_begin_a_text(pieces):
+    assert pieces.decode(ids("\u2581the", "\u2581a")) == "the a"
+    assert streamed(pieces, ids("\u2581a"), "\u2581the", "\u2581a") == " the a"
+    assert streamed(pieces, ids(*["the"] * 20), "\u2581the") == " the"
+    # Where nothing precedes it, the text begins there.
+    assert streamed(pieces, [], "\u2581the", "\u2581a") == "the a"
+    assert streamed(pieces, ids("</s>"), "\u2581the", "\u2581a") == "the a"
+
+
+def test_a_character_that_a_prompt_breaks_off_is_left_to_it(pieces):
+    assert streamed(pieces, ids("\u2581a", "<0xC3>"), "<0xBC>", "the") == "\ufffdthe"
+    assert streamed(pieces, ids("\u2581a"), "<0xC3>", "<0xBC>", "the") == "\u00fcthe"
+
+
+def test_tokens_have_names_of_their_own(pieces):
+    names = [pieces.name(i) for i in range(len(WORDS))]
+    assert names == ["<unk>", "</s>", " the", "the", " a", "\ufffd", "\ufffd"]
+    # A row of the model for which the tokenizer has no token.
+    assert pieces.name(100) == ""
+
+
+def test_bytes_are_named_by_their_text():
+    assert [ByteTokenizer().name(i) for i in (65, 32, 0xC3, 256)] == ["A", " ", "\ufffd", ""]

@@ -29,7 +29,7 @@ class LetterTokenizer(ByteTokenizer):
     def decode(self, ids):
         return "".join(LETTERS[i] for i in ids)
 
-    def stream_decoder(self):
+    def stream_decoder(self, prompt):
         return self
 
     def push(self, token):

@@ -58,6 +58,8 @@ def client(server):
         ("", {"logit_bias": {"a": 1}}, "logit_bias", "must be an object with token ids"),
         ("", {"logit_bias": {"5 ": 1}}, "logit_bias", "must be an object with token ids"),
         ("", {"logit_bias": {"1_0": 1}}, "logit_bias", "must be an object with token ids"),
+        # One token named twice would have the last bias.
+        ("", {"logit_bias": {"5": 1, "05": 2}}, "logit_bias", "must be an object with token ids"),
         ("", {"logit_bias": [5]}, "logit_bias", "must be an object with token ids"),
         (
             "",

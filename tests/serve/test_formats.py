@@ -1,0 +1,50 @@
+"""Answers name tokens as they stand inside a text, so that two of them never share a name."""
+
+import pytest
+from served import ChattingBytes
+
+from moe_jax.inference.batcher import Event
+from moe_jax.serve.formats import ChatFormat, Choice, CompletionFormat
+from moe_jax.serve.job import Job, Served
+
+NAMES = ("</s>", " the", "the", " a")
+
+
+class Pieces(ChattingBytes):
+    """Decodes like Llama's: alone, a token loses its space, and a special one is nothing."""
+
+    def decode(self, ids):
+        return "".join(NAMES[i] for i in ids if i).removeprefix(" ")
+
+    def name(self, token):
+        return NAMES[token]
+
+
+@pytest.fixture
+def choice():
+    choice = Choice(0)
+    likeliest = ((2, -0.5), (1, -2.0), (0, -3.0))
+    choice.add(Event(0, " the", (1,), (-2.0,), "", (likeliest,)))
+    choice.add(Event(0, " a", (3,), (-1.0,), "length", (likeliest,)))
+    return choice
+
+
+def answer(kind, choice):
+    served = Served("m", 0, 16, len(NAMES), Pieces())
+    job = Job((), ("",), 1, stream=False, include_usage=False, logprobs=True, alternatives=3)
+    return kind(served, job).whole([choice])["choices"][0]["logprobs"]
+
+
+def test_completions(choice):
+    found = answer(CompletionFormat, choice)
+    assert found["tokens"] == [" the", " a"]
+    assert found["text_offset"] == [0, 4]
+    shared = {"the": -0.5, " the": -2.0, "</s>": -3.0}
+    assert found["top_logprobs"] == [shared, shared | {" a": -1.0}]
+
+
+def test_chats(choice):
+    first, second = answer(ChatFormat, choice)["content"]
+    assert (first["token"], bytes(first["bytes"])) == (" the", b" the")
+    assert second["token"] == " a"
+    assert [one["token"] for one in first["top_logprobs"]] == ["the", " the", "</s>"]
