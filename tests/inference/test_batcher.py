@@ -55,6 +55,21 @@ def answered(engine, one):
     return answer
 
 
+def test_a_continuation_is_decoded_after_its_own_prompt():
+    told = []
+
+    class Listening(ByteTokenizer):
+        def stream_decoder(self, prompt):
+            told.append(bytes(prompt.tolist()))
+            return super().stream_decoder(prompt)
+
+    batch = Batcher(FakeEngine(slots=2), Listening())
+    for text in ("abc", "de"):
+        batch.submit(request(text, 2))
+    drain(batch)
+    assert told == [b"abc", b"de"]
+
+
 def test_requests_of_mixed_length_are_answered_as_if_alone():
     engine = FakeEngine(slots=4)
     batch = batcher(engine)
