@@ -10,11 +10,11 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
-import array_checks
 import jax
 from jaxtyping import install_import_hook
+from support import array_checks
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Before any test imports these packages.
-install_import_hook(array_checks.CHECKED, "array_checks.check")
+install_import_hook(array_checks.CHECKED, "support.array_checks.check")

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny
+from support.places import ROOT
+from support.tiny_models import save_tiny
 
 from moe_jax.cli.main import _parser
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 

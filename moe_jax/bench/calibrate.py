@@ -1,4 +1,4 @@
-"""Measures the hardware at hand and makes a `Calibration` of it. Printing it is `cli/bench.py`."""
+"""Measures the hardware at hand, as a `Calibration`. Printing it is `cli/bench/verb.py`."""
 
 import datetime
 from collections.abc import Callable, Iterable
@@ -12,13 +12,13 @@ from moe_jax.bench.harness import measure
 from moe_jax.bench.sizes import sizes_of
 from moe_jax.bench.specs import Spec, layer_specs
 from moe_jax.config.schema import Config, MeshConfig
+from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement, Suite
+from moe_jax.hardware.gpus import gpu_by_device_kind
+from moe_jax.hardware.topology import Topology
 from moe_jax.mesh.build import build_mesh
-from moe_jax.mesh.topology import Topology
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.nn.dot_attention import Implementation
-from moe_jax.planner.calibration import Calibration, CollectiveTime, Measurement, Suite
-from moe_jax.planner.hardware import gpu_by_device_kind
 
 PACKAGES = ("moe-jax", "jax", "jaxlib")
 #: Printed and recorded wherever figures of emulated devices appear.

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from moe_jax.axes import EXPERT
 from moe_jax.bench.harness import measure
-from moe_jax.mesh.axes import EXPERT
+from moe_jax.hardware.calibration import CollectiveKind, CollectiveTime
 from moe_jax.mesh.xla_options import compiler_options
-from moe_jax.planner.calibration import CollectiveKind, CollectiveTime
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 

@@ -21,11 +21,11 @@ from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.bench.full_forward import Generator
 from moe_jax.bench.harness import Timing, measure
 from moe_jax.bench.layouts import axes_text
+from moe_jax.inference.contract import Prompt
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.inference.tokens import Prompt
-from moe_jax.interop.beside import is_hf_directory
-from moe_jax.train.session import make_session
+from moe_jax.interop.files.tokenizer_files import is_hf_directory
+from moe_jax.session import make_session
 
 GREEDY = SamplingOptions(temperature=0)
 
@@ -158,8 +158,8 @@ def full_forward(model: LanguageModel, prompts: np.ndarray, work: Work) -> Decod
     session = model.session
     session = make_session(config, session.platform, mesh=session.mesh)
     generator = Generator(
-        session.steps.skeleton,
-        session.steps.parallel,
+        session.skeleton,
+        session.parallel,
         *model.arrays,
         samples=batch,
         platform=session.platform,

@@ -1,10 +1,10 @@
 """A model of a config with random weights, to be timed: how fast it is does not depend on them."""
 
 from moe_jax.config import Config
-from moe_jax.inference.adapt import inference_config
+from moe_jax.inference.inference_config import inference_config
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.mesh.build import prepare_devices
-from moe_jax.train.session import make_session
+from moe_jax.session import make_session
 
 
 def fresh_model(config: Config) -> LanguageModel:
@@ -15,5 +15,5 @@ def fresh_model(config: Config) -> LanguageModel:
     """
     config = inference_config(config, config.mesh)
     session = make_session(config, prepare_devices(config))
-    params, buffers = session.steps.skeleton.init(config.seed, session.mesh)
+    params, buffers = session.skeleton.init(config.seed, session.mesh)
     return LanguageModel(config.name, session, params, buffers, None)

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from moe_jax.axes import PIPE, TENSOR
 from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.mesh.axes import PIPE, TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Arrays, Skeleton

@@ -15,18 +15,19 @@ from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
 
+from moe_jax.axes import AXES
 from moe_jax.bench.calibrate import PACKAGES, describe_hardware
 from moe_jax.bench.harness import measure
 from moe_jax.bench.step import Mode, fresh_state, random_batch
 from moe_jax.config import Config, check, override
 from moe_jax.config.schema import MeshConfig
-from moe_jax.mesh.axes import AXES
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.mesh.xla_options import compiler_options
-from moe_jax.planner.hlo import parse_hlo
-from moe_jax.planner.loops import executions
-from moe_jax.planner.work import matmul_flops
-from moe_jax.train.session import Session, make_session
+from moe_jax.planner.xla.hlo import parse_hlo
+from moe_jax.planner.xla.loops import executions
+from moe_jax.planner.xla.work import matmul_flops
+from moe_jax.session import Session, make_session
+from moe_jax.training.step import make_steps
 
 CAVEAT = (
     "Emulated devices share cores and memory: these figures compare work, not networks. A pipeline "
@@ -204,12 +205,13 @@ def _require_same_work(configs: Sequence[Config]) -> None:
 def _measure(session: Session, repeats: int) -> Iterator[LayoutTime]:
     state, batch = fresh_state(session), random_batch(session)
     options = compiler_options(session.platform)
-    evaluate = session.steps.jit_evaluate(options).lower(state.params, state.buffers, batch)
+    steps = make_steps(session.skeleton, session.parallel)
+    evaluate = steps.jit_evaluate(options).lower(state.params, state.buffers, batch)
     forward = evaluate.compile()
     yield _timed(
         session, "forward", forward, lambda: forward(state.params, state.buffers, batch), repeats
     )
-    train = session.steps.jit_train(options).lower(state, batch).compile()
+    train = steps.jit_train(options).lower(state, batch).compile()
 
     def step() -> Any:
         nonlocal state

@@ -6,6 +6,7 @@ What is measured at these sizes is `specs.py`.
 import math
 from dataclasses import dataclass
 
+from moe_jax.axes import BATCH_AXES
 from moe_jax.config.model_schema import AttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from moe_jax.config.schema import (
     Config,
@@ -16,7 +17,6 @@ from moe_jax.config.schema import (
     TrainConfig,
 )
 from moe_jax.data.batch import batch_shape
-from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.moe.exchange.contract import capacity
 
 #: The sizes of configs/paper_ep16.toml, for benchmarks without a config.

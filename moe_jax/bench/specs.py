@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from moe_jax.bench.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
+from moe_jax.hardware.calibration import Suite
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
 from moe_jax.moe.exchange.rows import from_rows, make_queues, to_rows, window
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.dot_attention import Implementation, dot_attention
-from moe_jax.planner.calibration import Suite
 
 #: (shape, dtype) of an argument drawn from a normal distribution: zeros would run faster.
 Argument = tuple[tuple[int, ...], Any]

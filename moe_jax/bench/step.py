@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from moe_jax.bench.calibrate import EMULATED
 from moe_jax.bench.harness import measure
 from moe_jax.data.batch import Batch, batch_shape
+from moe_jax.hardware.calibration import Measurement
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.flops import flops_per_token
-from moe_jax.planner.calibration import Measurement
-from moe_jax.train.session import Session
-from moe_jax.train.state import TrainState, state_shardings
-from moe_jax.train.step import StepMetrics
+from moe_jax.session import Session
+from moe_jax.training.state import TrainState, state_shardings
+from moe_jax.training.step import StepMetrics, Steps, make_steps
 
 Mode = Literal["forward", "train"]
 
@@ -64,18 +64,18 @@ def measure_step(
 
 
 def _forward(session: Session) -> Callable[[], Any]:
-    skeleton = session.steps.skeleton
+    skeleton = session.skeleton
     params, buffers = jax.jit(
         lambda: skeleton.init(0, session.mesh), out_shardings=skeleton.shardings(session.mesh)
     )()
     batch = random_batch(session)
-    function = session.steps.jit_evaluate(compiler_options(session.platform))
+    function = _steps(session).jit_evaluate(compiler_options(session.platform))
     return lambda: function(params, buffers, batch)
 
 
 def _train(session: Session) -> Callable[[], Any]:
     state, batch = fresh_state(session), random_batch(session)
-    function = session.steps.jit_train(compiler_options(session.platform))
+    function = _steps(session).jit_train(compiler_options(session.platform))
 
     def call() -> Any:
         nonlocal state
@@ -93,9 +93,13 @@ def _overflowed(metrics: StepMetrics) -> bool:
     return bool(rounds.sum() > 0)
 
 
+def _steps(session: Session) -> Steps:
+    return make_steps(session.skeleton, session.parallel)
+
+
 def fresh_state(session: Session) -> TrainState:
     """Return an initial training state, made by one program, which a mock topology can run."""
-    steps, mesh = session.steps, session.mesh
+    steps, mesh = _steps(session), session.mesh
 
     def create() -> TrainState:
         params, buffers = steps.skeleton.init(session.config.seed, mesh)

@@ -1,4 +1,4 @@
-from moe_jax.cli.quiet import import_jax
+from moe_jax.cli.shared.quiet import import_jax
 
 # Before any verb's modules import it.
 import_jax()

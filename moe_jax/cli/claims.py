@@ -1,6 +1,6 @@
 """`moe-jax claims [CONFIG]`: the paper's claims, one by one, against what we compile and model.
 
-What is claimed and how it is checked is `planner/paper.py` and its neighbours; nothing here
+What is claimed and how it is checked is `planner/claims/paper.py` and its neighbours; nothing here
 computes a figure.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.options import add_config_arguments, load
-from moe_jax.cli.plan import chosen_calibration, require_writable
-from moe_jax.planner.claims import ClaimsReport, check_claims
-from moe_jax.planner.claims_table import claims_table
+from moe_jax.cli.plan.verb import chosen_calibration, require_writable
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import add_config_arguments, load
+from moe_jax.planner.claims.report import ClaimsReport, check_claims
+from moe_jax.planner.claims.table import claims_table
 
 #: Holds moe_jax/ and, unless the package was installed without it, configs/.
 SOURCE_TREE = Path(__file__).parents[2]

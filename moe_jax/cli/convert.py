@@ -6,12 +6,12 @@ What is converted, and how, is `interop/convert.py` and `interop/export.py`.
 import argparse
 from pathlib import Path
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.byte_progress import ByteProgress
-from moe_jax.cli.options import add_override_argument, refuse_hub_name
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.byte_progress import ByteProgress
+from moe_jax.cli.shared.options import add_override_argument, refuse_hub_name
 from moe_jax.interop.convert import from_hf
 from moe_jax.interop.export import to_hf
-from moe_jax.interop.writer import parse_size
+from moe_jax.interop.files.writer import parse_size
 
 #: What `transformers` kept to for long; files of this size can be fetched in parallel.
 SHARD_SIZE = "5GB"

@@ -12,10 +12,15 @@ import jax
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.describe import headed_table
-from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
-from moe_jax.cli.plan import require_writable
+from moe_jax.cli.doctor.facts import headed_table
+from moe_jax.cli.plan.verb import require_writable
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import (
+    add_job_arguments,
+    add_model_arguments,
+    job_flags,
+    load_model,
+)
 from moe_jax.data.files import list_files, read_file
 from moe_jax.inference.evaluate import Evaluation, evaluate
 

@@ -7,8 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import (
+    add_job_arguments,
+    add_model_arguments,
+    job_flags,
+    load_model,
+)
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
 from moe_jax.inference.sampling_options import SamplingOptions

@@ -5,20 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from moe_jax.cli import (
-    bench,
-    claims,
-    convert,
-    doctor,
-    eval,
-    exit_codes,
-    generate,
-    inspect,
-    plan,
-    serve,
-    train,
-    upcycle,
-)
+from moe_jax.cli import claims, convert, eval, generate, serve, train, upcycle
+from moe_jax.cli.bench import verb as bench
+from moe_jax.cli.doctor import verb as doctor
+from moe_jax.cli.inspect import verb as inspect
+from moe_jax.cli.plan import verb as plan
+from moe_jax.cli.shared import exit_codes
 
 _VERBS = (train, generate, eval, serve, convert, upcycle, inspect, plan, claims, doctor, bench)
 

@@ -9,14 +9,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.options import add_job_arguments, add_model_arguments, job_flags, load_model
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import (
+    add_job_arguments,
+    add_model_arguments,
+    job_flags,
+    load_model,
+)
 from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.inference.contract import Engine
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.language_model import USUAL_SLOTS
-from moe_jax.inference.tokens import Engine
+from moe_jax.inference.multihost import Channel, LeadingEngine, follow, job_store
 from moe_jax.mesh.distributed import start_distributed
-from moe_jax.serve.follow import Channel, LeadingEngine, follow, job_store
 
 if TYPE_CHECKING:
     from moe_jax.serve.assemble import Settings, WarmUp

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import jax
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.options import add_config_arguments, add_job_arguments, job_flags, load
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import add_config_arguments, add_job_arguments, job_flags, load
 from moe_jax.config import dump_config
 from moe_jax.mesh.build import prepare_devices
 from moe_jax.mesh.distributed import start_distributed
-from moe_jax.train.loop import NonFiniteError, Outcome, train
-from moe_jax.train.session import make_session
-from moe_jax.train.workdir import CONFIG
+from moe_jax.session import make_session
+from moe_jax.training.loop import NonFiniteError, Outcome, train
+from moe_jax.workdir import CONFIG
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -6,9 +6,9 @@ How, is `interop/upcycle.py`.
 import argparse
 from pathlib import Path
 
-from moe_jax.cli import exit_codes
-from moe_jax.cli.byte_progress import ByteProgress
-from moe_jax.cli.options import add_override_argument
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.byte_progress import ByteProgress
+from moe_jax.cli.shared.options import add_override_argument
 from moe_jax.interop.dense_model import open_dense
 from moe_jax.interop.upcycle import Upcycling, upcycle
 

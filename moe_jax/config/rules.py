@@ -9,11 +9,11 @@ can know (memory, kernels) is not checked here.
 import math
 from collections.abc import Callable
 
+from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config.load import ConfigError
 from moe_jax.config.mesh_rules import MESH_RULES
 from moe_jax.config.model_rules import MODEL_RULES, Problems, either, multiples_around
 from moe_jax.config.schema import Config, MeshConfig
-from moe_jax.mesh.axes import AXES, BATCH_AXES
 
 
 def check(config: Config, device_count: int | None = None) -> None:

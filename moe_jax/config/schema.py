@@ -55,7 +55,7 @@ class RuntimeConfig(Section):
     """Which devices to run on. `cpu` emulates as many devices as the mesh needs."""
 
     platform: Literal["auto", "cpu", "gpu"] = "auto"
-    #: A cluster by name (see `mesh/clusters.toml`), or "detect" to read the running job.
+    #: A cluster by name (see `hardware/clusters.toml`), or "detect" to read the running job.
     cluster: str = "detect"
 
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
+from moe_jax.axes import BATCH_AXES
 from moe_jax.config.schema import Config
+
+#: How a step's arrays [accumulation, streams, batch, seq] lie on the mesh.
+BATCH_SPEC = PartitionSpec(None, None, BATCH_AXES)
 
 
 @jax.tree_util.register_dataclass

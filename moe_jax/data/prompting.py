@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_jax.data.chat import ChatTemplate
-from moe_jax.interop.inside import file_inside, is_named
+from moe_jax.safe_paths import file_inside, is_named
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"

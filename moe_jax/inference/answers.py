@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moe_jax.inference.batcher import Finish
-from moe_jax.inference.tokens import Alternatives
+from moe_jax.inference.contract import Alternatives
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from moe_jax.data.tokenizers import StreamDecoder
+from moe_jax.inference.contract import Alternatives, Engine, Prompt, Token
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.stopping import StopText
-from moe_jax.inference.tokens import Alternatives, Engine, Prompt, Token
 
 Finish = Literal["", "stop", "length", "cancelled"]
 

@@ -2,8 +2,8 @@
 
 Slots are split over the devices like a batch. A prompt is read by the device that has its slot;
 prompts that start together are read together. Who gets a slot when, and when a text ends, is
-decided in `batcher.py`; how prompts are read together in `waves.py`; what runs on the devices in
-`programs.py`.
+decided in `batcher.py`; how prompts are read together in `prompt_batches.py`; what runs on the
+devices in `programs.py`.
 """
 
 import math
@@ -12,16 +12,15 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
+from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
+from moe_jax.inference.contract import Alternatives, Prompt, Token
 from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
+from moe_jax.inference.prompt_batches import IDLE, Slots, Wave, pack, place, waves
 from moe_jax.inference.sampling import Sampled, SamplingArrays, stack
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.inference.tokens import Alternatives, Prompt, Token
-from moe_jax.inference.waves import IDLE, Slots, Wave, pack, place, waves
-from moe_jax.mesh.axes import BATCH_AXES
-from moe_jax.mesh.build import host_table
 from moe_jax.model.skeleton import Arrays
-from moe_jax.train.session import Session
+from moe_jax.session import Session
 
 
 class CachedEngine:
@@ -47,12 +46,11 @@ class CachedEngine:
         self.vocab_size = session.config.model.vocab_size
         self._config = session.config
         self._model = (params, buffers)
-        hosts = host_table(session.mesh, session.topology)
         self._programs = Programs(
-            session.steps.skeleton,
+            session.skeleton,
             session.mesh,
             platform=session.platform,
-            hosts=tuple(int(host) for host in hosts),
+            hosts=session.parallel.exchange_spec.hosts,
             slots=slots,
             context=context,
         )

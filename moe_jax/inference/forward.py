@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from moe_jax.mesh.axes import TENSOR
+from moe_jax.axes import TENSOR
 from moe_jax.mesh.xla_options import compiler_options
+from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.skeleton import Arrays
-from moe_jax.model.streams import Streams
 from moe_jax.model.transformer import Transformer, on_shards
+from moe_jax.model.unit import Streams
+from moe_jax.session import Session
 from moe_jax.sharding.rules import BATCH
-from moe_jax.train.loss import cross_entropy_sum
-from moe_jax.train.session import Session
 
 #: Texts are padded to a multiple of this: each length compiles anew.
 STEP = 64
@@ -47,7 +47,7 @@ class Forward:
     @property
     def rows(self) -> int:
         """How many texts are read at a time without waste."""
-        return self._session.steps.parallel.batch_shards
+        return self._session.parallel.batch_shards
 
     def logits(self, tokens_bs: np.ndarray) -> np.ndarray:
         """Returns float32 [b, s, v]: at each position the logits of the token that follows.
@@ -88,16 +88,17 @@ class Forward:
     def _hidden(
         self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
     ) -> tuple[Transformer, Streams]:
-        steps = self._session.steps
-        model = steps.skeleton.merge(params, buffers)
+        model = self._session.skeleton.merge(params, buffers)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
-        return model, model.hidden(tokens, positions, jnp.ones_like(tokens), steps.parallel)[0]
+        return model, model.hidden(
+            tokens, positions, jnp.ones_like(tokens), self._session.parallel
+        )[0]
 
     def _logits(
         self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
     ) -> Float[Array, "b s v"]:
         model, (x_bsd,) = self._hidden(params, buffers, tokens)
-        parallel = self._session.steps.parallel
+        parallel = self._session.parallel
         return on_shards(
             lambda modules, x: modules[0](x, modules[1], parallel.tensor),
             parallel,
@@ -127,6 +128,5 @@ class Forward:
         weights: Float[Array, "1 b s"],
     ) -> Float[Array, ""]:
         model, streams = self._hidden(params, buffers, tokens)
-        steps = self._session.steps
-        chunk = steps.config.train.loss_chunk
-        return cross_entropy_sum(model, streams, targets, weights, steps.parallel, chunk)
+        chunk = self._session.config.train.loss_chunk
+        return cross_entropy_sum(model, streams, targets, weights, self._session.parallel, chunk)

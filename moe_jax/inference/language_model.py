@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.axes import AXES
 from moe_jax.config import Config
 from moe_jax.data.chat import Message
 from moe_jax.data.tokenizers import Tokenizer
@@ -19,10 +20,9 @@ from moe_jax.inference.batcher import Batcher, Event, Request
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.mesh.axes import AXES
 from moe_jax.model.flops import total_parameters
 from moe_jax.model.skeleton import Arrays
-from moe_jax.train.session import Session
+from moe_jax.session import Session
 
 #: A text, or its tokens.
 Prompt = str | Sequence[int] | np.ndarray

@@ -1,6 +1,7 @@
 """From a directory to a model on a mesh: one of Hugging Face, or a working directory of ours.
 
-What the model can be asked is `language_model.py`; what its config becomes is `adapt.py`.
+What the model can be asked is `language_model.py`; what its config becomes is
+`inference_config.py`.
 """
 
 import dataclasses
@@ -18,18 +19,18 @@ from moe_jax.config import Config, ConfigError, check, override, parse_config
 from moe_jax.config.schema import DType
 from moe_jax.data.hf_tokenizer import HfTokenizer
 from moe_jax.data.tokenizers import Tokenizer, load_tokenizer
-from moe_jax.inference.adapt import AnyMesh, choose_mesh, inference_config
+from moe_jax.inference.inference_config import AnyMesh, choose_mesh, inference_config
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, is_hf_directory
-from moe_jax.interop.imported import ORIGIN, ImportedModel, open_model
-from moe_jax.interop.inside import file_inside, is_named
+from moe_jax.interop.config_json import family_of
+from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, is_hf_directory
 from moe_jax.interop.load import load_weights
-from moe_jax.interop.setting import Fields
-from moe_jax.interop.settings import family_of
+from moe_jax.interop.open import ORIGIN, ImportedModel, open_model
+from moe_jax.interop.table.setting import Fields
 from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
 from moe_jax.model.skeleton import Arrays
-from moe_jax.train.session import Session, make_session
-from moe_jax.train.workdir import CONFIG
+from moe_jax.safe_paths import file_inside, is_named
+from moe_jax.session import Session, make_session
+from moe_jax.workdir import CONFIG
 
 #: Ends the problems of a mesh, whose remedies are those of a model that is yet to be trained.
 FIXED = "the sizes of a pretrained model are fixed: change the mesh, not model.*"
@@ -148,7 +149,7 @@ def _restored(
     path: Path, session: Session, step: int | None
 ) -> tuple[Arrays, Arrays, Mapping[str, Any] | None]:
     """Returns parameters, buffers, and what is noted of the model that they were imported from."""
-    params, buffers = session.steps.skeleton.abstract(session.mesh)
+    params, buffers = session.skeleton.abstract(session.mesh)
     wanted = {"params": params, "buffers": buffers}
     with Checkpoints(path / "checkpoints") as checkpoints:
         which = "latest" if step is None else step

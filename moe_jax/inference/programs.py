@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
+from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
 from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
-from moe_jax.mesh.axes import BATCH_AXES
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill

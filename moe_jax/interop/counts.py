@@ -1,7 +1,7 @@
 """Holds the numbers of layers and experts against the tensors that are there.
 
 Everything is built layer by layer and expert by expert, so that a wrong number is refused first.
-Whether each tensor fits is `match.py`.
+Whether each tensor fits is `tensors/match.py`.
 """
 
 import re
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moe_jax.interop.family import Family
-from moe_jax.interop.setting import Count, Fields
-from moe_jax.interop.settings import family_of
-from moe_jax.interop.shard import TensorEntry
+from moe_jax.interop.config_json import family_of
+from moe_jax.interop.files.shard import TensorEntry
+from moe_jax.interop.table.family import Family
+from moe_jax.interop.table.setting import Count, Fields
 
 
 def check_counts(

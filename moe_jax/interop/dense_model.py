@@ -13,12 +13,12 @@ from moe_jax.checkpoint import locate, read_contents
 from moe_jax.checkpoint.streamed import SlabReader
 from moe_jax.config import Config, parse_config
 from moe_jax.config.model_schema import ModelConfig
-from moe_jax.interop.beside import is_hf_directory, tokenizer_files
 from moe_jax.interop.convert import state_path
-from moe_jax.interop.directory import CONFIG
-from moe_jax.interop.imported import ImportDType, open_model
-from moe_jax.interop.match import LazyTensor, check_matches
-from moe_jax.interop.pieces import pieces, skipped
+from moe_jax.interop.files.directory import CONFIG
+from moe_jax.interop.files.tokenizer_files import is_hf_directory, tokenizer_files
+from moe_jax.interop.open import ImportDType, open_model
+from moe_jax.interop.tensors.match import LazyTensor, check_matches
+from moe_jax.interop.tensors.pieces import pieces, skipped
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import Skeleton
 

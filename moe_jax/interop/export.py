@@ -19,14 +19,14 @@ from moe_jax.checkpoint import Contents, locate, read_contents
 from moe_jax.checkpoint.streamed import SlabReader
 from moe_jax.config import Config, parse_config
 from moe_jax.data.tokenizers import load_tokenizer
-from moe_jax.interop.beside import TOKENIZER_JSON, copy_files, tokenizer_files
+from moe_jax.interop.config_json import family_of, to_config_json
 from moe_jax.interop.convert import Report, state_path
-from moe_jax.interop.directory import CONFIG
-from moe_jax.interop.imported import ORIGIN
-from moe_jax.interop.pieces import Piece, pieces
-from moe_jax.interop.settings import family_of, to_config_json
-from moe_jax.interop.staging import flush, refuse_existing, staged
-from moe_jax.interop.writer import ShardWriter, TensorSpec
+from moe_jax.interop.files.directory import CONFIG
+from moe_jax.interop.files.staging import flush, refuse_existing, staged
+from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, copy_files, tokenizer_files
+from moe_jax.interop.files.writer import ShardWriter, TensorSpec
+from moe_jax.interop.open import ORIGIN
+from moe_jax.interop.tensors.pieces import Piece, pieces
 from moe_jax.model.skeleton import Skeleton
 
 ExportDType = Literal["auto", "float32", "bfloat16", "float16"]

@@ -1,6 +1,6 @@
 """A model's tensors as our parameters on a mesh: each device reads what it holds, no more.
 
-Where tensors come from is `directory.py`, what they are to us `pieces.py`.
+Where tensors come from is `files/directory.py`, what they are to us `tensors/pieces.py`.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from moe_jax.config.schema import Config
-from moe_jax.interop.family import Family
-from moe_jax.interop.match import LazyTensor, TensorSource, check_matches
-from moe_jax.interop.pieces import Piece, pieces, skipped
-from moe_jax.interop.tiles import copy_tiled
+from moe_jax.interop.table.family import Family
+from moe_jax.interop.tensors.match import LazyTensor, TensorSource, check_matches
+from moe_jax.interop.tensors.pieces import Piece, pieces, skipped
+from moe_jax.interop.tensors.tiles import copy_tiled
 from moe_jax.model.skeleton import Arrays, Skeleton
 
 Index = tuple[slice, ...]

@@ -16,14 +16,14 @@ import numpy as np
 from moe_jax.checkpoint.streamed import ArrayPlan, StreamedWriter
 from moe_jax.config import Config, check, dump_config, override
 from moe_jax.config.model_schema import MoeConfig, RouterConfig
-from moe_jax.interop.beside import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.convert import Report, state_path
 from moe_jax.interop.dense_model import DenseModel, slab_of
-from moe_jax.interop.pieces import layer_of
+from moe_jax.interop.files.staging import refuse_existing, staged
+from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.same_model import differences
-from moe_jax.interop.staging import refuse_existing, staged
+from moe_jax.interop.tensors.pieces import layer_of
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.train.workdir import write_config
+from moe_jax.workdir import write_config
 
 #: Key of what a checkpoint's `info` says about how its experts came to be.
 UPCYCLED = "upcycled"

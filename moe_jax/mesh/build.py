@@ -1,6 +1,7 @@
 """From the configured axis sizes to a JAX mesh, and the platform that provides its devices.
 
-Starting a job of several processes is `distributed.py`; what links the devices is `topology.py`.
+Starting a job of several processes is `distributed.py`; what links the devices is
+`hardware/topology.py`.
 """
 
 import ctypes
@@ -14,9 +15,9 @@ import jax
 import numpy as np
 from jax._src import xla_bridge  # JAX has no public way to ask whether backends have started.
 
+from moe_jax.axes import AXES, BATCH_AXES, TENSOR
 from moe_jax.config.schema import Config, MeshConfig
-from moe_jax.mesh.axes import AXES, BATCH_AXES, TENSOR
-from moe_jax.mesh.topology import Device, Topology, host_keys
+from moe_jax.hardware.topology import Device, Topology, host_keys
 from moe_jax.mesh.xla_options import MEMORY_FRACTION
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,8 @@ def order_devices(devices: Sequence[Device]) -> list[Device]:
     return [device for _, device in by_host]
 
 
-def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
-    """Return the host of each batch shard, as int32 [pipe * data * fsdp * expert].
-
-    Shards are in `BATCH_AXES` order. A shard spread over `tensor` counts as being where its first
-    device is.
+def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> tuple[int, ...]:
+    """Return the host of each batch shard; see `hosts_of_shards`.
 
     Raises:
         MeshError: mesh and topology have different numbers of devices.
@@ -79,10 +77,19 @@ def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> np.ndarray:
             f"the mesh has {mesh.size} devices and the topology {topology.name} has "
             f"{topology.devices}: set runtime.cluster to one with {mesh.size} devices, or to detect"
         )
+    return hosts_of_shards(mesh, topology.devices_per_host)
+
+
+def hosts_of_shards(mesh: jax.sharding.Mesh, devices_per_host: int) -> tuple[int, ...]:
+    """Return the host of each batch shard, pipe * data * fsdp * expert of them.
+
+    Shards are in `BATCH_AXES` order. A shard spread over `tensor` counts as being where its first
+    device is.
+    """
     index = np.arange(mesh.size).reshape([mesh.shape[axis] for axis in AXES])
     first = index.take(0, axis=AXES.index(TENSOR))
     assert first.shape == tuple(mesh.shape[axis] for axis in BATCH_AXES), first.shape
-    return np.array([topology.host_of(int(i)) for i in first.ravel()], dtype=np.int32)
+    return tuple(int(device) // devices_per_host for device in first.ravel())
 
 
 def warn_of_slow_tensor_axis(config: MeshConfig, topology: Topology) -> None:

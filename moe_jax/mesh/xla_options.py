@@ -1,7 +1,7 @@
 """The one place of XLA compiler options this project depends on, each with its reason.
 
 Every entry point that compiles for GPUs (training, inference, planner) takes them from here.
-Environment flags of a deviceless compile live in `planner/target.py`; NCCL's and JAX's own
+Environment flags of a deviceless compile live in `planner/compile/target.py`; NCCL's and JAX's own
 environment variables do not live here.
 """
 

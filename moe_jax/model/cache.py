@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from moe_jax.axes import BATCH_AXES, TENSOR
 from moe_jax.config.model_schema import AttentionConfig
 from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import BATCH_AXES, TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import AnyMesh
 from moe_jax.nn.self_attention import Entry

@@ -20,13 +20,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from moe_jax.mesh.axes import TENSOR
+from moe_jax.axes import TENSOR
 from moe_jax.model.block import Block
 from moe_jax.model.cache import Cache, entry_shapes
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.stack import LAYERS, Stack
-from moe_jax.model.streams import Streams
 from moe_jax.model.transformer import IdsNBS, Transformer, on_shards
+from moe_jax.model.unit import Streams
 from moe_jax.nn.cached_attention import visible, write
 from moe_jax.nn.self_attention import Entry
 from moe_jax.shapes import BatchBSD

@@ -2,7 +2,7 @@
 
 Counts what the model needs, not what a program executes: rematerialisation, padded rows and
 discarded halves of a causal matmul are no model FLOPs. What a chip can do is
-`planner/hardware.py`; how long a step took is `train/report.py`.
+`hardware/gpus.py`; how long a step took is `training/reporting/reporter.py`.
 """
 
 from dataclasses import dataclass

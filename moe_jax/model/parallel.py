@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from jax.sharding import Mesh, PartitionSpec
 
+from moe_jax.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
-from moe_jax.mesh.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.model.pattern import segments
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange

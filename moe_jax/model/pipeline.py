@@ -24,7 +24,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Int
 
-from moe_jax.mesh.axes import PIPE
+from moe_jax.axes import PIPE
 from moe_jax.sharding.params import map_stacked
 
 #: (one layer's state, streams, positions, segments) -> (streams, counts with a device dimension)

@@ -13,14 +13,14 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
+from moe_jax.axes import PIPE
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
-from moe_jax.mesh.axes import PIPE
 from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import Segment
 from moe_jax.model.pipeline import Schedule, run_pipeline
-from moe_jax.model.streams import KEPT_OF_GROUP, Ids, Remat, Streams, apply_unit
+from moe_jax.model.unit import KEPT_OF_GROUP, Ids, Remat, Streams, apply_unit
 from moe_jax.moe.layer import MoeStats
 from moe_jax.sharding.params import layer_specs, stored_specs, with_gathers, with_layers_axis
 from moe_jax.sharding.rules import BATCH

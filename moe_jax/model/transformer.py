@@ -12,7 +12,7 @@ from moe_jax.config.schema import Config, PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import segments
 from moe_jax.model.stack import Stack
-from moe_jax.model.streams import Ids, Remat, Streams
+from moe_jax.model.unit import Ids, Remat, Streams
 from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm

@@ -1,6 +1,7 @@
 """The routes: OpenAI's API, the server's health and its metrics.
 
-What the parameters mean is in `parameters.py` and `job.py`; ports and signals are in `server.py`.
+What the parameters mean is in `parameters.py` and `request.py`; ports and signals are in
+`server.py`.
 """
 
 import hmac
@@ -14,13 +15,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from moe_jax.serve.connection import ClientGone, EventStream, read_body, unless_gone
+from moe_jax.serve.engine_thread import Worker
 from moe_jax.serve.errors import ApiError, broken
 from moe_jax.serve.formats import ChatFormat, Choice, CompletionFormat, Format
-from moe_jax.serve.job import Job, Jobs, Served, unknown_model
 from moe_jax.serve.metrics import Metrics, Outcome
 from moe_jax.serve.parameters import ChatParameters, CompletionParameters, parse
+from moe_jax.serve.request import Job, Jobs, Served, unknown_model
 from moe_jax.serve.ticket import Ticket
-from moe_jax.serve.worker import Worker
 
 #: What a refusal counts as; any other is the request's own fault.
 OUTCOMES: dict[int, Outcome] = {401: "unauthorized", 429: "overflow", 500: "failed", 503: "closing"}

@@ -10,15 +10,15 @@ import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.inference.batcher import Batcher, Request
+from moe_jax.inference.contract import Engine
 from moe_jax.inference.programs import read_lengths
+from moe_jax.inference.prompt_batches import SHORTEST
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.inference.tokens import Engine
-from moe_jax.inference.waves import SHORTEST
 from moe_jax.serve.app import Api
-from moe_jax.serve.job import Served
+from moe_jax.serve.engine_thread import Worker
 from moe_jax.serve.metrics import Metrics
+from moe_jax.serve.request import Served
 from moe_jax.serve.server import Server, is_loopback
-from moe_jax.serve.worker import Worker
 
 #: How one addresses a server on this machine. A page in a browser that makes its own name resolve
 #: to this machine (DNS rebinding) sends another one.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_jax.inference.batcher import Event
-from moe_jax.inference.tokens import Alternatives
-from moe_jax.serve.job import Job, Served
+from moe_jax.inference.contract import Alternatives
+from moe_jax.serve.request import Job, Served
 
 Json = dict[str, Any]
 

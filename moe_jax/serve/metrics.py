@@ -1,4 +1,4 @@
-"""What the server counts and times, for Prometheus. Who counts is `worker.py` and `app.py`."""
+"""What the server counts and times, for Prometheus. Who counts: `engine_thread.py`, `app.py`."""
 
 from collections.abc import Callable
 from typing import Literal

@@ -2,7 +2,7 @@
 
 A parameter that would change the answer and is not supported is refused unless it has the value
 that changes nothing; ones that no answer depends on are accepted and ignored. What the values
-mean for a model is `job.py`.
+mean for a model is `request.py`.
 """
 
 import json

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from moe_jax.serve.worker import Worker
+from moe_jax.serve.engine_thread import Worker
 
 log = logging.getLogger(__name__)
 

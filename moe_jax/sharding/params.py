@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from moe_jax.mesh.axes import EXPERT, PIPE, TENSOR
+from moe_jax.axes import EXPERT, PIPE, TENSOR
 from moe_jax.sharding.rules import Placement
 
 LAYERS = "layers"

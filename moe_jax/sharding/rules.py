@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from jax.sharding import PartitionSpec
 
+from moe_jax.axes import BATCH_AXES, DATA, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.schema import ShardingConfig
-from moe_jax.mesh.axes import BATCH_AXES, DATA, EXPERT, FSDP, PIPE, TENSOR
 
 #: Logical dimension -> mesh axis, or None for a dimension that is never split.
 RULES: Mapping[str, str | None] = MappingProxyType(

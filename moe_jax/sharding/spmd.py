@@ -20,7 +20,7 @@ def on_device_shards(
 
     Args:
         function: takes and returns local arrays.
-        mesh: a mesh with all of `mesh.axes.AXES`.
+        mesh: a mesh with all of `axes.AXES`.
         in_specs: a PartitionSpec, or a tree of them, per argument.
         out_specs: the same for the result. Over an axis that a spec does not mention, the
             function must return the same everywhere; nothing checks it.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from moe_jax.mesh.axes import TENSOR
+from moe_jax.axes import TENSOR
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 import jax
 import pytest
-from training_cases import small_config
+from support.training_cases import small_config
 
 from moe_jax.bench import collectives
 from moe_jax.bench.calibrate import attention_of, calibrate, dispatch_bytes
 from moe_jax.config.schema import MeshConfig
+from moe_jax.hardware.calibration import dump_calibration, parse_calibration
+from moe_jax.hardware.topology import detect_topology
 from moe_jax.mesh.build import build_mesh
-from moe_jax.mesh.topology import detect_topology
-from moe_jax.planner.calibration import dump_calibration, parse_calibration
 
 
 @pytest.fixture(scope="module")

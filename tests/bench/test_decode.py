@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from tiny_hf import write_mixtral
+from support.hf.tiny_hf import write_mixtral
+from support.places import CONFIGS
 
 import moe_jax
 from moe_jax.bench.decode import (
@@ -19,10 +19,9 @@ from moe_jax.bench.decode import (
     why_not_transformers,
 )
 from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
-from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
+from moe_jax.cli.shared import exit_codes
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 WORK = Work(prompt_tokens=6, steps=1, repeats=2)
 
 

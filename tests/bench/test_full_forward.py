@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import ONE_DEVICE, session_on_first_devices, small_config
+from support.training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 from moe_jax.bench.full_forward import Generator
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -27,7 +27,7 @@ def session():
 
 @pytest.fixture(scope="module")
 def arrays(session):
-    return session.steps.skeleton.init(0, session.mesh)
+    return session.skeleton.init(0, session.mesh)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,7 @@ def generator(session, arrays):
 
 
 def make_generator(session, arrays, samples):
-    steps = session.steps
-    return Generator(steps.skeleton, steps.parallel, *arrays, samples=samples, platform="cpu")
+    return Generator(session.skeleton, session.parallel, *arrays, samples=samples, platform="cpu")
 
 
 def generated(generator, prompt, count, options=GREEDY):
@@ -47,12 +46,12 @@ def generated(generator, prompt, count, options=GREEDY):
 
 def greedy_without_padding(session, arrays, prompt, count):
     """Returns `count` tokens, each from a forward pass over the last WINDOW tokens alone."""
-    model = session.steps.skeleton.merge(*arrays)
+    model = session.skeleton.merge(*arrays)
 
     @jax.jit
     def following(tokens):
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
-        (x_bsd,), _ = model.hidden(tokens, positions, jnp.ones_like(tokens), session.steps.parallel)
+        (x_bsd,), _ = model.hidden(tokens, positions, jnp.ones_like(tokens), session.parallel)
         return jnp.argmax(model.head(x_bsd[:, -1:], model.embedding))
 
     text = list(prompt)
@@ -134,7 +133,7 @@ def greedy_text(layout):
     """Returns the text of one sample, fewer than most meshes have batch shards."""
     sizes = (*SIZES, "model.num_layers=5", "train.global_batch=32", "exchange.streams=1")
     session = session_on_first_devices(small_config(*sizes, *layout))
-    arrays = session.steps.skeleton.init(0, session.mesh)
+    arrays = session.skeleton.init(0, session.mesh)
     (text,) = generated(make_generator(session, arrays, samples=1), [72, 101, 108, 108], 6)
     return tuple(text.tolist())
 

@@ -4,7 +4,7 @@ import json
 
 import jax
 import pytest
-from training_cases import ROOT, settings
+from support.training_cases import ROOT, settings
 
 from moe_jax.bench.layouts import (
     CAVEAT,
@@ -14,8 +14,8 @@ from moe_jax.bench.layouts import (
     measure_layouts,
     reduced,
 )
-from moe_jax.cli import bench
-from moe_jax.cli.bench_tables import layout_table
+from moe_jax.cli.bench import verb as bench
+from moe_jax.cli.bench.tables import layout_table
 from moe_jax.cli.main import main
 from moe_jax.config import load_config
 from moe_jax.config.schema import MeshConfig

@@ -1,19 +1,16 @@
 """The measured operations: their sizes, that they run, and that their work is what XLA counts."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_cases import ONE_DEVICE, small_config
+from support.places import ROOT
+from support.training_cases import ONE_DEVICE, small_config
 
 from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
 from moe_jax.bench.specs import layer_specs
 from moe_jax.config import load_config
 from moe_jax.model.flops import flops_per_token
-
-ROOT = Path(__file__).parents[2]
 
 
 def described(config):

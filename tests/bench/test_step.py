@@ -1,7 +1,7 @@
 """Whole programs on emulated devices: what is counted, and what the note says."""
 
 import pytest
-from training_cases import ONE_DEVICE, session_on_first_devices, small_config
+from support.training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 from moe_jax.bench.step import COMPUTE_ONLY, measure_step
 from moe_jax.model.flops import flops_per_token

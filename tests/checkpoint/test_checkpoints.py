@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from checkpoint_cases import INFO, abstract, assert_same_bits, make_state, mesh_of
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from support.checkpoint_cases import INFO, abstract, assert_same_bits, make_state, mesh_of
 
 from moe_jax.checkpoint import CheckpointError, Checkpoints
 from moe_jax.config.schema import CheckpointConfig

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from checkpoint_cases import flip_bit
+from support.checkpoint_cases import flip_bit
 
 from moe_jax.checkpoint import manifest
 from moe_jax.checkpoint.errors import CheckpointError

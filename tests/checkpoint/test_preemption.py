@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from checkpoint_cases import running, two_processes
+from support.checkpoint_cases import running, two_processes
 
 from moe_jax.checkpoint import watch_preemption
 

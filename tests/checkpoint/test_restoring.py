@@ -5,7 +5,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from checkpoint_cases import (
+from support.checkpoint_cases import (
     INFO,
     abstract,
     assert_same_bits,

@@ -5,7 +5,7 @@ import time
 
 import jax
 import pytest
-from checkpoint_cases import (
+from support.checkpoint_cases import (
     INFO,
     abstract,
     assert_same_bits,

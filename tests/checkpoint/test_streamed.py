@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint_cases import data_file, flip_bit, mesh_of
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from support.checkpoint_cases import data_file, flip_bit, mesh_of
 
 from moe_jax.checkpoint import CheckpointError, Checkpoints, arrays, read_contents, streamed
 from moe_jax.checkpoint.streamed import ArrayPlan, SlabReader, StreamedWriter

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from checkpoint_cases import abstract, make_state, mesh_of
 from flax import nnx
+from support.checkpoint_cases import abstract, make_state, mesh_of
 
 from moe_jax.checkpoint import tree
 from moe_jax.checkpoint.errors import CheckpointError

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_directories import write_large_model
+from support.model_directories import write_large_model
+from support.training_cases import command, environment, records, wait_for
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from training_cases import command, environment, records, wait_for
 
-from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
-from moe_jax.interop.directory import HfDirectory
+from moe_jax.cli.shared import exit_codes
+from moe_jax.interop.files.directory import HfDirectory
 
 #: One step of a run on the text of the standard library, as bytes.
 TRAINING = (

@@ -6,10 +6,11 @@ import json
 
 import jax
 import pytest
-from tiny_hf import their_greedy, write_mixtral
+from support.hf.tiny_hf import their_greedy, write_mixtral
 
-from moe_jax.cli import exit_codes, generate
+from moe_jax.cli import generate
 from moe_jax.cli.main import main
+from moe_jax.cli.shared import exit_codes
 from moe_jax.data.hf_tokenizer import HfTokenizer
 from moe_jax.inference.sampling_options import SamplingOptions
 

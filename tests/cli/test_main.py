@@ -7,25 +7,26 @@ import logging
 
 import jax
 import pytest
-from training_cases import (
+from support.training_cases import (
     ONE_DEVICE,
     QUICKSTART,
     run,
     session_on_first_devices,
     settings,
     small_config,
+    steps_of,
     train_arguments,
 )
 
 from moe_jax.checkpoint import Checkpoints
-from moe_jax.cli import exit_codes
 from moe_jax.cli import main as main_module
 from moe_jax.cli.main import main
+from moe_jax.cli.shared import exit_codes
 from moe_jax.data import make_loaders
-from moe_jax.train.loop import train
-from moe_jax.train.resume import run_info
-from moe_jax.train.state import init_state
-from moe_jax.train.workdir import write_config
+from moe_jax.training.loop import train
+from moe_jax.training.resume import run_info
+from moe_jax.training.state import init_state
+from moe_jax.workdir import write_config
 
 VERBS = ("train", "generate", "eval", "serve", "upcycle", "inspect", "doctor")
 
@@ -211,7 +212,7 @@ def staged(tmp_path):
         "model.init_std=0.3",
     )
     session = session_on_first_devices(small_config(*layout))
-    steps = session.steps
+    steps = steps_of(session)
     loader = make_loaders(session.config, session.batch_sharding()).train
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         state = init_state(steps.skeleton, steps.optimizer, session.mesh)

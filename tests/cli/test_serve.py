@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import openai
 import pytest
-from tiny_hf import their_greedy, write_mixtral
+from support.hf.tiny_hf import their_greedy, write_mixtral
 
 from moe_jax.cli import serve
 from moe_jax.cli.main import main

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from support.places import CONFIGS
 
 from moe_jax.config import Config, ConfigError, check, dump_config, load_config, override
 from moe_jax.config.load import known_keys
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = sorted((CONFIGS).glob("*.toml"))
 
 
 @pytest.fixture

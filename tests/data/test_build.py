@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config, DataConfig, TrainConfig
 from moe_jax.data import build
 from moe_jax.data.build import make_loaders
-from moe_jax.mesh.axes import AXES, BATCH_AXES
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 import pytest
-from chat_files import CHATML, write_tokenizer
+from support.chat_files import CHATML, write_tokenizer
 
 from moe_jax.data.chat import ChatTemplate
 from moe_jax.data.tokenizers import ByteTokenizer, HfTokenizer

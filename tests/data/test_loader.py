@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config.schema import Config, DataConfig, ExchangeConfig, TrainConfig
 from moe_jax.data.batch import Batch, batch_indices
 from moe_jax.data.loader import Loader
 from moe_jax.data.synthetic import SyntheticSequences
-from moe_jax.mesh.axes import AXES, BATCH_AXES
 
 SPEC = PartitionSpec(None, None, BATCH_AXES, None)
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from chat_files import CHATML, SPECIAL, byte_level, write_tokenizer
+from support.chat_files import CHATML, SPECIAL, byte_level, write_tokenizer
 
 from moe_jax.data.prompting import read_prompting
 from moe_jax.data.tokenizers import ByteTokenizer, HfTokenizer

@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
+from support.serving.fake_engine import FakeEngine, alone, alternatives, logprob, scripted
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference.batcher import Batcher, Event, Request

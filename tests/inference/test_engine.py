@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from engine_cases import (
+from support.serving.engine_cases import (
     CONTEXT,
     EXPERT_8,
     GREEDY,
@@ -16,9 +16,9 @@ from engine_cases import (
     session,
 )
 
+from moe_jax.inference.contract import Prompt
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.inference.tokens import Prompt
 
 
 def run(machine: CachedEngine, prompts: list[Prompt], count: int) -> list[list[int]]:
@@ -210,7 +210,7 @@ def test_logprobs_are_of_the_models_own_distribution():
 
 @pytest.mark.slow
 def test_more_prompts_than_a_wave_are_read_in_several(monkeypatch):
-    monkeypatch.setattr("moe_jax.inference.waves.TOKENS_AT_A_TIME", 32)
+    monkeypatch.setattr("moe_jax.inference.prompt_batches.TOKENS_AT_A_TIME", 32)
     machine = engine(*EXPERT_8, slots=24)
     prompts = [prompt(size, seed=n) for n, size in enumerate([3, 14, 2] * 8)]
     first = machine.start(prompts)

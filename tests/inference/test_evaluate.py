@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from tiny_hf import write_mixtral
+from support.hf.tiny_hf import write_mixtral
 
 import moe_jax
 from moe_jax.inference.evaluate import Evaluation, Window, evaluate, windows

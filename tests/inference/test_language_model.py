@@ -9,7 +9,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from tiny_hf import their_greedy, their_logits, write_mixtral
+from support.hf.tiny_hf import their_greedy, their_logits, write_mixtral
 
 import moe_jax
 from moe_jax.inference.language_model import sample_options

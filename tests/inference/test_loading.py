@@ -8,10 +8,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-from chat_files import write_tokenizer
-from fake_engine import FakeEngine
-from model_directories import config_of, write_model
-from training_cases import ONE_DEVICE, session_on_first_devices, small_config
+from support.chat_files import write_tokenizer
+from support.model_directories import config_of, write_model
+from support.serving.fake_engine import FakeEngine
+from support.training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
 import moe_jax
 from moe_jax.checkpoint import Checkpoints
@@ -20,7 +20,7 @@ from moe_jax.inference import language_model
 from moe_jax.inference.loading import FIXED
 from moe_jax.interop.convert import from_hf as convert
 from moe_jax.mesh.build import build_mesh
-from moe_jax.train.workdir import write_config
+from moe_jax.workdir import write_config
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 
@@ -50,7 +50,7 @@ def run(tmp_path_factory):
     """A run of which only the weights were saved, trained on one device."""
     root = tmp_path_factory.mktemp("run")
     session = session_on_first_devices(small_config(*ONE_DEVICE, "model.init_std=0.3"))
-    params, buffers = session.steps.skeleton.init(0, session.mesh)
+    params, buffers = session.skeleton.init(0, session.mesh)
     with Checkpoints(root / "checkpoints") as checkpoints:
         checkpoints.save(3, {"params": params, "buffers": buffers}, {})
     write_config(session.config, root)
@@ -84,8 +84,8 @@ def test_a_run_is_loaded_onto_the_devices_at_hand(run):
     assert model.tokenizer.identity == "bytes"
     same = moe_jax.load(run, step=3, mesh=MeshConfig(expert=4))
     assert same.config.mesh == MeshConfig(expert=4)
-    for name, array in model.session.steps.skeleton.variables.items():
-        assert array.shape == same.session.steps.skeleton.variables[name].shape
+    for name, array in model.session.skeleton.variables.items():
+        assert array.shape == same.session.skeleton.variables[name].shape
 
 
 def test_the_dtype_is_as_stored_or_as_asked(directory, run):
@@ -94,7 +94,7 @@ def test_the_dtype_is_as_stored_or_as_asked(directory, run):
     for path in (directory, run):
         half = moe_jax.load(path, dtype="bfloat16")
         assert dtypes(half) == {"bfloat16"}
-        for config in (half.config, half.session.steps.skeleton.config):
+        for config in (half.config, half.session.skeleton.config):
             assert (config.precision.params, config.precision.compute) == ("bfloat16",) * 2
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine_cases import EXPERT_8, session
+from support.serving.engine_cases import EXPERT_8, session
 
 from moe_jax.inference.programs import (
     FREE_ROWS,

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from model_directories import BF16, write_model
 from safetensors import safe_open
+from support.model_directories import BF16, write_model
 
 from moe_jax.checkpoint import read_contents
 from moe_jax.config import load_config

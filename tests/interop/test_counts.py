@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from model_directories import write_model
+from support.model_directories import write_model
 
 from moe_jax.interop.counts import check_counts
-from moe_jax.interop.imported import open_model
-from moe_jax.interop.shard import TensorEntry
+from moe_jax.interop.files.shard import TensorEntry
+from moe_jax.interop.open import open_model
 
 F32 = np.dtype(np.float32)
 HUGE = (2_000_000, 10**30)

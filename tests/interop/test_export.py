@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_cases import CASES, SMOKE
-from hf_models import Case, logits_of_theirs, make
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.hf.hf_cases import CASES, SMOKE
+from support.hf.hf_models import Case, logits_of_theirs, make
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from moe_jax.interop import export

@@ -3,8 +3,8 @@ and the same continuations."""
 
 import numpy as np
 import pytest
-from hf_cases import CASES, SMOKE
-from hf_models import (
+from support.hf.hf_cases import CASES, SMOKE
+from support.hf.hf_models import (
     NEW,
     ROWS,
     VOCAB,

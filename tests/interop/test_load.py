@@ -2,19 +2,19 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from checkpoint_cases import two_processes
-from model_directories import BF16, MIXTRAL, config_of, write_model
+from support.checkpoint_cases import two_processes
+from support.model_directories import BF16, MIXTRAL, config_of, write_model
+from support.places import TESTS, WORKERS
 
 from moe_jax.config import override
-from moe_jax.interop import shard
-from moe_jax.interop.directory import HfDirectory
+from moe_jax.interop.files import shard
+from moe_jax.interop.files.directory import HfDirectory
 from moe_jax.interop.load import load_weights, read_part
-from moe_jax.interop.pieces import pieces
+from moe_jax.interop.tensors.pieces import pieces
 from moe_jax.mesh.build import build_mesh
 from moe_jax.model.skeleton import Skeleton
 
@@ -152,12 +152,10 @@ def test_weights_in_a_dtype_of_packed_numbers_are_refused(tmp_path):
 @pytest.mark.slow
 def test_two_processes_read_the_experts_of_their_own_devices(tmp_path):
     tensors = write_model(tmp_path / "m")
-    here = Path(__file__).parent
-    path = os.pathsep.join(map(str, (here.parent, here.parent / "checkpoint")))
     workers = [
         subprocess.Popen(
-            [sys.executable, str(here / "load_worker.py"), *map(str, arguments), f"{index}.npz"],
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
+            [sys.executable, str(WORKERS / "load_worker.py"), *map(str, arguments), f"{index}.npz"],
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)},
             cwd=tmp_path,
         )
         for index, arguments in enumerate(two_processes(tmp_path / "m"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_jax.interop.pieces import pieces
-from moe_jax.interop.settings import derive_family, family_of, to_config
+from moe_jax.interop.config_json import derive_family, family_of, to_config
+from moe_jax.interop.tensors.pieces import pieces
 from moe_jax.model.skeleton import Skeleton
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hf_cases import CASES, SMOKE
-from hf_models import (
+from safetensors.numpy import load_file
+from support.hf.hf_cases import CASES, SMOKE
+from support.hf.hf_models import (
     EXPERTS,
     LENGTH,
     ROWS,
@@ -14,14 +15,13 @@ from hf_models import (
     saved,
     valid,
 )
-from safetensors.numpy import load_file
 
 from moe_jax.config import override
 from moe_jax.interop.convert import from_hf
 from moe_jax.interop.export import to_hf
-from moe_jax.interop.imported import open_model
-from moe_jax.train.loop import train
-from moe_jax.train.session import make_session
+from moe_jax.interop.open import open_model
+from moe_jax.session import make_session
+from moe_jax.training.loop import train
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -5,17 +5,17 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from training_cases import session_on_first_devices, small_config
+from support.training_cases import session_on_first_devices, small_config
 
 import moe_jax
 from moe_jax.checkpoint import Checkpoints, read_contents
-from moe_jax.cli import exit_codes
 from moe_jax.cli.main import main
+from moe_jax.cli.shared import exit_codes
 from moe_jax.interop.dense_model import open_dense, slab_of
-from moe_jax.interop.pieces import layer_of
+from moe_jax.interop.tensors.pieces import layer_of
 from moe_jax.interop.upcycle import UPCYCLED, Upcycling, upcycle, upcycled_config
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.train.workdir import write_config
+from moe_jax.workdir import write_config
 
 TOKENS = np.random.default_rng(0).integers(0, 256, (2, 24)).astype(np.int32)
 DENSE = (
@@ -31,7 +31,7 @@ DENSE = (
 def write_run(root, *overrides):
     """Writes a run with fresh weights, its biases random too."""
     session = session_on_first_devices(small_config(*DENSE, *overrides))
-    params, buffers = session.steps.skeleton.init(0, session.mesh)
+    params, buffers = session.skeleton.init(0, session.mesh)
     rng = np.random.default_rng(1)
     for name, value in params.items():
         if ".b_" in name:
@@ -236,7 +236,7 @@ def test_a_model_with_experts_is_refused_and_nothing_is_left(dense, tmp_path, ca
 def test_the_command_upcycles_a_llama_of_transformers(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     import torch
-    from tiny_hf import their_logits
+    from support.hf.tiny_hf import their_logits
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(

@@ -5,14 +5,13 @@ A real training run through them is not started here.
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
+from support.places import ROOT
 
 from moe_jax.mesh.jobs import Job, detect_job
 
-ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", ROOT / ".ci" / "run"]
 COMMANDS = [script for script in SCRIPTS if script.name != "venv.sh"]

@@ -2,11 +2,11 @@
 
 import ast
 import json
-from pathlib import Path
 
 import pytest
+from support.places import ROOT
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "launch" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 
 
 def code_cells(path):

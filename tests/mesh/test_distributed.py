@@ -18,7 +18,7 @@ import json, sys
 from moe_jax.config import Config, override
 from moe_jax.mesh.build import build_mesh, prepare_devices
 from moe_jax.mesh.distributed import JobFlags, start_distributed
-from moe_jax.mesh.topology import find_topology
+from moe_jax.hardware.topology import find_topology
 
 job = start_distributed(JobFlags(sys.argv[1], 2, int(sys.argv[2])))
 config = override(Config(), ["mesh.expert=4", "runtime.platform=cpu"])

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from model_cases import LENGTH, arrays, configured, logits_of, parallel_of, sequences
+from support.model_cases import LENGTH, arrays, configured, logits_of, parallel_of, sequences
 
-from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.axes import BATCH_AXES
 from moe_jax.model.cache import abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill
 from moe_jax.model.parallel import Parallel

@@ -1,15 +1,14 @@
 """Model FLOPs and parameter counts against numbers worked out by hand."""
 
 import itertools
-from pathlib import Path
 
 import pytest
+from support.places import CONFIGS
 
 from moe_jax.config import Config, load_config, override
 from moe_jax.model.flops import active_parameters, flops_per_token, mean_context, total_parameters
 from moe_jax.model.skeleton import Skeleton
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = override(
     Config(),
     [

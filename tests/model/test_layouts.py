@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from layout_cases import DIVISIBLE, ON_8, ON_16
-from model_cases import Outcome, assert_same_outcome, run
+from support.layout_cases import DIVISIBLE, ON_8, ON_16
+from support.model_cases import Outcome, assert_same_outcome, run
 
 
 def reference(model: tuple[str, ...]) -> Outcome:

@@ -1,7 +1,7 @@
 """What the config leaves to "auto" is decided once, from the mesh and the platform."""
 
 import pytest
-from model_cases import configured, parallel_of
+from support.model_cases import configured, parallel_of
 
 from moe_jax.model.parallel import check_stages, placement_of, resolve_parallel
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from model_cases import arrays, configured, parallel_of
+from support.model_cases import arrays, configured, parallel_of
 
 from moe_jax.model.skeleton import Skeleton
 

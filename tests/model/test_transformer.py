@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from model_cases import (
+from support.model_cases import (
     LENGTH,
     OVERFLOWING,
     ROWS,

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+from moe_jax.axes import AXES
 from moe_jax.config import Config, override
-from moe_jax.mesh.axes import AXES
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.contract import make_spec
 from moe_jax.moe.layer import MoeLayer

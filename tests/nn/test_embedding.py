@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jaxprs import equations_of
+from support.exchange.jaxprs import equations_of
 
 from moe_jax.config import Config, override
 from moe_jax.nn.embedding import Embedding, Unembedding

@@ -5,8 +5,8 @@ import random
 
 import openai
 import pytest
-from fake_engine import FakeEngine, alone, alternatives, logprob, scripted
-from served import BYTES, MODEL, USER, chat, complete, greedy, render, serving
+from support.serving.fake_engine import FakeEngine, alone, alternatives, logprob, scripted
+from support.serving.served import BYTES, MODEL, USER, chat, complete, greedy, render, serving
 
 from moe_jax.inference.sampling_options import SamplingOptions
 

@@ -1,8 +1,8 @@
 import dataclasses
 
 import pytest
-from fake_engine import FakeEngine
-from served import BYTES, SETTINGS
+from support.serving.fake_engine import FakeEngine
+from support.serving.served import BYTES, SETTINGS
 
 from moe_jax.inference.programs import read_lengths
 from moe_jax.serve.assemble import warm_up

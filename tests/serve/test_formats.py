@@ -1,11 +1,11 @@
 """Answers name tokens as they stand inside a text, so that two of them never share a name."""
 
 import pytest
-from served import ChattingBytes
+from support.serving.served import ChattingBytes
 
 from moe_jax.inference.batcher import Event
 from moe_jax.serve.formats import ChatFormat, Choice, CompletionFormat
-from moe_jax.serve.job import Job, Served
+from moe_jax.serve.request import Job, Served
 
 NAMES = ("</s>", " the", "the", " a")
 

@@ -7,8 +7,8 @@ import time
 import httpx
 import openai
 import pytest
-from fake_engine import FakeEngine
-from served import MODEL, complete, eventually, greedy, serving
+from support.serving.fake_engine import FakeEngine
+from support.serving.served import MODEL, complete, eventually, greedy, serving
 
 
 class GatedEngine(FakeEngine):

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import openai
 import pytest
-from engine_cases import CONTEXT, EXPERT_8, engine, freed, greedy, next_logits
-from served import MODEL, chat, complete, eventually, serving
+from support.serving.engine_cases import CONTEXT, EXPERT_8, engine, freed, greedy, next_logits
+from support.serving.served import MODEL, chat, complete, eventually, serving
 
 from moe_jax.data.tokenizers import ByteTokenizer
 

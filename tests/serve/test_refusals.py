@@ -6,8 +6,8 @@ import re
 import httpx
 import openai
 import pytest
-from fake_engine import FakeEngine
-from served import MODEL, USER, chat, complete, greedy, serving
+from support.serving.fake_engine import FakeEngine
+from support.serving.served import MODEL, USER, chat, complete, greedy, serving
 
 from moe_jax.data.tokenizers import ByteTokenizer
 

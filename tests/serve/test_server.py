@@ -6,18 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from fake_engine import FakeEngine
-from served import complete, eventually, greedy, serving
+from support.places import TESTS, WORKERS
+from support.serving.fake_engine import FakeEngine
+from support.serving.served import complete, eventually, greedy, serving
 
 from moe_jax.serve import server as server_module
 from moe_jax.serve.server import listen
-
-HERE = Path(__file__).parent
 
 
 def test_a_port_in_use_is_refused_by_name():
@@ -107,9 +105,8 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_answers_finish_and_ends_the_process_in_order(which):
-    path = os.pathsep.join([str(HERE), str(HERE.parent / "inference")])
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    command = [sys.executable, str(HERE / "server_worker.py")]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    command = [sys.executable, str(WORKERS / "server_worker.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             url = process.stdout.readline().strip()

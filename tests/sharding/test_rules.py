@@ -3,8 +3,8 @@
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from moe_jax.axes import AXES
 from moe_jax.config.schema import ShardingConfig
-from moe_jax.mesh.axes import AXES
 from moe_jax.sharding.rules import Placement
 
 QUERY = (("layers", "embed", "heads", "head_dim"), (4, 64, 8, 16))

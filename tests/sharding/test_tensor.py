@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from moe_jax.axes import TENSOR
 from moe_jax.config.schema import MeshConfig
-from moe_jax.mesh.axes import TENSOR
 from moe_jax.mesh.build import build_mesh
 from moe_jax.sharding.spmd import on_device_shards
 from moe_jax.sharding.tensor import TensorAxis

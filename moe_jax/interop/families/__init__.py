@@ -12,7 +12,7 @@ from moe_jax.interop.families.llama import LLAMA
 from moe_jax.interop.families.mixtral import MIXTRAL, PHIMOE
 from moe_jax.interop.families.olmoe import OLMOE
 from moe_jax.interop.families.qwen import QWEN2_MOE, QWEN3, QWEN3_MOE
-from moe_jax.interop.family import Family
+from moe_jax.interop.table.family import Family
 
 #: By name. A model that fits several families is written as the first.
 FAMILIES: dict[str, Family] = {

@@ -5,9 +5,9 @@ Weights of Hugging Face are [out, in], ours [in, out].
 
 from typing import Any
 
-from moe_jax.interop.family import Tensor
-from moe_jax.interop.layer_settings import SparseStep
-from moe_jax.interop.setting import Always, Choice, Count, Only, Same
+from moe_jax.interop.table.family import Tensor
+from moe_jax.interop.table.layers import SparseStep
+from moe_jax.interop.table.setting import Always, Choice, Count, Only, Same
 
 LAYER = "model.layers.{layer}"
 SELF_ATTENTION = f"{LAYER}.self_attn"

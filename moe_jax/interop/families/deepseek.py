@@ -7,7 +7,6 @@ are put in another order, `(j 2)` of theirs is `(2 j)` of ours.
 from dataclasses import dataclass, replace
 
 from moe_jax.config.model_schema import ModelConfig
-from moe_jax.interop.attention_settings import Latent
 from moe_jax.interop.families.common import (
     DEFAULTS,
     EXPERTS,
@@ -22,10 +21,11 @@ from moe_jax.interop.families.common import (
     SIZES,
     no_biases,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.layer_settings import FirstDense
-from moe_jax.interop.rope_settings import LatentRope
-from moe_jax.interop.setting import Always, Choice, Count, Fields, Only, Same, Values
+from moe_jax.interop.table.attention import Latent
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.layers import FirstDense
+from moe_jax.interop.table.rope import LatentRope
+from moe_jax.interop.table.setting import Always, Choice, Count, Fields, Only, Same, Values
 
 
 def _tensors(rotated: str, halves: str) -> tuple[Tensor, ...]:

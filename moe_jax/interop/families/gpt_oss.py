@@ -1,6 +1,5 @@
 """gpt-oss: attention sinks, alternating windows, a clamped activation, biases everywhere."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_SPARSE,
     ATTENTION_BIAS,
@@ -14,10 +13,11 @@ from moe_jax.interop.families.common import (
     SELF_ATTENTION,
     SIZES,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.layer_settings import WindowedLayers
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Count, Only, Same
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.layers import WindowedLayers
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Always, Count, Only, Same
 
 _EXPERTS = f"{LAYER}.mlp.experts"
 

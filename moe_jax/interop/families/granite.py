@@ -1,6 +1,5 @@
 """Granite-MoE: multipliers at both ends, in the residual stream and on attention's logits."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_SPARSE,
     ATTENTION_BIAS,
@@ -14,9 +13,10 @@ from moe_jax.interop.families.common import (
     RMSNORM,
     SIZES,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Choice, Count, Same
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Choice, Count, Same
 
 _EXPERTS = f"{LAYER}.block_sparse_moe"
 

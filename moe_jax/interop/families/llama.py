@@ -1,6 +1,5 @@
 """Llama (dense): the degenerate case, and a source for upcycling."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_DENSE,
     ALL_OR_NONE,
@@ -14,9 +13,10 @@ from moe_jax.interop.families.common import (
     RMSNORM,
     SIZES,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Choice, Count
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Choice, Count
 
 LLAMA = Family(
     model_type="llama",

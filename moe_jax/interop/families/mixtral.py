@@ -1,6 +1,5 @@
 """Mixtral, and Phi-3.5-MoE, which differs in its norms, its biases and its router."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_SPARSE,
     ATTENTION_BIAS,
@@ -15,10 +14,11 @@ from moe_jax.interop.families.common import (
     RMSNORM,
     SIZES,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.layer_settings import OneWindow
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Count, Only, Same
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.layers import OneWindow
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Always, Choice, Count, Only, Same
 
 _EXPERTS = (
     ALL_SPARSE,

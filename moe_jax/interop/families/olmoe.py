@@ -1,6 +1,5 @@
 """OLMoE: norms over all heads together, and clipped queries, keys and values."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_SPARSE,
     ATTENTION_BIAS,
@@ -15,9 +14,10 @@ from moe_jax.interop.families.common import (
     SIZES,
     SOFTMAX_TOP_K,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Count, Same
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Always, Choice, Count, Same
 
 OLMOE = Family(
     model_type="olmoe",

@@ -1,6 +1,5 @@
 """Qwen3 (dense), Qwen2-MoE and Qwen3-MoE."""
 
-from moe_jax.interop.attention_settings import HeadDim, KvHeads
 from moe_jax.interop.families.common import (
     ALL_DENSE,
     ATTENTION_BIAS,
@@ -19,10 +18,11 @@ from moe_jax.interop.families.common import (
     SIZES,
     SOFTMAX_TOP_K,
 )
-from moe_jax.interop.family import Family, Tensor
-from moe_jax.interop.layer_settings import OneWindow, WindowedLayers
-from moe_jax.interop.rope_settings import Rope
-from moe_jax.interop.setting import Always, Choice, Count
+from moe_jax.interop.table.attention import HeadDim, KvHeads
+from moe_jax.interop.table.family import Family, Tensor
+from moe_jax.interop.table.layers import OneWindow, WindowedLayers
+from moe_jax.interop.table.rope import Rope
+from moe_jax.interop.table.setting import Always, Choice, Count
 
 _DEFAULTS = DEFAULTS | {
     "rms_norm_eps": 1e-6,

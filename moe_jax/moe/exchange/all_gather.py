@@ -9,7 +9,7 @@ import dataclasses
 
 import jax
 
-from moe_jax.mesh.axes import EXPERT
+from moe_jax.axes import EXPERT
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,

@@ -2,7 +2,7 @@
 
 import jax
 
-from moe_jax.mesh.axes import EXPERT
+from moe_jax.axes import EXPERT
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe_jax.mesh.axes import BATCH_AXES
+from moe_jax.axes import BATCH_AXES
 from moe_jax.moe.exchange.contract import ExchangeSpec, ExchangeStats, Routing, load_per_expert
 from moe_jax.moe.exchange.rounds import Served
 

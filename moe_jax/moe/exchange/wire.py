@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Int
 
-from moe_jax.mesh.axes import TENSOR
+from moe_jax.axes import TENSOR
 
 #: Moves [e, c, ...] to the experts as [l, sources * c, ...], or the other way.
 Move = Callable[[Array], Array]

@@ -1,6 +1,6 @@
 """The `all_gather` transport honours the exchange contract."""
 
-from exchange_contract import ExchangeContract
+from support.exchange.exchange_contract import ExchangeContract
 
 
 class TestAllGather(ExchangeContract):

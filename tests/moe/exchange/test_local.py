@@ -1,6 +1,6 @@
 """The `local` transport honours the exchange contract."""
 
-from exchange_contract import Case, ExchangeContract
+from support.exchange.exchange_contract import Case, ExchangeContract
 
 
 class TestLocal(ExchangeContract):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exchange_reference import make_problem
+from support.exchange.exchange_reference import make_problem
 
 from moe_jax.moe.exchange.contract import Routing
 from moe_jax.moe.exchange.local import STAY

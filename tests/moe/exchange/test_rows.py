@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exchange_reference import ROUTINGS, make_problem
+from support.exchange.exchange_reference import ROUTINGS, make_problem
 
 from moe_jax.moe.exchange.rows import (
     from_rows,

@@ -1,0 +1,224 @@
+"""`moe-jax bench SUITE`: measure the hardware at hand. What is measured, and how, is `bench/`."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import jax
+
+from moe_jax.bench.calibrate import calibrate, describe_hardware
+from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
+from moe_jax.bench.mock import pretend_devices
+from moe_jax.bench.sizes import PAPER
+from moe_jax.bench.step import measure_step
+from moe_jax.cli.bench.decode import add_decode
+from moe_jax.cli.bench.tables import (
+    collective_table,
+    console,
+    layout_line,
+    layout_table,
+    measurement_table,
+    rate_table,
+    title,
+)
+from moe_jax.cli.claims import SOURCE_TREE
+from moe_jax.cli.plan.verb import require_writable
+from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import (
+    add_config_arguments,
+    add_job_arguments,
+    add_override_argument,
+    job_flags,
+    load,
+)
+from moe_jax.config import Config, load_config
+from moe_jax.config.schema import MeshConfig, RuntimeConfig
+from moe_jax.hardware.calibration import save_calibration
+from moe_jax.hardware.gpus import gpu_by_device_kind
+from moe_jax.hardware.topology import detect_topology
+from moe_jax.mesh.build import build_mesh, count_gpus, mesh_shape, prepare_devices
+from moe_jax.mesh.distributed import start_distributed
+from moe_jax.session import make_session
+
+#: What `bench layouts` always compares: the first with the others.
+LAYOUTS = ("paper_ep16", "paper_baseline_tp8_pp2", "paper_baseline_tuned")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure the hardware at hand",
+        description="Measure the hardware at hand; every figure stands beside its bound.",
+    )
+    suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
+    _add_calibrate(suites)
+    _add_step(suites)
+    _add_layouts(suites)
+    add_decode(suites)
+
+
+def _add_calibrate(suites: argparse._SubParsersAction) -> None:
+    parser = suites.add_parser(
+        "calibrate",
+        help="matmul, attention, gathers, memory, collectives; for `plan --calibration`",
+        description=(
+            "Measure the operations of one MoE layer on one device, and collectives over all "
+            "devices of the job. Shapes are those of CONFIG, on its own mesh, which need not be "
+            "present; without CONFIG, of a device of configs/paper_ep16.toml."
+        ),
+    )
+    add_config_arguments(parser, required=False)
+    parser.add_argument("--out", type=Path, metavar="FILE.toml", help="write the calibration here")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices of each process (default: its GPUs, or 1 emulated device)",
+    )
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="timed batches each")
+    add_job_arguments(parser)
+    parser.set_defaults(run=run_calibrate)
+
+
+def _add_step(suites: argparse._SubParsersAction) -> None:
+    parser = suites.add_parser(
+        "step",
+        help="a whole training step or forward pass of CONFIG",
+        description="Time the training step, or the forward pass, of CONFIG on random tokens.",
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--mode", choices=("train", "forward"), default="train")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="timed steps")
+    parser.add_argument(
+        "--mock",
+        action="store_true",
+        help="run one device's program of CONFIG's mesh on the one GPU here: compute only",
+    )
+    add_job_arguments(parser)
+    parser.set_defaults(run=run_step)
+
+
+def _add_layouts(suites: argparse._SubParsersAction) -> None:
+    parser = suites.add_parser(
+        "layouts",
+        help="the paper's layout against its baselines, on emulated devices",
+        description=(
+            "Time the forward pass and the training step of one small model under the layouts of "
+            f"configs/{LAYOUTS[0]}.toml, both baselines and every CONFIG, one after another. "
+            f"{CAVEAT}"
+        ),
+        epilog=f"sizes, for all: {' '.join(REDUCED)}",
+    )
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="further layouts")
+    add_override_argument(parser, "change a value of all configs")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=0,
+        metavar="N",
+        help="cut every mesh's largest axis to fit N devices (default: 16)",
+    )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed steps each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.set_defaults(run=run_layouts)
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Measures, prints, writes `--out`; returns an exit code.
+
+    Raises:
+        ValueError: the config, the job's description or an option is wrong.
+    """
+    if args.config is None and args.overrides:
+        raise ValueError("--set changes a config: give the CONFIG too")
+    if args.out is not None and not args.out.parent.is_dir():
+        raise ValueError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
+    config = PAPER if args.config is None else load(args)
+    job = start_distributed(job_flags(args))
+    devices = job.num_processes * (args.devices or count_gpus() or 1)
+    here = MeshConfig(expert=devices)
+    runtime = RuntimeConfig() if args.config is None else config.runtime
+    platform = prepare_devices(Config(mesh=here, runtime=runtime), job.num_processes)
+    mesh = build_mesh(here)
+    topology = detect_topology(list(mesh.devices.flat))
+    out = console()
+    out.print(f"measuring {describe_hardware(topology, mesh.devices.flat[0])}")
+    result = calibrate(
+        config,
+        mesh,
+        topology,
+        platform,
+        repeats=args.repeats,
+        report=lambda found: out.print(f"  {title(found)}: {found.seconds * 1e3:.4g} ms"),
+    )
+    gpu = gpu_by_device_kind(mesh.devices.flat[0].device_kind)
+    out.print(measurement_table(result.measurements, gpu))
+    if result.collectives:
+        links = (topology.nvlink_bytes_per_s, topology.network_bytes_per_s)
+        out.print(collective_table(result.collectives, links[topology.hosts > 1]))
+    out.print(rate_table(result))
+    if args.out is not None and jax.process_index() == 0:
+        save_calibration(result, args.out)
+        out.print(f"wrote {args.out}")
+    return exit_codes.OK
+
+
+def run_step(args: argparse.Namespace) -> int:
+    """Measures one program and prints it; returns an exit code.
+
+    Raises:
+        ValueError: the config or the job's description is wrong, or there is no GPU for `--mock`.
+    """
+    config = load(args)
+    job = start_distributed(job_flags(args))
+    if args.mock:
+        _mock(config)
+        platform = "gpu"
+    else:
+        platform = prepare_devices(config, job.num_processes)
+    session = make_session(config, platform)
+    result = measure_step(session, args.mode, repeats=args.repeats, mock=args.mock)
+    device = jax.local_devices()[0]
+    out = console()
+    out.print(measurement_table([result], gpu_by_device_kind(device.device_kind)))
+    if stats := device.memory_stats():
+        out.print(f"peak memory {stats['peak_bytes_in_use'] / 2**30:.1f} GiB (measured)")
+    return exit_codes.OK
+
+
+def run_layouts(args: argparse.Namespace) -> int:
+    """Measures, prints, writes `--json`; returns an exit code.
+
+    Raises:
+        ValueError: a config, an override or the number of devices does not suit all layouts.
+    """
+    require_writable(args.json)
+    paths = [SOURCE_TREE / "configs" / f"{name}.toml" for name in LAYOUTS] + args.configs
+    found = [load_config(path) for path in paths]
+    devices = args.devices or math.prod(mesh_shape(found[0].mesh))
+    configs = [reduced(config, args.overrides, devices) for config in found]
+    platform = prepare_devices(configs[0])
+    out = console()
+    result = measure_layouts(
+        configs,
+        platform,
+        overrides=(*REDUCED, *args.overrides),
+        repeats=args.repeats,
+        report=lambda time: out.print(f"  {layout_line(time)}"),
+    )
+    out.print(layout_table(result))
+    if platform == "cpu":
+        out.print(CAVEAT)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+    return exit_codes.OK
+
+
+def _mock(config: Config) -> None:
+    if (gpus := count_gpus()) != 1:
+        raise ValueError(
+            f"--mock needs exactly 1 GPU in this process and there are {gpus}: set "
+            "CUDA_VISIBLE_DEVICES=0 on a machine with several"
+        )
+    pretend_devices(math.prod(mesh_shape(config.mesh)))

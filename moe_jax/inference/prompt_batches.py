@@ -1,0 +1,139 @@
+"""How prompts that start together are spread over devices, and packed into batches to be read.
+
+A prompt is read by the device that has its slot, so each gets a slot where most are free, and
+devices read their prompts in waves. Pure bookkeeping on the host: what runs is in `programs.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_jax.inference.contract import Prompt
+from moe_jax.inference.sampling_options import SamplingOptions
+
+#: Prompts are padded to a power of two of at least so many tokens: each length compiles anew.
+SHORTEST = 16
+#: Prompt tokens that a device reads at a time, where several prompts wait for it.
+TOKENS_AT_A_TIME = 4096
+
+IDLE = SamplingOptions(temperature=0)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots of an engine: consecutive ones belong to a device."""
+
+    shards: int
+    per_shard: int
+    context: int
+    #: Divides the padded length of prompts.
+    unit: int
+    #: Independent slices of a device's batch, where it has that many prompts.
+    streams: int
+
+
+# Holds an array, so they compare by identity.
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A prompt and its slot; `order` is its place among those that start together."""
+
+    order: int
+    prompt: Prompt
+    slot: int
+
+    @property
+    def size(self) -> int:
+        """Returns its tokens."""
+        return self.prompt.tokens.size
+
+
+#: Per device, the prompts that it reads at the same time as the others read theirs.
+Wave = list[list[Placed]]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A wave as arrays of [streams, devices x rows]; tokens are [.., seq]."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    #: Row of each prompt among its device's slots; one beyond them for padding.
+    rows: np.ndarray
+    #: Of each row of the flattened batch.
+    sampling: list[SamplingOptions]
+    #: The prompts with their rows in the flattened batch.
+    places: list[tuple[int, Placed]]
+
+
+def place(prompts: Sequence[Prompt], used: np.ndarray, slots: Slots) -> list[Placed]:
+    """Gives each prompt a free slot, on the device that has most of them.
+
+    Args:
+        used: bool [slots].
+    """
+    free = [list(np.flatnonzero(~part)) for part in used.reshape(slots.shards, -1)]
+    placed = []
+    for order, prompt in enumerate(prompts):
+        shard = max(range(slots.shards), key=lambda s: (len(free[s]), -s))
+        placed.append(Placed(order, prompt, shard * slots.per_shard + int(free[shard].pop(0))))
+    return placed
+
+
+def waves(placed: Sequence[Placed], slots: Slots) -> list[Wave]:
+    """Returns what is read together; a device reads one prompt or as many as it has tokens for."""
+    queues: Wave = [[] for _ in range(slots.shards)]
+    for one in placed:
+        queues[one.slot // slots.per_shard].append(one)
+    found = []
+    while any(queues):
+        size = _rows(queues, slots)
+        found.append([queue[:size] for queue in queues])
+        queues = [queue[size:] for queue in queues]
+    return found
+
+
+def pack(wave: Wave, slots: Slots) -> Packed:
+    """Returns a wave as arrays. Their shapes take few values, each of which compiles."""
+    rows = _rows(wave, slots)
+    streams = slots.streams if rows % slots.streams == 0 else 1
+    shape = (streams, slots.shards, rows // streams)
+    length = padded(max(one.size for queue in wave for one in queue), slots)
+    tokens = np.zeros((*shape, length), np.int32)
+    lengths = np.ones(shape, np.int32)
+    into = np.full(shape, slots.per_shard, np.int32)
+    sampling = [IDLE] * lengths.size
+    places = []
+    for shard, queue in enumerate(wave):
+        for row, one in enumerate(queue):
+            at = (row // shape[2], shard, row % shape[2])
+            tokens[at][: one.size] = one.prompt.tokens
+            lengths[at], into[at] = one.size, one.slot % slots.per_shard
+            flat = int(np.ravel_multi_index(at, shape))
+            sampling[flat] = one.prompt.sampling
+            places.append((flat, one))
+    flat_shape = (streams, -1)
+    return Packed(
+        tokens.reshape(*flat_shape, length),
+        lengths.reshape(flat_shape),
+        into.reshape(flat_shape),
+        sampling,
+        places,
+    )
+
+
+def padded(size: int, slots: Slots) -> int:
+    """Returns the length that a prompt of `size` tokens is padded to."""
+    length = SHORTEST
+    while length < size:
+        length *= 2
+    length = max(min(length, slots.context), size)
+    return -(-length // slots.unit) * slots.unit
+
+
+def _rows(queues: Wave, slots: Slots) -> int:
+    """Returns how many prompts a device reads at a time: one, or all that it can."""
+    if max(map(len, queues)) == 1:
+        return 1
+    longest = max(one.size for queue in queues for one in queue)
+    return max(1, min(slots.per_shard, TOKENS_AT_A_TIME // padded(longest, slots)))

@@ -1,0 +1,236 @@
+"""What one device holds and serves under a config: counts, no seconds and no workspace.
+
+The analytic model's first half: tokens, rows and parameters per device for any mesh. Times from
+these counts are `layer_time.py`, memory `memory.py`.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import cast
+
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import Config
+from moe_jax.model.cache import entry_shapes
+from moe_jax.model.flops import expert_parameters, layer_parameters
+from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
+from moe_jax.model.pipeline import Schedule, pipelined
+from moe_jax.moe.exchange.choose import cheapest_transport
+from moe_jax.moe.exchange.contract import TransportName, capacity
+from moe_jax.planner.modelled.bounds import Mode
+
+#: A search asks for those of one model thousands of times.
+_segments = cast(Callable[[ModelConfig], tuple[Segment, ...]], cache(segments))
+_layer_specs = cast(Callable[[ModelConfig], tuple[LayerSpec, ...]], cache(layer_specs))
+
+
+def pipeline_schedule(config: Config) -> Schedule:
+    """How the repeated layers are pipelined; without a pipe axis one tick does all of them."""
+    pipe, pipeline = config.mesh.pipe, config.pipeline
+    repeats = _segments(config.model)[-1].repeats
+    found = pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
+    return found or Schedule(1, 1, 1, repeats)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Elements of one device's parameters, or of its part of their optimiser state."""
+
+    #: Of one layer, by kind of layer: those that all batch shards use, and experts.
+    dense: dict[LayerSpec, float]
+    experts: dict[LayerSpec, float]
+    #: Embedding, output projection and final norm, on every stage.
+    ends: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """One device's part of a config's step. Layers are counted per pipeline stage."""
+
+    config: Config
+    mode: Mode
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return pipeline_schedule(self.config)
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether a pipeline's layers are stored elsewhere than where they are computed; see
+        `Placement.in_order`."""
+        schedule = self.schedule
+        return schedule.rounds > 1 or not schedule.is_full
+
+    @property
+    def accumulation(self) -> int:
+        """Times that a step runs through the model."""
+        return 1 if self.mode == "decode" else self.config.train.accumulation
+
+    @property
+    def tensor(self) -> int:
+        return self.config.mesh.tensor
+
+    @property
+    def token_shards(self) -> int:
+        """Over how many devices of the tensor axis activations between matmuls are split."""
+        return self.tensor if self.config.sharding.sequence == "split" else 1
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of a microbatch that a layer works on, over the whole tensor axis.
+
+        Raises:
+            ValueError: the batch does not give every shard and microbatch whole sequences.
+        """
+        mesh, train = self.config.mesh, self.config.train
+        microbatches = self.accumulation * self.schedule.microbatches
+        parts = mesh.data * mesh.fsdp * mesh.expert * microbatches
+        sequences, rest = divmod(train.global_batch, parts)
+        if rest or not sequences:
+            raise ValueError(
+                f"train.global_batch ({train.global_batch}) must be a multiple of {parts} = "
+                f"mesh data x fsdp x expert ({parts // microbatches}) x microbatches "
+                f"({microbatches})"
+            )
+        return sequences * (1 if self.mode == "decode" else self.config.data.sequence_length)
+
+    @property
+    def stage_tokens(self) -> int:
+        """Tokens of all microbatches of a pipeline."""
+        return self.tokens * self.schedule.microbatches
+
+    @property
+    def outside_tokens(self) -> float:
+        """Tokens of the embedding and the loss, which share them out over the pipe axis too."""
+        return self.stage_tokens / self.config.mesh.pipe
+
+    @property
+    def streams(self) -> int:
+        # Decoding has one stream, as inference runs it.
+        return 1 if self.mode == "decode" else self.config.exchange.streams
+
+    @cached_property
+    def stream_tokens(self) -> int:
+        return math.ceil(self.tokens / self.streams)
+
+    @cached_property
+    def layers(self) -> dict[LayerSpec, float]:
+        """Layers of each kind on a stage, the stages sharing them evenly."""
+        counted = Counter(_layer_specs(self.config.model))
+        return {spec: count / self.config.mesh.pipe for spec, count in counted.items()}
+
+    @cached_property
+    def runs(self) -> dict[LayerSpec, float]:
+        """How often a device runs a layer of each kind on a microbatch, per pass; no bubble.
+
+        Layers that precede the repeating ones are outside the pipeline, on fewer tokens.
+        """
+        *leading, repeated = _segments(self.config.model)
+        runs: dict[LayerSpec, float] = defaultdict(float)
+        for spec in repeated.unit:
+            runs[spec] += self.schedule.microbatches * self.schedule.rounds * self.schedule.group
+        for segment in leading:
+            runs[segment.unit[0]] += self.schedule.microbatches / self.schedule.stages
+        return dict(runs)
+
+    @cached_property
+    def transport(self) -> TransportName:
+        devices = self.config.mesh.expert
+        if devices == 1:
+            # As `contract.make_spec` does: one device has nobody to exchange with.
+            return "local"
+        return cheapest_transport(self.config, devices, self._own_tokens)
+
+    @property
+    def _own_tokens(self) -> int:
+        """Tokens of a stream that one device of the tensor axis routes."""
+        return math.ceil(self.stream_tokens / self.token_shards)
+
+    @property
+    def local_experts(self) -> float:
+        """Experts that a device computes."""
+        devices = 1 if self.transport == "local" else self.config.mesh.expert
+        return self.config.model.moe.num_experts / devices
+
+    @cached_property
+    def slots(self) -> int:
+        """Rows of one device that travel per MoE layer, stream and round, empty ones included."""
+        moe, devices = self.config.model.moe, self.config.mesh.expert
+        factor, tokens = self.config.exchange.capacity_factor, self._own_tokens
+        if self.transport == "all_to_all":
+            return moe.num_experts * capacity(tokens, moe.top_k, moe.num_experts, factor, devices)
+        if self.transport == "all_gather":
+            rows = capacity(tokens * devices, moe.top_k, moe.num_experts, factor)
+            return moe.num_experts // devices * rows
+        return moe.num_experts * capacity(self.stream_tokens, moe.top_k, moe.num_experts, factor)
+
+    @property
+    def rows(self) -> int:
+        """Rows that a device's experts compute per MoE layer, stream and round: those of its whole
+        tensor axis, each with a part of the hidden size."""
+        return self.slots * (1 if self.transport == "local" else self.token_shards)
+
+    @property
+    def dense_parts(self) -> int:
+        """Devices that share a dense matrix out between them, and gather it for use."""
+        mesh, over_expert = self.config.mesh, self.config.sharding.dense == "fsdp_expert"
+        return mesh.fsdp * (mesh.expert if over_expert else 1)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """As they are stored."""
+        mesh, model = self.config.mesh, self.config.model
+        each = expert_parameters(model) * model.moe.num_experts
+        experts = {spec: each if spec.kind == "moe" else 0 for spec in self.layers}
+        dense = {spec: layer_parameters(model, spec) - experts[spec] for spec in self.layers}
+        tables = 1 if model.tie_embeddings == "tied" else 2
+        split = mesh.fsdp * mesh.expert * mesh.tensor
+        return Parameters(
+            dense={spec: n / self.dense_parts / mesh.tensor for spec, n in dense.items()},
+            experts={spec: n / split for spec, n in experts.items()},
+            ends=tables * model.vocab_size * model.d_model / self.dense_parts / mesh.tensor,
+        )
+
+    @cached_property
+    def optimizer_state(self) -> Parameters:
+        """Elements with optimiser state on this device; see `Placement.optimizer`."""
+        each, mesh = self.parameters, self.config.mesh
+        if self.config.sharding.optimizer == "parameter":
+            return each
+        copies = mesh.fsdp * mesh.expert // self.dense_parts
+        return Parameters(
+            dense={spec: n / self._zero(copies, mesh.data) for spec, n in each.dense.items()},
+            experts={spec: n / self._zero(mesh.data) for spec, n in each.experts.items()},
+            ends=each.ends / self._zero(copies, mesh.data, mesh.pipe),
+        )
+
+    def _zero(self, *axes: int) -> int:
+        """Over how many holders of a copy its optimiser state is split: axes that divide d_model
+        beside those that split it already."""
+        parts = whole = self.dense_parts
+        for size in axes:
+            if self.config.model.d_model % (parts * size) == 0:
+                parts *= size
+        return parts // whole
+
+    def count(self, each: Parameters) -> float:
+        """All elements on this device."""
+        layers = sum(n * (each.dense[s] + each.experts[s]) for s, n in self.layers.items())
+        return layers + each.ends
+
+    def cache_values(self, spec: LayerSpec) -> float:
+        """Keys and values of one layer that a decoding device holds, and reads for each token."""
+        attention, length = self.config.model.attention, self.config.data.sequence_length
+        # Whole heads: where they are fewer than the devices of the axis, each keeps one.
+        shapes = entry_shapes(attention, self.tensor)
+        entry = sum(s.heads * s.width / (self.tensor if s.axis else 1) for s in shapes)
+        return self.stage_tokens * min(spec.window or length, length) * entry
+
+    def rounds(self, skew: float) -> int:
+        """Rounds that serve the busiest expert, whose load is (1 + skew) x the mean."""
+        exchange = self.config.exchange
+        if exchange.overflow == "drop":
+            return 1
+        return math.ceil((1 + skew) / exchange.capacity_factor - 1e-9)

@@ -1,0 +1,219 @@
+"""`plan(config, target) -> Plan`: compile the very program for a cluster that is not there, and
+read off what it needs and how fast it is.
+
+Compiling is `compile/jobs.py`, the programs are `compile/programs.py`; memory, times, bytes and
+speed are `compiled/memory.py`, `compiled/clock.py` with `compiled/phases.py`, `compiled/traffic.py`
+and `report/speed.py`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+from moe_jax.axes import TENSOR
+from moe_jax.config import Config, check, override
+from moe_jax.hardware.calibration import Calibration
+from moe_jax.hardware.network import axis_group
+from moe_jax.hardware.rates import rates_for
+from moe_jax.inference.engine import check_decoding
+from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
+from moe_jax.model.pattern import segments
+from moe_jax.planner.compile.jobs import Compiled, Job, compile_all
+from moe_jax.planner.compile.target import Target
+from moe_jax.planner.compiled.clock import Clock
+from moe_jax.planner.compiled.memory import make_memory
+from moe_jax.planner.compiled.phases import make_step
+from moe_jax.planner.compiled.traffic import collective_costs, make_wire
+from moe_jax.planner.modelled.per_device import pipeline_schedule
+from moe_jax.planner.report.figures import Step
+from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.speed import predict
+from moe_jax.planner.xla.buffers import parse_buffers
+from moe_jax.planner.xla.hlo import parse_hlo
+
+#: Mode -> the function of `compile/programs.py` that builds its program.
+PROGRAMS: dict[Mode, str] = {"forward": "forward", "train": "train_step", "decode": "decode"}
+#: What inference does differently from training; see `moe-jax generate`.
+_DECODE = ("exchange.streams=1", "exchange.overflow=rounds", "train.accumulation=1")
+_PACKAGES = ("moe-jax", "jax", "jaxlib")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One program to plan."""
+
+    config: Config
+    target: Target
+    mode: Mode = "train"
+
+    def prepared(self) -> "Request":
+        """With the config that the program runs with: that of inference, to decode."""
+        if self.mode != "decode":
+            return self
+        return replace(self, config=override(self.config, _DECODE))
+
+
+def plan(
+    config: Config,
+    target: Target,
+    mode: Mode = "train",
+    *,
+    calibration: Calibration | None = None,
+) -> Plan:
+    """Plan one program of a config.
+
+        from moe_jax.config import load_config
+        from moe_jax.hardware.gpus import gpu_by_name
+        from moe_jax.planner.planning import plan
+        from moe_jax.planner.compile.target import Target
+
+        plan(load_config("configs/paper_ep16.toml"), Target(gpu_by_name("h100"), hosts=2))
+
+    Args:
+        config: any config; its mesh must have as many devices as the target.
+        target: the cluster.
+        mode: "forward" (a batch's loss), "train" (the whole training step) or "decode" (the next
+            token of each of `train.global_batch` sequences).
+        calibration: measured rates, which then replace XLA's estimates of all compute.
+
+    Raises:
+        ValueError: the config is inconsistent or does not fit the target; nothing was compiled.
+        PlanExtraMissing: with the line that installs what is missing.
+        CompileFailed: XLA, or the program itself, refuses.
+    """
+    return plan_all([Request(config, target, mode)], calibration=calibration)[0]
+
+
+def plan_all(
+    requests: Sequence[Request], *, calibration: Calibration | None = None
+) -> tuple[Plan, ...]:
+    """Plan several programs, those of one target in one worker process each; see `plan`."""
+    prepared = [request.prepared() for request in requests]
+    for request in prepared:
+        check(request.config, request.target.devices)
+        check_stages(request.config.model, placement_of(request.config))
+        if request.mode == "decode":
+            check_decoding(request.config, slots=request.config.train.global_batch)
+        rates_for(request.target.gpu, calibration)
+    plans: dict[int, Plan] = {}
+    for mine, compiled in _compiled_by_target(prepared):
+        for i, program in zip(mine, compiled, strict=True):
+            plans[i] = make_plan(prepared[i], program, calibration)
+    return tuple(plans[i] for i in range(len(prepared)))
+
+
+def _compiled_by_target(
+    prepared: Sequence[Request],
+) -> Iterator[tuple[list[int], tuple[Compiled, ...]]]:
+    """Compiles the programs of each target in a worker process of its own, one per core at a time.
+
+    Yields:
+        Which requests, and what became of them.
+    """
+    targets = dict.fromkeys(request.target for request in prepared)
+    mine = {t: [i for i, r in enumerate(prepared) if r.target == t] for t in targets}
+
+    def compiled(target: Target) -> tuple[Compiled, ...]:
+        return compile_all(target, [make_job(prepared[i]) for i in mine[target]])
+
+    # XLA compiles a program on one core.
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        yield from zip(mine.values(), workers.map(compiled, targets), strict=True)
+
+
+def make_job(request: Request) -> Job:
+    """The compile job of a prepared request."""
+    kwargs = {
+        "config": request.config.model_dump(mode="json"),
+        "devices_per_host": request.target.devices_per_host,
+    }
+    build = f"moe_jax.planner.compile.programs:{PROGRAMS[request.mode]}"
+    return Job(build, request.config.mesh, kwargs)
+
+
+def make_plan(request: Request, compiled: Compiled, calibration: Calibration | None = None) -> Plan:
+    """Read a plan off what was compiled for a prepared request (by `make_job`)."""
+    config, target, mode = request.config, request.target, request.mode
+    module, timed = parse_hlo(compiled.hlo_text), target.has_timeline
+    timelines = compiled.timelines if timed else ()
+    clock = Clock(
+        module,
+        timelines,
+        rates_for(target.gpu, calibration),
+        target.topology,
+        calibrated=calibration is not None,
+    )
+    step = _step(clock, request) if timed else None
+    return Plan(
+        config=config,
+        target=target,
+        mode=mode,
+        memory=make_memory(parse_buffers(compiled.buffers), module, target.gpu.memory_bytes),
+        step=step,
+        wire=make_wire(clock, config, target.topology, mode, timed),
+        collectives=collective_costs(clock, target.topology, timed),
+        predicted=predict(step.total.total_s, config, target, mode) if step else None,
+        assumptions=tuple(_assumptions(request, clock, calibration)),
+        versions={package: version(package) for package in _PACKAGES},
+        timelines=tuple(clock.timeline(t.computation) for t in timelines),
+    )
+
+
+def _step(clock: Clock, request: Request) -> Step:
+    model = request.config.model
+    return make_step(
+        clock,
+        len(segments(model)[-1].unit),
+        bubble=pipeline_schedule(request.config).bubble,
+        unrolled=model.num_layers if request.mode == "decode" else 0,
+    )
+
+
+def _assumptions(request: Request, clock: Clock, calibration: Calibration | None) -> Iterator[str]:
+    estimator, target = request.target.estimator, request.target
+    yield (
+        "routing is balanced: nothing overflows into further rounds, and every branch counts as "
+        "its cheapest side"
+    )
+    tensor = axis_group(request.config.mesh, (TENSOR,), target.topology)
+    if tensor.hosts > 1:
+        yield (
+            f"mesh.tensor = {tensor.devices} spans {tensor.hosts} hosts: every layer's sums cross "
+            f"the network; up to {target.devices_per_host} they stay inside a host"
+        )
+    if not target.has_timeline:
+        yield f"{target.why_no_timeline}: there is no timeline and no speed"
+        return
+    yield (
+        f"collectives as XLA's analytical model has them at {estimator.nic_gbytes_per_s} GB/s per "
+        f"network adapter, {estimator.rtt_us} us per round trip and {estimator.chunk_prep_us} us "
+        "per chunk"
+    )
+    yield "the order of instructions is the one XLA chose under its own costs"
+    attention = attention_implementation(request.config, "gpu")
+    yield f"attention: {attention}" + (
+        "" if attention == "cudnn" else ", whose products count as matmul and other"
+    )
+    yield f"{clock.rates.source}; used for " + (
+        "cuDNN attention, which XLA costs at 10 us a call, for products of bfloat16 with a float32 "
+        "result, which it prices as float32 arithmetic, and for what its scheduler does not time "
+        "(loops without collectives)"
+        if calibration is None
+        else "all compute, in place of XLA's estimates"
+    )
+    yield f"calibration: {'none' if calibration is None else calibration.hardware}"
+    yield "launching kernels takes no time, nor does the host"
+    if clock.untold_loops:
+        yield f"loops whose trips XLA does not know run once: {', '.join(clock.untold_loops)}"
+    if clock.computes_again:
+        yield (
+            "XLA, short of memory, computes some values again; times are those of its schedule, "
+            "which does not have that work"
+        )
+    if request.mode == "decode":
+        yield (
+            f"{request.config.train.global_batch:,} sequences, each with a full cache of "
+            f"{request.config.data.sequence_length:,} tokens, all of which attention reads"
+        )

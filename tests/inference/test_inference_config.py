@@ -1,0 +1,76 @@
+"""Which mesh a model infers on, and what of its training is left."""
+
+import jax
+import pytest
+from support.training_cases import small_config
+
+from moe_jax.config.schema import MeshConfig, PipelineConfig
+from moe_jax.inference.inference_config import choose_mesh, default_mesh, inference_config
+from moe_jax.mesh.build import build_mesh
+
+
+@pytest.mark.parametrize(
+    ("experts", "devices", "sizes"),
+    [
+        (8, 8, (1, 8)),
+        (8, 4, (1, 4)),
+        (4, 8, (2, 4)),
+        (60, 8, (2, 4)),
+        (7, 8, (8, 1)),
+        (8, 1, (1, 1)),
+    ],
+)
+def test_experts_go_to_as_many_devices_as_divide_them(experts, devices, sizes):
+    model = small_config(f"model.moe.num_experts={experts}", "mesh.expert=1").model
+    mesh = default_mesh(model, devices)
+    assert (mesh.data, mesh.expert) == sizes
+
+
+def test_a_dense_model_has_no_expert_axis():
+    model = small_config("model.layers=['dense']", "mesh.expert=1").model
+    assert default_mesh(model, 8) == MeshConfig(data=8)
+
+
+def test_training_is_forgotten_and_a_pipeline_becomes_data(caplog):
+    config = small_config(
+        "mesh.pipe=2",
+        "mesh.expert=4",
+        "pipeline.microbatches=2",
+        "train.global_batch=32",
+        "train.accumulation=2",
+        "exchange.streams=2",
+        "exchange.overflow=drop",
+    )
+    with caplog.at_level("INFO"):
+        found = inference_config(config, config.mesh)
+    assert "mesh.pipe = 2 joins mesh.data = 1" in caplog.text
+    assert found.mesh == MeshConfig(data=2, expert=4)
+    assert found.pipeline == PipelineConfig()
+    assert (found.exchange.streams, found.exchange.overflow) == (2, "rounds")
+    # A sequence of each stream on each device.
+    assert (found.train.accumulation, found.train.global_batch) == (1, 16)
+    assert found.data.document_mask == "none"
+    assert found.model == config.model
+
+
+def test_a_mesh_that_does_not_fit_the_model_is_refused():
+    with pytest.raises(ValueError, match="num_experts"):
+        inference_config(small_config(), MeshConfig(expert=3))
+
+
+def test_the_mesh_is_the_callers_then_the_configs_then_the_default():
+    config = small_config("mesh.expert=4")
+    assert choose_mesh(config, {"expert": 2}, fixed=True) == MeshConfig(expert=2)
+    assert choose_mesh(config, MeshConfig(tensor=2), fixed=True) == MeshConfig(tensor=2)
+    mesh = build_mesh(MeshConfig(data=2), jax.devices()[:2])
+    assert choose_mesh(config, mesh, fixed=False) == MeshConfig(data=2)
+    assert choose_mesh(config, None, fixed=True) == MeshConfig(expert=4)
+    # 8 devices run here.
+    assert choose_mesh(config, None, fixed=False) == MeshConfig(expert=8)
+    whole = small_config("mesh.expert=2", "mesh.data=4")
+    assert choose_mesh(whole, None, fixed=False) == whole.mesh
+
+
+def test_an_unknown_axis_is_named():
+    with pytest.raises(ValueError, match=r"\['experts'\] are not known: axes are pipe, data"):
+        choose_mesh(small_config(), {"experts": 8}, fixed=False)

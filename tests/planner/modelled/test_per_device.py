@@ -1,0 +1,131 @@
+"""Counts per device under any mesh, by hand and against the model's own."""
+
+import pytest
+from support.places import CONFIGS
+
+from moe_jax.config import load_config, override
+from moe_jax.model.flops import total_parameters
+from moe_jax.model.pattern import LayerSpec
+from moe_jax.planner.modelled.per_device import Share, pipeline_schedule
+
+MOE = LayerSpec("moe", 0)
+
+
+TP8_PP2 = ("mesh.expert=1", "mesh.tensor=8", "mesh.pipe=2", "exchange.streams=1")
+
+
+def share(*changes, mode="train", name="paper_ep16"):
+    return Share(override(load_config(CONFIGS / f"{name}.toml"), changes), mode)
+
+
+def test_paper_ep16_by_hand():
+    found = share()
+    assert (found.tokens, found.stream_tokens, found.transport) == (80_000, 10_000, "all_to_all")
+    # 16 sources send 1,563 rows each: 10,000 tokens x 2 / 16 experts x 1.25, rounded up.
+    # An expert's rows from all sources are a multiple of 8, so each source's of 1.
+    assert found.slots == found.rows == 16 * 1563
+    assert found.layers == {MOE: 16}
+    assert found.parameters.experts[MOE] == 2 * 4096 * 16384
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        {"expert": 16},
+        {"data": 2, "expert": 8},
+        {"fsdp": 2, "expert": 8},
+        {"tensor": 8, "data": 2},
+        {"pipe": 2, "tensor": 8},
+    ],
+)
+def test_devices_together_hold_the_model_and_its_copies(mesh):
+    axes = {"pipe": 1, "data": 1, "fsdp": 1, "expert": 1, "tensor": 1} | mesh
+    found = share(*(f"mesh.{axis}={size}" for axis, size in axes.items()))
+    each, stages = found.parameters, axes["pipe"]
+    split = axes["fsdp"] * axes["tensor"]
+    dense = each.dense[MOE] * found.layers[MOE] * stages * split
+    experts = each.experts[MOE] * found.layers[MOE] * stages * split * axes["expert"]
+    # The final norm is left out: 4,096 elements.
+    whole = dense + experts + each.ends * split
+    assert whole == pytest.approx(total_parameters(found.config), abs=4096)
+
+
+def test_microbatches_share_the_batch():
+    assert share("train.accumulation=2").tokens == 40_000
+    tuned = share(name="paper_baseline_tuned")
+    assert tuned.tokens == 80_000
+    assert tuned.stage_tokens == 1_280_000
+    # Outside the pipeline the pipe axis is one more batch axis.
+    assert tuned.outside_tokens == 640_000
+
+
+def test_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"global_batch \(128\) .* multiple of 256 .*\(16\)$"):
+        _ = share("train.accumulation=16").tokens
+
+
+def test_pipeline_runs_each_of_its_layers_on_every_microbatch():
+    tuned = share(name="paper_baseline_tuned")
+    assert pipeline_schedule(tuned.config).ticks == 65
+    assert tuned.runs == {MOE: 16 * 4 * 2}
+    assert share().runs == {MOE: 16}
+    # A leading dense layer is outside the pipeline, half of its tokens on each stage.
+    layers = ("model.layers=['dense', 'moe', 'moe', 'moe']", "model.num_layers=4")
+    mixed = share(*layers, "pipeline.virtual_stages=1", name="paper_baseline_tuned")
+    # Three layers on two stages: the second one has an empty place, and waits.
+    assert mixed.runs == {LayerSpec("dense", 0): 16 / 2, MOE: 16 * 2}
+
+
+def test_local_rows_are_those_of_the_tensor_axis():
+    tuned = share(name="paper_baseline_tuned")
+    assert tuned.rows == pytest.approx(1.25 * 2 * tuned.tokens, rel=1e-3)
+    assert tuned.rows == tuned.slots
+
+
+def test_rows_that_travel_are_a_devices_own_and_computed_by_its_tensor_axis():
+    found = share("mesh.expert=8", "mesh.tensor=2")
+    whole = share("mesh.expert=8", "mesh.data=2")
+    # Twice the tokens per shard, half of them on each device of the tensor axis.
+    assert found.slots == pytest.approx(whole.slots, rel=1e-3)
+    assert found.rows == 2 * found.slots
+
+
+def test_a_busy_expert_costs_rounds():
+    assert [share().rounds(skew) for skew in (0, 0.25, 0.3, 2)] == [1, 1, 2, 3]
+    assert share("exchange.overflow='drop'").rounds(2) == 1
+
+
+def test_sequence_parallelism_splits_activations():
+    assert share(*TP8_PP2).token_shards == 8
+    assert share(*TP8_PP2, "sharding.sequence=whole").token_shards == 1
+
+
+def test_dense_parameters_over_the_expert_axis():
+    plain, split = share(), share("sharding.dense=fsdp_expert")
+    assert split.parameters.dense[MOE] == plain.parameters.dense[MOE] / 16
+    assert split.parameters.experts == plain.parameters.experts
+
+
+@pytest.mark.parametrize("name", ["paper_ep16", "paper_ep16_x8", "paper_baseline_tuned"])
+def test_zero_leaves_one_copy_of_the_optimisers_state(name):
+    found = share(name=name)
+    mesh, state = found.config.mesh, found.optimizer_state
+    shards = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
+    whole = sum(n * (state.dense[s] + state.experts[s]) for s, n in found.layers.items())
+    total = (whole + state.ends) * shards
+    assert total == pytest.approx(total_parameters(found.config), rel=1e-4)
+    kept = share("sharding.optimizer=parameter", name=name)
+    assert kept.optimizer_state == kept.parameters
+
+
+def test_layers_that_are_not_stored_in_order_are_handed_out():
+    assert share(name="paper_baseline_tuned").hands_out
+    assert not share(name="paper_baseline_tp8_pp2").hands_out
+    assert share("model.num_layers=15", name="paper_baseline_tp8_pp2").hands_out
+    assert not share().hands_out
+
+
+def test_decode_serves_one_token_per_sequence_from_a_cache():
+    found = share(mode="decode")
+    assert found.tokens == 8
+    assert found.cache_values(MOE) == 8 * 10_000 * 2 * 4096

@@ -1,0 +1,89 @@
+"""Bytes of what a layout's training step moves, from its config. No tests here."""
+
+from dataclasses import dataclass
+
+from moe_jax.axes import AXES, EXPERT, FSDP, TENSOR
+from moe_jax.config import Config
+from moe_jax.moe.exchange.contract import capacity
+
+BF16, F32 = 2, 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of arrays, whole unless said otherwise; `rows` and `tokens` are one device's."""
+
+    config: Config
+
+    def __post_init__(self) -> None:
+        assert self.config.precision.params == self.config.precision.compute == "bfloat16"
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        return {axis: getattr(self.config.mesh, axis) for axis in AXES}
+
+    @property
+    def long(self) -> tuple[str, ...]:
+        return tuple(axis for axis, size in self.mesh.items() if size > 1)
+
+    @property
+    def layers(self) -> int:
+        return self.config.model.num_layers
+
+    @property
+    def streams(self) -> int:
+        return self.config.exchange.streams
+
+    @property
+    def norm(self) -> int:
+        return self.config.model.d_model * BF16
+
+    @property
+    def projection(self) -> int:
+        """Each of the four of attention: as many key/value heads as heads."""
+        attention = self.config.model.attention
+        assert attention.kv_heads == attention.heads
+        return self.norm * attention.heads * attention.head_dim
+
+    @property
+    def router(self) -> int:
+        return self.norm * self.config.model.moe.num_experts
+
+    @property
+    def experts(self) -> int:
+        """Up or down of all experts."""
+        moe = self.config.model.moe
+        return self.norm * moe.d_ff * moe.num_experts
+
+    @property
+    def table(self) -> int:
+        return self.norm * self.config.model.vocab_size
+
+    @property
+    def sequences(self) -> int:
+        """Of a stream's microbatch, on a device and its tensor axis."""
+        train, mesh = self.config.train, self.mesh
+        shards = mesh["data"] * mesh[FSDP] * mesh[EXPERT]
+        return train.global_batch // (self.streams * shards * self.config.pipeline.microbatches)
+
+    @property
+    def tokens(self) -> int:
+        """The same of `sequences`, in tokens."""
+        return self.sequences * self.config.data.sequence_length
+
+    @property
+    def slots(self) -> int:
+        """Rows that a device sends in a round."""
+        moe, mesh = self.config.model.moe, self.mesh
+        factor = self.config.exchange.capacity_factor
+        own = self.tokens // mesh[TENSOR]
+        experts = moe.num_experts
+        return experts * capacity(own, moe.top_k, experts, factor, mesh[EXPERT])
+
+    @property
+    def activations(self) -> int:
+        return self.tokens * self.norm
+
+    @property
+    def chunks(self) -> int:
+        return self.config.data.sequence_length // self.config.train.loss_chunk
