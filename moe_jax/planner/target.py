@@ -53,13 +53,13 @@ class Estimator:
     rtt_us: int = 1
     chunk_prep_us: int = 1
 
-    def flag(self, devices_per_host: int) -> str:
-        """The XLA flag. It reaches the compiler only through the environment."""
-        return (
-            "--xla_gpu_analytical_latency_estimator_options="
+    def options(self, devices_per_host: int) -> dict[str, str]:
+        """XLA's option of them all. It reaches the compiler only through the environment."""
+        settings = (
             f"nic_speed_gbps={self.nic_gbytes_per_s},rtt_us={self.rtt_us},"
             f"chunk_prep_us={self.chunk_prep_us},gpus_per_node={devices_per_host}"
         )
+        return {"xla_gpu_analytical_latency_estimator_options": settings}
 
 
 def estimator_for(cluster: Cluster) -> Estimator:
