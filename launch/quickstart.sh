@@ -12,6 +12,6 @@ cd "$root"
 
 make_venv "$root"
 say "training configs/quickstart.toml into runs/quickstart"
-.venv/bin/moe-jax train configs/quickstart.toml --workdir runs/quickstart --resume auto "$@"
+"$VENV/bin/moe-jax" train configs/quickstart.toml --workdir runs/quickstart --resume auto "$@"
 say "sampling from runs/quickstart"
-.venv/bin/moe-jax generate runs/quickstart --prompt 'def '
+"$VENV/bin/moe-jax" generate runs/quickstart --prompt 'def '

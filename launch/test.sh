@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install moe-jax with its test extra into .venv and run the tests.
+# Install moe-jax with its test extra into .venv (or VENV, see venv.sh) and run the tests.
 #
 # Usage: bash launch/test.sh [arguments for pytest, such as -m "not slow" or tests/config]
 #
@@ -13,4 +13,4 @@ source "$root/launch/venv.sh"
 cd "$root"
 
 make_venv "$root" '[test]'
-.venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile "$@"

@@ -9,13 +9,15 @@ import os
 
 import jax
 
+from moe_jax.mesh.xla_options import require_known, xla_flags
+
 #: Read once, when the first backend starts.
-_FLAGS = (
+_OPTIONS = {
     # NCCL would wait for the others.
-    "--xla_gpu_collectives_implementation=loopback",
+    "xla_gpu_collectives_implementation": "loopback",
     # Autotuning would share its work with processes that never answer (openxla/xla #28959).
-    "--xla_gpu_shard_autotuning=false",
-)
+    "xla_gpu_shard_autotuning": False,
+}
 
 
 def pretend_devices(devices: int) -> None:
@@ -25,7 +27,12 @@ def pretend_devices(devices: int) -> None:
 
     Args:
         devices: of the cluster; which of them share a host makes no difference to compute.
+
+    Raises:
+        ValueError: the installed XLA cannot pretend.
     """
+    require_known(_OPTIONS, "timing a cluster's compute on one GPU")
     jax.config.update("jax_platforms", "cuda")
-    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS)).strip()
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(_OPTIONS)}"
+    os.environ["XLA_FLAGS"] = flags.strip()
     jax.config.update("jax_mock_gpu_topology", f"1x{devices}x1")

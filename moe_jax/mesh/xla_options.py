@@ -3,7 +3,20 @@
 Every entry point that compiles for GPUs (training, inference, planner) takes them from here.
 Environment flags of a deviceless compile live in `planner/compile/target.py`; NCCL's and JAX's own
 environment variables do not live here.
+
+Names come and go with XLA's versions, and an unknown one is fatal: in XLA_FLAGS it ends the
+process, as a compiler option it fails the compile. So XLA is asked before any is set.
 """
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+
+log = logging.getLogger(__name__)
 
 #: Options of every GPU compile. The overlap of communication and compute rests on them.
 _GPU = {
@@ -34,6 +47,19 @@ MEMORY_FRACTION = 0.92
 
 _GPU_PLATFORMS = ("gpu", "cuda")
 
+#: Of JAX, whose XLA knows every option here.
+VERSIONS_RUN = "0.10.2 and 0.12.0.1"
+
+#: Makes XLA read XLA_FLAGS, in a tenth of a second by what JAX is built on, or else by JAX itself.
+_READ_FLAGS = """
+try:
+    from jaxlib import xla_client
+    xla_client.CompileOptions().executable_build_options.debug_options
+except (ImportError, AttributeError):
+    import jax
+    jax.devices("cpu")
+"""
+
 
 def compiler_options(platform: str) -> dict[str, bool | int]:
     """Options for `jax.jit(..., compiler_options=...)` and `Lowered.compile`.
@@ -42,13 +68,13 @@ def compiler_options(platform: str) -> dict[str, bool | int]:
         platform: `jax.default_backend()` or a lowering platform: "cpu", "gpu" or "cuda".
 
     Returns:
-        A fresh dict; empty on CPU, whose compiler refuses GPU options.
+        A fresh dict of what the installed XLA knows; empty on CPU, which has no use for them.
 
     Raises:
         ValueError: for a platform whose options nobody has established.
     """
     if platform in _GPU_PLATFORMS:
-        return dict(_GPU)
+        return dict(_known_of_gpu())
     if platform == "cpu":
         return {}
     raise ValueError(
@@ -60,3 +86,63 @@ def compiler_options(platform: str) -> dict[str, bool | int]:
 def target_options() -> dict[str, bool | int]:
     """Options for compiling for a GPU that is not there: the GPU's, and what stands in for it."""
     return _GPU | _DEVICELESS
+
+
+def known(options: Mapping[str, bool | int | str]) -> dict[str, bool | int | str]:
+    """Those of `options` that the installed XLA knows, asked in a process of its own.
+
+    Neither starts JAX nor reads this process's XLA_FLAGS, so that these can still be set.
+    """
+    if _accepts(xla_flags(options)):
+        return dict(options)
+    return {name: value for name, value in options.items() if _accepts(xla_flags({name: value}))}
+
+
+def require_known(options: Mapping[str, bool | int | str], purpose: str) -> None:
+    """Check that the installed XLA knows every one of `options`.
+
+    Args:
+        options: by name, with the values they will have.
+        purpose: what cannot be done without them, for the message.
+
+    Raises:
+        ValueError: names those it does not know, and the versions of JAX that do.
+    """
+    if missing := options.keys() - known(options).keys():
+        raise ValueError(
+            f"{purpose} needs XLA's {', '.join(sorted(missing))}, unknown to the XLA of jaxlib "
+            f"{version('jaxlib')}: install one of the versions of JAX that this was run with "
+            f"({VERSIONS_RUN})"
+        )
+
+
+def xla_flags(options: Mapping[str, bool | int | str]) -> str:
+    """`options` as the environment variable XLA_FLAGS takes them."""
+    return " ".join(f"--{name}={_text(value)}" for name, value in options.items())
+
+
+def _text(value: bool | int | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@functools.cache
+def _accepts(flags: str) -> bool:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+    }
+    command = [sys.executable, "-P", "-c", _READ_FLAGS]
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
+@functools.cache
+def _known_of_gpu() -> dict[str, bool | int]:
+    options = {name: value for name, value in _GPU.items() if name in known(_GPU)}
+    if missing := ", ".join(_GPU.keys() - options.keys()):
+        log.warning(
+            "the XLA of jaxlib %s does not know %s: programs are compiled without, and may overlap "
+            "less communication with compute; JAX %s know all options",
+            *(version("jaxlib"), missing, VERSIONS_RUN),
+        )
+    return options

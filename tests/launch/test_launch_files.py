@@ -4,6 +4,7 @@ A real training run through them is not started here.
 """
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -18,7 +19,8 @@ COMMANDS = [script for script in SCRIPTS if script.name != "venv.sh"]
 
 
 def bash(*arguments, cwd, **environ):
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("MOE_JAX_", "SLURM_", "JAX_"))}
+    theirs = ("MOE_JAX_", "SLURM_", "JAX_", "PYTHON", "VENV")
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
     return subprocess.run(
         ["bash", *map(str, arguments)],
         cwd=cwd,
@@ -150,6 +152,85 @@ def test_unsuitable_python_is_named(clone):
     assert (done.returncode, calls) == (1, [])
     assert "PYTHON=/nowhere/python3.11 is not a working Python 3.11 or newer" in done.stderr
     assert not (clone / ".venv").exists()
+
+
+def test_environment_can_have_another_name(clone):
+    _, calls = make_venv(clone, clone / "fake-python", VENV=".venv-3.99")
+    assert calls[0] == f"-m venv --clear {clone}/.venv-3.99"
+
+
+# --- test_newest.sh ---
+
+ASKED_PYTHON = """#!/bin/sh
+case "$2" in
+  *releaselevel*) echo "{minor} 1 $0" ;;
+  *version_info.minor*) echo {minor} ;;
+esac
+[ "$1" != --version ] || echo "Python 3.{minor}.1"
+"""
+
+
+def put_python(directory: Path, name: str, minor: int) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    python = directory / name
+    python.write_text(ASKED_PYTHON.format(minor=minor))
+    python.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def newest(tmp_path):
+    """Runs test_newest.sh of a clone whose test.sh only says what it was told."""
+    launch = tmp_path / "clone" / "launch"
+    launch.mkdir(parents=True)
+    for name in ("venv.sh", "test_newest.sh"):
+        (launch / name).write_text((LAUNCH / name).read_text())
+    (launch / "test.sh").write_text('echo "$PYTHON $VENV $*"; exit 3')
+    commands = tmp_path / "commands"
+    put_python(commands, "python3", 12)
+
+    def run():
+        # Of this machine's own commands, only those that are no Python.
+        for command in ("bash", "dirname", "grep", "sort", "tail", "cut"):
+            if not (commands / command).exists():
+                (commands / command).symlink_to(shutil.which(command))
+        return bash(launch / "test_newest.sh", "tests/config", cwd="/", PATH=str(commands))
+
+    return run, commands
+
+
+def test_newest_python_runs_the_quick_tests_in_its_own_environment(newest):
+    run, commands = newest
+    put_python(commands, "python3.9", 9)
+    python = put_python(commands, "python3.13", 13)
+    done = run()
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.splitlines() == [
+        "== the quick tests under Python 3.13.1",
+        f"{python} .venv-3.13 -m not slow tests/config",
+    ]
+
+
+def test_a_python_that_pyenv_keeps_is_found_behind_a_shim_that_fails(newest, tmp_path):
+    run, commands = newest
+    (commands / "python3.14").write_text("#!/bin/sh\nexit 127")
+    (commands / "pyenv").write_text(f"#!/bin/sh\necho {tmp_path}/pyenv")
+    for shim in ("python3.14", "pyenv"):
+        (commands / shim).chmod(0o755)
+    python = put_python(tmp_path / "pyenv" / "versions" / "3.14.1" / "bin", "python3", 14)
+    assert run().stdout.splitlines()[-1].startswith(f"{python} .venv-3.14 ")
+
+
+@pytest.mark.parametrize("minors", [(), (12,), (11, 12)])
+def test_without_a_newer_python_the_tests_are_skipped_and_said_to_be(minors, newest):
+    run, commands = newest
+    for minor in minors:
+        put_python(commands, f"python3.{minor}", minor)
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "== skipped: the tests under a newer Python (none here is newer than Python 3.12.1)\n"
+    )
 
 
 # --- clusters ---

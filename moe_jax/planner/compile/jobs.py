@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_jax.config.schema import MeshConfig
+from moe_jax.mesh.xla_options import require_known, target_options, xla_flags
 from moe_jax.planner.compile.target import Target, target_text
 from moe_jax.planner.xla.timeline import Timeline, parse_timelines
 
@@ -95,7 +96,8 @@ def compile_all(target: Target, jobs: Sequence[Job]) -> tuple[Compiled, ...]:
 
     Raises:
         PlanExtraMissing: with the line that installs what is missing.
-        ValueError: when a mesh has another number of devices than the target.
+        ValueError: when a mesh has another number of devices than the target, or the installed XLA
+            does not know an option that the results rest on.
         CompileFailed: at the first job that fails; no later job runs.
     """
     require_plan_extra()
@@ -105,6 +107,10 @@ def compile_all(target: Target, jobs: Sequence[Job]) -> tuple[Compiled, ...]:
         out, dumps = Path(root, "out"), Path(root, "dumps")
         out.mkdir()
         dumps.mkdir()
+        require_known(
+            target_options() | _worker_options(target, dumps),
+            "compiling for GPUs that are not there",
+        )
         request = Path(root, "request.json")
         request.write_text(json.dumps(_request(target, jobs, dumps)))
         done = subprocess.run(
@@ -167,14 +173,6 @@ def _request(target: Target, jobs: Sequence[Job], dumps: Path) -> dict[str, Any]
 def _environment(target: Target, dumps: Path) -> dict[str, str]:
     """The worker's environment: the caller's, without what would make results depend on it."""
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    flags = (
-        f"--xla_dump_to={dumps}",
-        "--xla_dump_latency_hiding_schedule=true",
-        # As text for the schedule, which has no parser here otherwise; as protos for the buffers.
-        "--xla_dump_hlo_as_text=true",
-        "--xla_dump_hlo_as_proto=true",
-        target.estimator.flag(target.devices_per_host),
-    )
     return mine | {
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
         "JAX_PLATFORMS": "cpu",
@@ -183,7 +181,19 @@ def _environment(target: Target, dumps: Path) -> dict[str, str]:
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         # A GPU that happens to be here must not have a say.
         "CUDA_VISIBLE_DEVICES": "",
-        "XLA_FLAGS": " ".join(flags),
+        "XLA_FLAGS": xla_flags(_worker_options(target, dumps)),
+    }
+
+
+def _worker_options(target: Target, dumps: Path) -> dict[str, bool | str]:
+    """Options that reach the compiler only through the environment."""
+    return {
+        "xla_dump_to": str(dumps),
+        "xla_dump_latency_hiding_schedule": True,
+        # As text for the schedule, which has no parser here otherwise; as protos for the buffers.
+        "xla_dump_hlo_as_text": True,
+        "xla_dump_hlo_as_proto": True,
+        **target.estimator.options(target.devices_per_host),
     }
 
 

@@ -53,13 +53,18 @@ class Estimator:
     rtt_us: int = 1
     chunk_prep_us: int = 1
 
-    def flag(self, devices_per_host: int) -> str:
-        """The XLA flag. It reaches the compiler only through the environment."""
-        return (
-            "--xla_gpu_analytical_latency_estimator_options="
+    def options(self, devices_per_host: int) -> dict[str, str]:
+        """XLA's option of them all. It reaches the compiler only through the environment.
+
+        Since jaxlib 0.12 a host's devices are a partition, and 0.10 wants them as a node. XLA says
+        nothing of a name it does not know, and takes all devices for one host's.
+        """
+        settings = (
             f"nic_speed_gbps={self.nic_gbytes_per_s},rtt_us={self.rtt_us},"
-            f"chunk_prep_us={self.chunk_prep_us},gpus_per_node={devices_per_host}"
+            f"chunk_prep_us={self.chunk_prep_us},gpus_per_node={devices_per_host},"
+            f"partition_size={devices_per_host}"
         )
+        return {"xla_gpu_analytical_latency_estimator_options": settings}
 
 
 def estimator_for(cluster: Cluster) -> Estimator:

@@ -44,8 +44,10 @@ def test_architecture_features_start_with_hopper():
 
 
 def test_estimator_settings_are_integers_and_know_the_host():
-    flag = Estimator(nic_gbytes_per_s=90).flag(devices_per_host=4)
-    assert flag.endswith("=nic_speed_gbps=90,rtt_us=1,chunk_prep_us=1,gpus_per_node=4")
+    options = Estimator(nic_gbytes_per_s=90).options(devices_per_host=4)
+    assert list(options.values()) == [
+        "nic_speed_gbps=90,rtt_us=1,chunk_prep_us=1,gpus_per_node=4,partition_size=4"
+    ]
 
 
 def test_empty_target_is_refused():

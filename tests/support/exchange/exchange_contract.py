@@ -128,9 +128,7 @@ def compiled(transport: str, case: Case):
         y_td, stats = mapped(x_td, experts_tk, weights_tk, w_in, w_out)
         return (y_td.astype(jnp.float32) * grad_td).sum(), (y_td, stats)
 
-    # Machine code that is quick to make: each case runs five times.
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=options)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def run(transport: str, case: Case, problem: Problem) -> Result:
