@@ -10,7 +10,7 @@ __all__ = ["from_hf", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when they are first used: the package alone costs nothing."""
+    """Import public names when they are first used: the package alone costs nothing."""
     if name in __all__:
         return getattr(importlib.import_module("moe_jax.inference.loading"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

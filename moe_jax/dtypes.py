@@ -6,5 +6,5 @@ import jax
 
 
 def library_promotion() -> AbstractContextManager[object]:
-    """Returns a context in which libraries may mix dtypes the way they were written to."""
+    """Return a context in which libraries may mix dtypes the way they were written to."""
     return jax.numpy_dtype_promotion("standard")

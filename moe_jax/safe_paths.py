@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from moe_jax.errors import UserError
+
 
 def file_inside(directory: Path, name: Any, why: str = "") -> Path:
-    """Returns the file of that name, once it is certain that it belongs to the directory.
+    """Return the file of that name, once it is certain that it belongs to the directory.
 
     Links are followed if what they point to is in the directory as well, or, for a snapshot of the
     Hugging Face cache (`models--*/snapshots/REVISION`), in the `blobs` of the same model, where the
@@ -21,10 +23,10 @@ def file_inside(directory: Path, name: Any, why: str = "") -> Path:
         why: begins the message of an error, such as who names the file.
 
     Raises:
-        ValueError: it is no plain file name, leads elsewhere, or there is no such file.
+        UserError: it is no plain file name, leads elsewhere, or there is no such file.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or PurePosixPath(name).name != name:
-        raise ValueError(
+        raise UserError(
             f"{directory}: {why}{name!r:.200} is not a plain file name: files of a model lie in "
             "its directory, paths that lead elsewhere are not followed"
         )
@@ -35,16 +37,16 @@ def file_inside(directory: Path, name: Any, why: str = "") -> Path:
         real = (directory / name).resolve()
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(
+        raise UserError(
             f"{directory}: {why}{name!r:.200} cannot be opened ({reason}): give a regular file"
         ) from error
     if not any(real.is_relative_to(root) for root in _roots(directory.resolve())):
-        raise ValueError(
+        raise UserError(
             f"{directory / name}: {why}it is a link to {real}, outside of the directory, which "
             "is not followed: copy the file here, or give the directory that it is in"
         )
     if not real.is_file():
-        raise ValueError(f"{directory / name}: {why}the file is missing: fetch it again")
+        raise UserError(f"{directory / name}: {why}the file is missing: fetch it again")
     return directory / name
 
 
@@ -55,7 +57,7 @@ def is_named(directory: Path, name: str) -> bool:
 
 
 def _roots(directory: Path) -> Sequence[Path]:
-    """Returns the directories that files may lie in."""
+    """Return the directories that files may lie in."""
     blobs = directory.parent.parent / "blobs"
     if directory.parent.name == "snapshots" and blobs.is_dir():
         return (directory, blobs)

@@ -39,7 +39,7 @@ class Session:
         return self.parallel.mesh
 
     def batch_sharding(self) -> NamedSharding:
-        """Returns where [accumulation, streams, batch, seq] arrays live."""
+        """Return where [accumulation, streams, batch, seq] arrays live."""
         return NamedSharding(self.mesh, BATCH_SPEC)
 
 
@@ -50,7 +50,7 @@ def make_session(
     batch_tokens: int | None = None,
     mesh: Mesh | None = None,
 ) -> Session:
-    """Builds the mesh over all devices of the job and resolves what the config leaves open.
+    """Build the mesh over all devices of the job and resolves what the config leaves open.
 
     Args:
         config: the run; `mesh.build.prepare_devices` has been called for it.
@@ -60,7 +60,7 @@ def make_session(
         mesh: one that is built already, as the config says, over some of the devices perhaps.
 
     Raises:
-        ValueError: config and devices do not fit.
+        UserError: config and devices do not fit.
     """
     check(config, jax.device_count() if mesh is None else mesh.size)
     mesh = build_mesh(config.mesh) if mesh is None else mesh
@@ -77,6 +77,6 @@ def make_session(
 
 
 def training_tokens(config: Config, mesh: Mesh) -> int:
-    """Returns the tokens of one stream on one device in a training step."""
+    """Return the tokens of one stream on one device in a training step."""
     _, _, batch, length = batch_shape(config)
     return batch * length // math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -8,7 +8,7 @@ CONFIG = "config.toml"
 
 
 def write_config(config: Config, workdir: Path) -> None:
-    """Keeps the resolved config beside the run, replacing a file atomically.
+    """Keep the resolved config beside the run, replacing a file atomically.
 
     To be called once the run may go on: a refused start must not change what is there.
     """

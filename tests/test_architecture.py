@@ -13,7 +13,7 @@ from support.places import ROOT
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
-    *("shapes", "dtypes", "axes", "safe_paths", "checkpoint"),
+    *("errors", "shapes", "dtypes", "axes", "safe_paths", "checkpoint"),
     "config",
     *("hardware", "workdir", "sharding"),
     *("data", "mesh"),

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from moe_jax.axes import EXPERT
 from moe_jax.bench.harness import measure
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import CollectiveKind, CollectiveTime
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.sharding.rules import BATCH
@@ -45,7 +46,7 @@ def collective_times(
     """
     devices = mesh.shape[EXPERT]
     if devices != mesh.size:
-        raise ValueError(
+        raise UserError(
             f"collectives are measured over the expert axis ({devices} devices), but the mesh has "
             f"{mesh.size}: put all devices on mesh.expert"
         )
@@ -64,7 +65,7 @@ def collective_times(
 
 
 def _operand(mesh: Mesh, size: int) -> jax.Array:
-    """Returns an array of which each device holds `size` bytes."""
+    """Return an array of which each device holds `size` bytes."""
     unit = 2 * mesh.size
     local = -(-size // unit) * mesh.size
     make = jax.jit(

@@ -21,6 +21,7 @@ from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.bench.full_forward import Generator
 from moe_jax.bench.harness import Timing, measure
 from moe_jax.bench.layouts import axes_text
+from moe_jax.errors import UserError
 from moe_jax.inference.contract import Prompt
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -35,7 +36,7 @@ class Work:
     """What every way does: prompts of `prompt_tokens`, then `steps` tokens `repeats` times.
 
     Raises:
-        ValueError: the cache's `room`, in tokens, is less than the texts need.
+        UserError: the cache's `room`, in tokens, is less than the texts need.
     """
 
     prompt_tokens: int
@@ -46,7 +47,7 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.context < self.tokens:
-            raise ValueError(
+            raise UserError(
                 f"a context of {self.context} tokens is too short for texts of {self.tokens} "
                 f"({self.prompt_tokens} of a prompt, {self.new_tokens} new): take at least that"
             )
@@ -65,7 +66,7 @@ class Work:
         return self.tokens if self.room is None else self.room
 
     def prompts(self, batch: int, vocabulary: int) -> np.ndarray:
-        """Returns int32 [batch, prompt_tokens], the same for every way."""
+        """Return int32 [batch, prompt_tokens], the same for every way."""
         rng = np.random.default_rng(0)
         return rng.integers(0, vocabulary, (batch, self.prompt_tokens)).astype(np.int32)
 
@@ -115,7 +116,7 @@ def measure_decode(
 
 
 def why_not_transformers(path: Path) -> str:
-    """Returns why transformers cannot be measured on a model; nothing if it can."""
+    """Return why transformers cannot be measured on a model; nothing if it can."""
     if not is_hf_directory(path):
         return "it reads Hugging Face directories only: moe-jax convert to-hf makes one"
     missing = [package for package in ("torch", "transformers") if find_spec(package) is None]

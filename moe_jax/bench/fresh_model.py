@@ -8,10 +8,10 @@ from moe_jax.session import make_session
 
 
 def fresh_model(config: Config) -> LanguageModel:
-    """Returns the model of `config` on its mesh, without a tokenizer.
+    """Return the model of `config` on its mesh, without a tokenizer.
 
     Raises:
-        ValueError: the model cannot be split so, or the devices are not there.
+        UserError: the model cannot be split so, or the devices are not there.
     """
     config = inference_config(config, config.mesh)
     session = make_session(config, prepare_devices(config))

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from moe_jax.axes import PIPE, TENSOR
+from moe_jax.errors import UserError
 from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.xla_options import compiler_options
@@ -35,7 +36,7 @@ class Generator:
         platform: "cpu" or "gpu".
 
     Raises:
-        ValueError: for an exchange that drops tokens, or no samples.
+        UserError: for an exchange that drops tokens, or no samples.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class Generator:
         platform: str,
     ):
         if parallel.exchange_spec.overflow != "rounds":
-            raise ValueError(
+            raise UserError(
                 "exchange.overflow='drop' makes a continuation depend on the rest of the batch: "
                 "generate with exchange.overflow='rounds'"
             )
         if samples < 1:
-            raise ValueError(f"samples ({samples}) must be 1 or more")
+            raise UserError(f"samples ({samples}) must be 1 or more")
         self._params, self._buffers = params, buffers
         # Rows are a multiple of the batch shards: that many microbatches divide them, and keep
         # every stage busy.
@@ -74,7 +75,7 @@ class Generator:
     def stream(
         self, prompt: np.ndarray, max_tokens: int, options: SamplingOptions
     ) -> Iterator[np.ndarray]:
-        """Yields one token id per sample, int32 [samples], `max_tokens` times.
+        """Yield one token id per sample, int32 [samples], `max_tokens` times.
 
         Args:
             prompt: int32 [tokens], at least one; the same for all samples.
@@ -82,12 +83,12 @@ class Generator:
             options: how to sample; sample i has the seed `options.seed + i`.
 
         Raises:
-            ValueError: for an empty prompt or no tokens to generate.
+            UserError: for an empty prompt or no tokens to generate.
         """
         if prompt.size == 0:
-            raise ValueError("the prompt is empty: give at least one token")
+            raise UserError("the prompt is empty: give at least one token")
         if max_tokens < 1:
-            raise ValueError(f"max_tokens ({max_tokens}) must be 1 or more")
+            raise UserError(f"max_tokens ({max_tokens}) must be 1 or more")
         return self._stream(prompt, max_tokens, options)
 
     def _stream(

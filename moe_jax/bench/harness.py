@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from moe_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -42,10 +44,10 @@ def measure(
         clock: seconds from anywhere.
 
     Raises:
-        ValueError: fewer than 2 repeats, which have no spread.
+        UserError: fewer than 2 repeats, which have no spread.
     """
     if repeats < 2:
-        raise ValueError(f"repeats = {repeats}: a spread needs 2 or more")
+        raise UserError(f"repeats = {repeats}: a spread needs 2 or more")
     jax.block_until_ready(call())
     if calls is None:
         calls = max(1, math.ceil(batch_s / max(_batch(call, 1, clock), 1e-6)))

@@ -21,6 +21,7 @@ from moe_jax.bench.harness import measure
 from moe_jax.bench.step import Mode, fresh_state, random_batch
 from moe_jax.config import Config, check, override
 from moe_jax.config.schema import MeshConfig
+from moe_jax.errors import UserError
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.planner.xla.hlo import parse_hlo
@@ -118,7 +119,7 @@ def reduced(config: Config, overrides: Sequence[str] = (), devices: int = 0) -> 
         devices: to fit its mesh to (0: leave it as it is).
 
     Raises:
-        ValueError: the overrides do not suit its layout, or its mesh cannot be fitted.
+        UserError: the overrides do not suit its layout, or its mesh cannot be fitted.
     """
     config = override(config, [*REDUCED, *overrides])
     if devices:
@@ -131,13 +132,13 @@ def fitted(mesh: MeshConfig, devices: int) -> MeshConfig:
     """Return a mesh of `devices`: its largest axis is cut, or grows, by what that takes.
 
     Raises:
-        ValueError: the axis would not be whole.
+        UserError: the axis would not be whole.
     """
     have = math.prod(mesh_shape(mesh))
     axis = max(AXES, key=lambda name: getattr(mesh, name))
     size, rest = divmod(getattr(mesh, axis) * devices, have)
     if rest or not size:
-        raise ValueError(
+        raise UserError(
             f"a mesh of {axes_text(mesh)} cannot be fitted to {devices} devices by its largest "
             f"axis alone: use a number of devices of which {have} is a multiple"
         )
@@ -169,7 +170,7 @@ def measure_layouts(
         report: called with each result as it comes.
 
     Raises:
-        ValueError: the configs do not compute the same model on the same tokens.
+        UserError: the configs do not compute the same model on the same tokens.
     """
     _require_same_work(configs)
     times, hardware = [], ""
@@ -196,7 +197,7 @@ def _require_same_work(configs: Sequence[Config]) -> None:
         for section in ("model", "train.global_batch", "data.sequence_length"):
             mine, theirs = attrgetter(section)(config), attrgetter(section)(first)
             if mine != theirs:
-                raise ValueError(
+                raise UserError(
                     f"{config.name} and {first.name} differ in {section} ({mine} and {theirs}), so "
                     "their layouts cannot be compared: set it for all of them with --set"
                 )

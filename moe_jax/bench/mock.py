@@ -29,7 +29,7 @@ def pretend_devices(devices: int) -> None:
         devices: of the cluster; which of them share a host makes no difference to compute.
 
     Raises:
-        ValueError: the installed XLA cannot pretend.
+        UserError: the installed XLA cannot pretend.
     """
     require_known(_OPTIONS, "timing a cluster's compute on one GPU")
     jax.config.update("jax_platforms", "cuda")

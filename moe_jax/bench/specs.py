@@ -107,7 +107,7 @@ def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
 
 
 def _router(config: Config, sizes: Sizes) -> Spec:
-    """Reads tokens and writes a number per expert: bytes are what counts."""
+    """Read tokens and write a number per expert: bytes are what counts."""
     t, d, e = sizes.tokens, config.model.d_model, config.model.moe.num_experts
     compute, router = jnp.dtype(config.precision.compute), jnp.dtype(config.precision.router)
 

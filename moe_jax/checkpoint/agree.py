@@ -40,7 +40,7 @@ def from_primary(fact: Any) -> Any:
 
 
 def primary_does(action: Callable[[], object]) -> None:
-    """Runs `action` in process 0; if it fails there, all processes raise. A collective.
+    """Run `action` in process 0; if it fails there, all processes raise. A collective.
 
     Raises:
         CheckpointError: What `action` raised as an OSError or CheckpointError.

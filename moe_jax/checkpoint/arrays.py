@@ -28,7 +28,7 @@ class ArrayStore:
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(), timeout_secs=TIMEOUT)
 
     def start_write(self, path: Path, arrays: Mapping[str, jax.Array]) -> None:
-        """Starts writing to `path`; returns once the device buffers are no longer needed.
+        """Start writing to `path`; return once the device buffers are no longer needed.
 
         On CPU the host copy may be a view, but JAX then does not donate the buffer: it copies.
         """
@@ -37,7 +37,7 @@ class ArrayStore:
         self._orbax.save(path, args=args)
 
     def wait(self) -> None:
-        """Returns when all processes have written; raises what the writing raised."""
+        """Return when all processes have written; raise what the writing raised."""
         self._orbax.wait_until_finished()
 
     def read(self, path: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

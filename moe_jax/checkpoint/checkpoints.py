@@ -75,7 +75,7 @@ class Checkpoints:
         return self._every > 0 and step > 0 and step % self._every == 0
 
     def save(self, step: int, state: Any, info: dict[str, Any]) -> None:
-        """Saves `state` as the checkpoint of `step`; its buffers may be donated afterwards.
+        """Save `state` as the checkpoint of `step`; its buffers may be donated afterwards.
 
         Args:
             step: Steps trained so far; greater than that of every good checkpoint here.
@@ -143,7 +143,7 @@ class Checkpoints:
         return Restored(found.contents.step, state, found.contents.info, found.rejected)
 
     def set_aside_after(self, step: int) -> list[Path]:
-        """Moves complete checkpoints later than `step` out of the way, losing none.
+        """Move complete checkpoints later than `step` out of the way, losing none.
 
         A run that goes on from `step` abandons them; left in place, a resume would take them for
         its own. They move to `set-aside/` beside the root.
@@ -157,7 +157,7 @@ class Checkpoints:
         return moved
 
     def wait(self) -> None:
-        """Returns when the running save, if any, is a checkpoint; raises if it failed."""
+        """Return when the running save, if any, is a checkpoint; raise if it failed."""
         try:
             self._saver.wait()
         except CheckpointError:

@@ -86,7 +86,7 @@ class Contents:
 
 
 def locate(path: Path) -> tuple[Path, int | None]:
-    """Finds checkpoints from a run's directory, their directory, or that of one step.
+    """Find checkpoints from a run's directory, their directory, or that of one step.
 
     Returns:
         The directory of checkpoints, and the step if `path` names one.
@@ -113,7 +113,7 @@ def locate(path: Path) -> tuple[Path, int | None]:
 
 
 def read_contents(root: Path, step: int | None, verify: manifest.Verify = "sizes") -> Contents:
-    """Reads what a checkpoint below `root` holds.
+    """Read what a checkpoint below `root` holds.
 
     Args:
         root: the directory of checkpoints.
@@ -168,7 +168,7 @@ def _arrays(path: Path, specs: tree.Specs) -> Iterator[StoredArray]:
 
 
 def _noted(file: Path, read: Callable[[Any], dict[str, Note]]) -> dict[str, Note]:
-    """Reads one of orbax's notes."""
+    """Read one of orbax's notes."""
     try:
         return read(json.loads(file.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -64,7 +64,7 @@ def scan(directory: Path) -> Listing:
 
 
 def require(directory: Path, step: int, listing: Listing) -> None:
-    """Raises CheckpointError unless `step` is a complete checkpoint; says what is wrong with it."""
+    """Raise CheckpointError unless `step` is a complete checkpoint; says what is wrong with it."""
     if step in listing.steps:
         return
     for entry in claims(listing.rejected):
@@ -117,7 +117,7 @@ def staging_of(directory: Path, step: int) -> Path:
 
 
 def commit(directory: Path, contents: manifest.Manifest) -> None:
-    """Makes the staged files a checkpoint: writes the manifest, then renames, once."""
+    """Make the staged files a checkpoint: writes the manifest, then renames, once."""
     staging = staging_of(directory, contents.step)
     final = path_of(directory, contents.step)
     manifest.write(staging, contents)
@@ -128,14 +128,14 @@ def commit(directory: Path, contents: manifest.Manifest) -> None:
 
 
 def prune(directory: Path, keep: int, distrusted: Collection[int]) -> None:
-    """Deletes all but the `keep` newest good checkpoints. Rejected ones stay, as evidence."""
+    """Delete all but the `keep` newest good checkpoints. Rejected ones stay, as evidence."""
     good = [step for step in scan(directory).steps if step not in distrusted]
     for step in good[:-keep]:
         _retire(path_of(directory, step))
 
 
 def set_aside_after(directory: Path, step: int) -> list[Path]:
-    """Moves complete checkpoints later than `step` to `set-aside/` beside `directory`."""
+    """Move complete checkpoints later than `step` to `set-aside/` beside `directory`."""
     aside = directory.parent / "set-aside"
     moved = []
     for later in (s for s in scan(directory).steps if s > step):
@@ -171,7 +171,7 @@ def _fault(path: Path) -> str:
 
 
 def _retire(path: Path) -> None:
-    """Deletes; a deletion that is cut short leaves nothing that looks like a checkpoint."""
+    """Delete; a deletion that is cut short leaves nothing that looks like a checkpoint."""
     target = path.with_name(f"{TEMPORARY}removed.{path.name}")
     path.rename(target)
     _remove(target)

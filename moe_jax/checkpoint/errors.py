@@ -1,7 +1,9 @@
 """The errors of checkpoints. Nothing else lives here."""
 
+from moe_jax.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError):
     """A checkpoint cannot be written, found, trusted or fitted to the wanted arrays."""
 
 

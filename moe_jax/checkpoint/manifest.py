@@ -50,7 +50,7 @@ def build(root: Path, step: int, info: dict[str, Any], arrays: Specs) -> Manifes
 
 
 def write(root: Path, manifest: Manifest) -> None:
-    """Writes the manifest with a digest of itself; it appears whole or not at all."""
+    """Write the manifest with a digest of itself; it appears whole or not at all."""
     body = asdict(manifest) | {"format": FORMAT}
     partial = root / (NAME + ".partial")
     with partial.open("w", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def failures(
 
 
 def flush_directory(folder: Path) -> None:
-    """Makes renames and new files in `folder` survive a power failure."""
+    """Make renames and new files in `folder` survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -24,7 +24,7 @@ def watch_preemption() -> Iterator[Callable[[int], bool]]:
     Without `jax.distributed`, a second SIGTERM acts as it did before the context.
 
     Raises:
-        ValueError: Entered outside the main thread, where Python allows no signal handlers.
+        UserError: Entered outside the main thread, where Python allows no signal handlers.
 
     Example:
         >>> with watch_preemption() as preemption_requested:

@@ -41,7 +41,7 @@ class Saver:
         info: dict[str, Any],
         distrusted: frozenset[int],
     ) -> None:
-        """Starts a save; returns once the device buffers may be donated. A collective.
+        """Start a save; return once the device buffers may be donated. A collective.
 
         `distrusted` are steps whose checkpoints look complete and are known to be damaged: they
         may be replaced, and do not count among those that are kept.
@@ -56,7 +56,7 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the running save, if any, is a checkpoint. A collective.
+        """Return when the running save, if any, is a checkpoint. A collective.
 
         Raises:
             CheckpointError: It failed, in whichever process.
@@ -73,7 +73,7 @@ class Saver:
             ) from failure
 
     def abandon(self) -> None:
-        """Ends the running save without talking to other processes: one of us is failing."""
+        """End the running save without talking to other processes: one of us is failing."""
         if self._thread is None:
             return
         failure = self._join()

@@ -77,7 +77,7 @@ class ArrayPlan:
         return (*(1 for _ in range(self.lead)), *cut)
 
     def cells(self, index: tuple[int, ...]) -> Iterator[Cell]:
-        """Yields the slices of the array that one chunk each holds of the slab at `index`."""
+        """Yield the slices of the array that one chunk each holds of the slab at `index`."""
         lead = [slice(i, i + 1) for i in index]
         pairs = zip(self.shape[self.lead :], self.chunk[self.lead :], strict=True)
         cuts = [
@@ -122,7 +122,7 @@ class StreamedWriter:
         self._committing: ts.Future | None = None
 
     def write(self, name: str, cell: Cell, values: np.ndarray) -> None:
-        """Writes one chunk.
+        """Write one chunk.
 
         Args:
             name: path of the array.
@@ -160,7 +160,7 @@ class StreamedWriter:
                 self._wait()
 
     def _commit(self) -> None:
-        """Starts writing a batch once the one before is on the disk: memory holds two."""
+        """Start writing a batch once the one before is on the disk: memory holds two."""
         self._wait()
         self._committing = self._batch.commit_async()
         self._batch, self._batched = ts.Transaction(), 0
@@ -205,7 +205,7 @@ class SlabReader:
         self._stores: dict[str, ts.TensorStore] = {}
 
     def read(self, name: str, index: tuple[int, ...] = ()) -> np.ndarray:
-        """Returns the slab at a leading index of the array at path `name`."""
+        """Return the slab at a leading index of the array at path `name`."""
         if name not in self._stores:
             self._stores[name] = ts.open(
                 _spec(self._folder, name), read=True, context=self._context
@@ -237,7 +237,7 @@ def _noted(name: str) -> str:
 
 
 def _write_notes(folder: Path, arrays: Mapping[str, ArrayPlan]) -> None:
-    """Writes what orbax keeps beside the arrays; shardings are not noted, there are none."""
+    """Write what orbax keeps beside the arrays; shardings are not noted, there are none."""
     entries = {
         str(tuple(name.split(tree.SEPARATOR))): {
             "key_metadata": [

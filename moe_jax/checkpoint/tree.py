@@ -73,7 +73,7 @@ def lookup(nested: Mapping[str, Any], path: str) -> Any:
 
 
 def check_savable(flat: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for a leaf that could not come back as it is."""
+    """Raise CheckpointError for a leaf that could not come back as it is."""
     if not flat:
         raise CheckpointError("the state to save holds no arrays: pass the training state")
     for path, leaf in flat.items():
@@ -104,7 +104,7 @@ def specs_of(flat: Mapping[str, Any]) -> Specs:
 def check_fits(
     saved: Specs, wanted: Mapping[str, jax.ShapeDtypeStruct], extra: str, where: str
 ) -> None:
-    """Raises CheckpointError unless every wanted array is saved with its shape and dtype.
+    """Raise CheckpointError unless every wanted array is saved with its shape and dtype.
 
     Args:
         saved: What the checkpoint holds.

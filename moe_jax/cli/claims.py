@@ -14,6 +14,7 @@ from rich.console import Console
 from moe_jax.cli.plan.verb import chosen_calibration, require_writable
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, load
+from moe_jax.errors import UserError
 from moe_jax.planner.claims.report import ClaimsReport, check_claims
 from moe_jax.planner.claims.table import claims_table
 
@@ -51,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
     """Compiles, checks, prints, writes; returns an exit code.
 
     Raises:
-        ValueError: the config cannot be found, scaled or compared, or the plan extra is missing.
+        UserError: the config cannot be found, scaled or compared, or the plan extra is missing.
     """
     args.config = args.config or default_config()
     calibration = chosen_calibration(args)
     require_writable(args.json)
     if args.plans is not None and args.plans.exists() and not args.plans.is_dir():
-        raise ValueError(f"cannot write plans to {args.plans}: it is a file, give a directory")
+        raise UserError(f"cannot write plans to {args.plans}: it is a file, give a directory")
     found = check_claims(load(args), calibration)
     width = None if sys.stdout.isatty() else 180
     Console(width=width, highlight=False).print(claims_table(found))
@@ -69,11 +70,11 @@ def default_config() -> Path:
     """The paper's smallest config, of the source tree that this package is run from.
 
     Raises:
-        ValueError: the package is installed without its source tree.
+        UserError: the package is installed without its source tree.
     """
     path = SOURCE_TREE / CONFIG
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{CONFIG} is part of the source tree and is not installed with the package: give its "
             f"path, as in moe-jax claims path/to/{CONFIG}"
         )

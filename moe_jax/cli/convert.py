@@ -86,7 +86,7 @@ def _add_to_hf(ways: argparse._SubParsersAction) -> None:
 
 
 def run_from_hf(args: argparse.Namespace) -> int:
-    """Imports; returns an exit code."""
+    """Import; return an exit code."""
     refuse_hub_name(args.directory)
     with ByteProgress("importing") as report:
         from_hf(args.directory, args.out, args.overrides, args.dtype, report)
@@ -95,7 +95,7 @@ def run_from_hf(args: argparse.Namespace) -> int:
 
 
 def run_to_hf(args: argparse.Namespace) -> int:
-    """Exports; returns an exit code."""
+    """Export; return an exit code."""
     most = parse_size(args.max_shard_size)
     with ByteProgress("exporting") as report:
         to_hf(args.checkpoint, args.directory, args.step, args.dtype, most, report)

@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the figures; returns an exit code."""
+    """Print the figures; return an exit code."""
     require_writable(args.json)
     files = list_files(args.data, "--data")
     model = load_model(args, job_flags(args))
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_result(found: Evaluation, context: int, stride: int, seconds: float) -> None:
-    """Prints one table."""
+    """Print one table."""
     title = f"windows of {context} tokens, {stride} apart"
     table = headed_table(title, "measured", "value")
     table.add_row("perplexity per token", f"{found.perplexity:.4f}")
@@ -96,7 +96,7 @@ def print_result(found: Evaluation, context: int, stride: int, seconds: float) -
 
 
 def as_json(found: Evaluation, context: int, stride: int) -> dict[str, float]:
-    """Returns the sums and what follows from them."""
+    """Return the sums and what follows from them."""
     derived = {
         "perplexity": found.perplexity,
         "nats_per_token": found.nats_per_token,

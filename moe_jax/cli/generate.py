@@ -14,6 +14,7 @@ from moe_jax.cli.shared.options import (
     job_flags,
     load_model,
 )
+from moe_jax.errors import UserError
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -83,12 +84,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints prompt and continuation(s), or answer(s); returns an exit code."""
+    """Print prompt and continuation(s), or answer(s); return an exit code."""
     # Before the model: it takes a while, and these may be wrong.
     samples = sample_options(_sampling(args), args.num_samples)
     text = _text(args)
     if args.system is not None and not args.chat:
-        raise ValueError("--system is part of a chat: add --chat")
+        raise UserError("--system is part of a chat: add --chat")
     model = load_model(args, job_flags(args))
     tokens = _tokens(args, text, model)
     requests = [
@@ -121,7 +122,7 @@ def _text(args: argparse.Namespace) -> str:
     try:
         return args.prompt_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompt-file {args.prompt_file} cannot be read: {error}") from error
+        raise UserError(f"--prompt-file {args.prompt_file} cannot be read: {error}") from error
 
 
 def _tokens(args: argparse.Namespace, text: str, model: LanguageModel) -> np.ndarray:

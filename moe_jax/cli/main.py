@@ -16,7 +16,7 @@ _VERBS = (train, generate, eval, serve, convert, upcycle, inspect, plan, claims,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `moe-jax` with `argv` (default: the command line's) and returns the exit code."""
+    """Run `moe-jax` with `argv` (default: the command line's) and return the exit code."""
     args = _parser().parse_args(argv)
     _start_logging()
     try:

@@ -17,6 +17,7 @@ from moe_jax.cli.shared.options import (
     load_model,
 )
 from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.errors import UserError
 from moe_jax.inference.contract import Engine
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.language_model import USUAL_SLOTS
@@ -101,10 +102,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until asked to end; returns an exit code."""
+    """Serve until asked to end; return an exit code."""
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing: pip install 'moe-jax[serve]'")
+        raise UserError(f"{', '.join(missing)} missing: pip install 'moe-jax[serve]'")
     from moe_jax.serve.assemble import Settings
     from moe_jax.serve.server import is_loopback, listen
 
@@ -167,17 +168,17 @@ def _follow(engine: CachedEngine) -> int:
 
 
 def _api_key(path: Path | None) -> str | None:
-    """Returns the key that a file or the environment holds; None where neither does.
+    """Return the key that a file or the environment holds; None where neither does.
 
     Raises:
-        ValueError: both do, or the file cannot be read.
+        UserError: both do, or the file cannot be read.
     """
     from_environ = os.environ.get(KEY_VARIABLE)
     if path is None:
         return from_environ
     if from_environ is not None:
-        raise ValueError(f"--api-key-file and {KEY_VARIABLE} are both given: drop one of them")
+        raise UserError(f"--api-key-file and {KEY_VARIABLE} are both given: drop one of them")
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--api-key-file {path} cannot be read: {error}") from None
+        raise UserError(f"--api-key-file {path} cannot be read: {error}") from None

@@ -9,6 +9,7 @@ import jax
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, add_job_arguments, job_flags, load
 from moe_jax.config import dump_config
+from moe_jax.errors import UserError
 from moe_jax.mesh.build import prepare_devices
 from moe_jax.mesh.distributed import start_distributed
 from moe_jax.session import make_session
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     config = load(args)
     workdir = args.workdir or Path("runs", config.name)
     if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"--workdir {workdir} is a file: give a directory, new or of this run")
+        raise UserError(f"--workdir {workdir} is a file: give a directory, new or of this run")
     job = start_distributed(job_flags(args))
     platform = prepare_devices(config, job.num_processes)
     session = make_session(config, platform)

@@ -18,9 +18,10 @@ from pydantic_core import ErrorDetails
 
 from moe_jax.config.schema import Config
 from moe_jax.config.section import Section
+from moe_jax.errors import UserError
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot run; the message lists each problem with its remedy."""
 
     def __init__(self, origin: str, problems: Sequence[str]) -> None:

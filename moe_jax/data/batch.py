@@ -13,6 +13,7 @@ from jaxtyping import Array, Float32, Int32
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 
 #: How a step's arrays [accumulation, streams, batch, seq] lie on the mesh.
 BATCH_SPEC = PartitionSpec(None, None, BATCH_AXES)
@@ -37,13 +38,13 @@ def batch_shape(config: Config) -> tuple[int, int, int, int]:
     """(accumulation, streams, sequences per stream and microbatch, sequence length).
 
     Raises:
-        ValueError: the global batch does not divide evenly.
+        UserError: the global batch does not divide evenly.
     """
     rows, microbatches = config.train.global_batch, config.train.accumulation
     streams = config.exchange.streams
     if rows % (microbatches * streams):
         below = rows // (microbatches * streams) * (microbatches * streams)
-        raise ValueError(
+        raise UserError(
             f"train.global_batch ({rows}) must be a multiple of train.accumulation x "
             f"exchange.streams ({microbatches} x {streams}): set it to "
             f"{below + microbatches * streams}" + (f" or {below}" if below else "")
@@ -55,9 +56,9 @@ def batch_indices(step: int, config: Config) -> np.ndarray:
     """Global sequence index of every row of a step, int64 [accumulation, streams, batch].
 
     Raises:
-        ValueError: `step` is negative.
+        UserError: `step` is negative.
     """
     if step < 0:
-        raise ValueError(f"step {step} is negative: steps count from 0")
+        raise UserError(f"step {step} is negative: steps count from 0")
     rows = config.train.global_batch
     return np.arange(step * rows, (step + 1) * rows).reshape(batch_shape(config)[:3])

@@ -15,6 +15,7 @@ from moe_jax.data.packing import PackedSequences
 from moe_jax.data.sources import check_source, training_documents, validation_documents
 from moe_jax.data.synthetic import SyntheticSequences
 from moe_jax.data.tokenizers import Tokenizer, load_tokenizer
+from moe_jax.errors import UserError
 
 
 class Loaders(NamedTuple):
@@ -36,7 +37,7 @@ def make_loaders(config: Config, sharding: NamedSharding) -> Loaders:
         sharding: of [accumulation, streams, batch, sequence] arrays.
 
     Raises:
-        ValueError: text or tokenizer cannot be read, the model has fewer rows than the tokenizer
+        UserError: text or tokenizer cannot be read, the model has fewer rows than the tokenizer
             has ids, or there is too little text.
     """
     batch_shape(config)
@@ -54,7 +55,7 @@ def make_loaders(config: Config, sharding: NamedSharding) -> Loaders:
 def check_vocabulary(tokenizer: Tokenizer, config: Config) -> None:
     """Refuse a model without an embedding for every token id."""
     if tokenizer.vocab_size > config.model.vocab_size:
-        raise ValueError(
+        raise UserError(
             f"model.vocab_size ({config.model.vocab_size}) is smaller than the vocabulary of "
             f'data.tokenizer "{config.data.tokenizer}" ({tokenizer.vocab_size} ids, end of '
             f"document included): set model.vocab_size to {tokenizer.vocab_size} or more"

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from moe_jax.errors import UserError
+
 #: One message: `role`, `content`, and whatever else the template knows.
 Message = Mapping[str, Any]
 
@@ -22,7 +24,7 @@ class ChatTemplate:
         origin: where the template is from, for errors.
 
     Raises:
-        ValueError: it is no template, or jinja2 is not installed.
+        UserError: it is no template, or jinja2 is not installed.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: str):
@@ -30,11 +32,11 @@ class ChatTemplate:
         try:
             self._template = _environment().from_string(source)
         except ImportError as error:
-            raise ValueError(
+            raise UserError(
                 f"{origin}: chat templates need jinja2: pip install 'moe-jax[hf]'"
             ) from error
         except Exception as error:  # Jinja's own, and Python's for what it compiles to
-            raise ValueError(f"{origin}: the chat template is broken: {error}") from error
+            raise UserError(f"{origin}: the chat template is broken: {error}") from error
 
     def render(
         self,
@@ -43,7 +45,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """Returns the text of a conversation, special tokens included.
+        """Return the text of a conversation, special tokens included.
 
         Args:
             messages: plain JSON values; entries that are None count as absent.
@@ -51,13 +53,13 @@ class ChatTemplate:
             variables: what else the template knows, such as `tools` or `enable_thinking`.
 
         Raises:
-            ValueError: no messages, one without a role, or the template refuses them.
+            UserError: no messages, one without a role, or the template refuses them.
         """
         if not messages:
-            raise ValueError("a chat needs at least one message")
+            raise UserError("a chat needs at least one message")
         for place, message in enumerate(messages):
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise ValueError(f"message {place} of the chat has no role, such as 'user'")
+                raise UserError(f"message {place} of the chat has no role, such as 'user'")
         given = {"tools": None, "documents": None, **self._special_tokens, **variables}
         # A copy, and plain: a template must not reach the caller's objects.
         plain = [{k: v for k, v in message.items() if v is not None} for message in messages]
@@ -68,11 +70,11 @@ class ChatTemplate:
                 **given,
             )
         except Exception as error:  # whatever a program in a template runs into
-            raise ValueError(f"{self._origin}: the template refuses this chat: {error}") from error
+            raise UserError(f"{self._origin}: the template refuses this chat: {error}") from error
 
 
 def _environment() -> Any:
-    """Returns the environment that templates are written for."""
+    """Return the environment that templates are written for."""
     from jinja2.exceptions import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -103,7 +105,7 @@ def _to_json(
 
 
 def _generation_tag() -> type:
-    """Returns the extension for `{% generation %}`: an answer, printed as it is."""
+    """Return the extension for `{% generation %}`: an answer, printed as it is."""
     from jinja2.ext import Extension
     from jinja2.nodes import CallBlock, Node
     from jinja2.parser import Parser

@@ -13,6 +13,7 @@ import numpy as np
 
 from moe_jax.data.sources import Document
 from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.errors import UserError
 
 #: Text that is handed to the tokenizer at once, in characters.
 CHUNK_CHARACTERS = 1 << 22
@@ -65,7 +66,7 @@ def tokenize(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenCorpus
     """Encode all documents; those without a token are left out.
 
     Raises:
-        ValueError: no document has a token.
+        UserError: no document has a token.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
     parts: list[np.ndarray] = []
@@ -77,7 +78,7 @@ def tokenize(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenCorpus
                 parts.append(tokens.astype(dtype))
                 keys.append(key_hash(document.key))
     if not parts:
-        raise ValueError("no document has a token: name files with text in data.paths")
+        raise UserError("no document has a token: name files with text in data.paths")
     lengths = np.array([len(part) for part in parts], np.int64)
     return TokenCorpus(
         tokens=np.concatenate(parts),
@@ -130,7 +131,7 @@ def hold_out(corpus: TokenCorpus, fraction: float) -> tuple[TokenCorpus, TokenCo
 def _cut_document(corpus: TokenCorpus, fraction: float) -> tuple[TokenCorpus, TokenCorpus]:
     length = int(corpus.lengths[0])
     if length < 2:
-        raise ValueError(
+        raise UserError(
             "the only document has a single token, which cannot be divided into training and "
             "validation: name more text in data.paths"
         )

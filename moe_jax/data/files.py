@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class TextFile:
@@ -30,7 +32,7 @@ def list_files(paths: Sequence[str], option: str) -> list[TextFile]:
         option: where they were given, for error messages.
 
     Raises:
-        ValueError: a path does not exist, is of an unknown kind, or is a directory without text.
+        UserError: a path does not exist, is of an unknown kind, or is a directory without text.
     """
     files: list[TextFile] = []
     for name in paths:
@@ -38,9 +40,9 @@ def list_files(paths: Sequence[str], option: str) -> list[TextFile]:
         if path.is_dir():
             files += _list_directory(path, option)
         elif not path.exists():
-            raise ValueError(f"{option}: {path} does not exist (working directory {Path.cwd()})")
+            raise UserError(f"{option}: {path} does not exist (working directory {Path.cwd()})")
         elif path.suffix.lower() not in _READERS:
-            raise ValueError(
+            raise UserError(
                 f"{option}: {path} is of an unknown kind: convert it to one of {_KINDS}"
             )
         else:
@@ -57,7 +59,7 @@ def _list_directory(root: Path, option: str) -> list[TextFile]:
             if path.suffix.lower() in _READERS and not name.startswith("."):
                 found.append(TextFile(path.relative_to(root).as_posix(), path))
     if not found:
-        raise ValueError(f"{option}: the directory {root} holds none of {_KINDS}")
+        raise UserError(f"{option}: the directory {root} holds none of {_KINDS}")
     return sorted(found, key=lambda file: file.key)
 
 
@@ -69,7 +71,7 @@ def read_file(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
         text_field: the field (.jsonl) or column (.parquet) that holds the text.
 
     Raises:
-        ValueError: the file cannot be read, is malformed, or holds no text at all.
+        UserError: the file cannot be read, is malformed, or holds no text at all.
     """
     found = False
     try:
@@ -78,9 +80,9 @@ def read_file(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
                 found = True
                 yield key, text
     except OSError as error:
-        raise ValueError(f"{file.path} cannot be read: {error}") from error
+        raise UserError(f"{file.path} cannot be read: {error}") from error
     if not found:
-        raise ValueError(f"{file.path} holds no text: remove it, or take it out of data.paths")
+        raise UserError(f"{file.path} holds no text: remove it, or take it out of data.paths")
 
 
 def _read_txt(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
@@ -101,14 +103,14 @@ def _jsonl_text(line: str, path: Path, number: int, text_field: str) -> str:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{where}, column {error.colno}: not valid JSON ({error.msg}); "
             "a .jsonl file holds one complete JSON object per line"
         ) from error
     if not isinstance(row, dict):
-        raise ValueError(f'{where}: not a JSON object; write {{"{text_field}": "..."}}')
+        raise UserError(f'{where}: not a JSON object; write {{"{text_field}": "..."}}')
     if text_field not in row:
-        raise ValueError(
+        raise UserError(
             f'{where}: no field "{text_field}", only {sorted(row)}: set data.text_field to the '
             "one that holds the text"
         )
@@ -123,7 +125,7 @@ def _read_parquet(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
         with parquet.ParquetFile(file.path) as table:
             columns = table.schema_arrow.names
             if text_field not in columns:
-                raise ValueError(
+                raise UserError(
                     f'{file.path}: no column "{text_field}", only {sorted(columns)}: set '
                     "data.text_field to the one that holds the text"
                 )
@@ -134,14 +136,14 @@ def _read_parquet(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
                     where = f"{file.path}, row {row}"
                     yield f"{file.key}#{row}", _check_text(value, where, text_field)
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{file.path}: not a readable Parquet file ({error})") from error
+        raise UserError(f"{file.path}: not a readable Parquet file ({error})") from error
 
 
 def _import_parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: reading .parquet needs pyarrow: pip install moe-jax[parquet]"
         ) from error
     return pyarrow.parquet
@@ -152,7 +154,7 @@ def _decode(raw: bytes, path: Path, line: int) -> str:
         return raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise ValueError(
+        raise UserError(
             f"{path}, line {line}: not UTF-8 ({error.reason}): convert the file, for example "
             "with iconv -t utf-8"
         ) from error
@@ -160,7 +162,7 @@ def _decode(raw: bytes, path: Path, line: int) -> str:
 
 def _check_text(value: object, where: str, text_field: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(
+        raise UserError(
             f'{where}: "{text_field}" is {type(value).__name__}, not text: remove the row, or set '
             "data.text_field to the one that holds the text"
         )
@@ -169,7 +171,7 @@ def _check_text(value: object, where: str, text_field: str) -> str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{where}: half of a surrogate pair in the text: remove the row"
             ) from error
     return value

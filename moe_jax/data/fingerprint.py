@@ -6,6 +6,8 @@ saving it beside a checkpoint is the caller's business.
 
 from collections.abc import Mapping
 
+from moe_jax.errors import UserError
+
 Fingerprint = Mapping[str, str | int]
 
 
@@ -13,7 +15,7 @@ def require_same_data(saved: Fingerprint, current: Fingerprint) -> None:
     """Compare the fingerprint of a checkpoint with that of the data at hand.
 
     Raises:
-        ValueError: they differ; names each part with both values.
+        UserError: they differ; names each part with both values.
     """
     differences = [
         f"{part} was {saved.get(part)!r}, is {current.get(part)!r}"
@@ -21,7 +23,7 @@ def require_same_data(saved: Fingerprint, current: Fingerprint) -> None:
         if saved.get(part) != current.get(part)
     ]
     if differences:
-        raise ValueError(
+        raise UserError(
             f"the data differs from what this run was trained on ({'; '.join(differences)}): "
             "restore the former data, tokenizer and settings (the source `stdlib` changes with "
             "the Python version), or start a new run in another working directory"

@@ -13,6 +13,7 @@ import numpy as np
 
 from moe_jax.data.chat import ChatTemplate, Message
 from moe_jax.data.prompting import Prompting, read_prompting
+from moe_jax.errors import UserError
 
 #: Tokens that usually end a document, the most specific first.
 END_TOKENS = (
@@ -75,7 +76,7 @@ class HfTokenizer:
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
         if self.chat is None:
-            raise ValueError(
+            raise UserError(
                 f"{self._path.parent} has no chat template (chat_template in "
                 "tokenizer_config.json, or chat_template.jinja): give a prompt, or a model "
                 "that was tuned to chat"
@@ -106,7 +107,7 @@ class HfTokenizer:
         named = self.prompting.special_tokens.get("eos_token")
         if named in vocabulary:
             return vocabulary[named]
-        raise ValueError(
+        raise UserError(
             f"data.tokenizer: {self._path} has no end-of-document token, looked for "
             f"{', '.join(END_TOKENS)} and eos_token of tokenizer_config.json: add one of them to "
             "its added_tokens"
@@ -147,16 +148,16 @@ class HfStreamDecoder:
 
 def _load_hf(path: Path) -> Any:
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f'data.tokenizer: {path} is not a file: give "bytes" or the path of a tokenizer.json'
         )
     try:
         import tokenizers
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"data.tokenizer: reading {path} needs tokenizers: pip install moe-jax[hf]"
         ) from error
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"data.tokenizer: {path} is not a tokenizer.json: {error}") from error
+        raise UserError(f"data.tokenizer: {path} is not a tokenizer.json: {error}") from error

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 from moe_jax.config.schema import Config
 from moe_jax.data.batch import Batch, batch_indices, batch_shape
 from moe_jax.data.example import Example
+from moe_jax.errors import UserError
 
 #: Threads that prepare batches. Packing is NumPy under the interpreter lock: more do not help.
 MAX_THREADS = 2
@@ -40,7 +41,7 @@ class Loader:
         sharding: of the [accumulation, streams, batch, sequence] arrays.
 
     Raises:
-        ValueError: the batch cannot be divided as `sharding` asks.
+        UserError: the batch cannot be divided as `sharding` asks.
     """
 
     def __init__(self, dataset: Dataset, config: Config, sharding: NamedSharding) -> None:
@@ -58,7 +59,7 @@ class Loader:
         """The batch of a step, read now.
 
         Raises:
-            ValueError: `step` is negative.
+            UserError: `step` is negative.
         """
         return self._place(self._read(step))
 
@@ -105,7 +106,7 @@ def _local_rows(shape: tuple[int, int, int, int], sharding: NamedSharding) -> np
     try:
         shards = sharding.addressable_devices_indices_map(shape)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"a batch of {shape} (accumulation, streams, batch, sequence) cannot be divided over "
             f"the mesh {dict(sharding.mesh.shape)} as {sharding.spec}: make train.global_batch a "
             "multiple of accumulation x streams x batch axes"

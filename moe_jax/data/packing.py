@@ -14,6 +14,7 @@ import numpy as np
 
 from moe_jax.data.corpus import TokenCorpus
 from moe_jax.data.example import DocumentMask, Example, make_example
+from moe_jax.errors import UserError
 
 _DOCUMENTS, _WINDOWS = 0, 1
 
@@ -39,7 +40,7 @@ class PackedSequences:
         name: what the corpus is called in errors.
 
     Raises:
-        ValueError: the corpus is shorter than one window.
+        UserError: the corpus is shorter than one window.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class PackedSequences:
         total = int(corpus.lengths.sum()) + len(corpus)
         self._windows = (total - 1) // sequence_length
         if self._windows < 1:
-            raise ValueError(
+            raise UserError(
                 f"the {name} text has {total} tokens in {len(corpus)} documents, one sequence "
                 f"needs {sequence_length + 1} (data.sequence_length + 1): add {name} text or "
                 f"set data.sequence_length to at most {total - 1}"
@@ -75,10 +76,10 @@ class PackedSequences:
         """Window of s + 1 tokens and the number of each token's document in it, from 1.
 
         Raises:
-            ValueError: `index` is negative.
+            UserError: `index` is negative.
         """
         if index < 0:
-            raise ValueError(f"sequence index {index} is negative: indices count from 0")
+            raise UserError(f"sequence index {index} is negative: indices count from 0")
         number, place = divmod(int(index), self._windows)
         epoch = self._epoch(number)
         return self._fill(epoch, int(epoch.windows[place]) * self.sequence_length)

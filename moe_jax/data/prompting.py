@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_jax.data.chat import ChatTemplate
+from moe_jax.errors import UserError
 from moe_jax.safe_paths import file_inside, is_named
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -32,10 +33,10 @@ class Prompting:
 
 
 def read_prompting(directory: Path) -> Prompting:
-    """Reads a directory's settings; files that are not there say nothing.
+    """Read a directory's settings; files that are not there say nothing.
 
     Raises:
-        ValueError: a file is broken, or leads out of the directory.
+        UserError: a file is broken, or leads out of the directory.
     """
     settings = _read_json(directory, TOKENIZER_CONFIG)
     named = settings if "added_tokens_decoder" in settings else _both(directory, settings)
@@ -69,7 +70,7 @@ def _end_ids(directory: Path) -> frozenset[int]:
             continue
         ids = ids if isinstance(ids, list) else [ids]
         if not all(type(i) is int and i >= 0 for i in ids):
-            raise ValueError(
+            raise UserError(
                 f"{directory / name}: eos_token_id = {settings['eos_token_id']!r} must be a token "
                 "id or a list of them"
             )
@@ -89,11 +90,11 @@ def _chat(
         # Several by name; the one called default is for chats without tools.
         source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
         if source is None:
-            raise ValueError(f"{origin} has several templates and none is called default")
+            raise UserError(f"{origin} has several templates and none is called default")
     if source is None:
         return None
     if not isinstance(source, str):
-        raise ValueError(f"{origin} must be a text, or a list of named ones")
+        raise UserError(f"{origin} must be a text, or a list of named ones")
     return ChatTemplate(source, special_tokens, origin)
 
 
@@ -104,7 +105,7 @@ def _read_json(directory: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
+        raise UserError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
     return value

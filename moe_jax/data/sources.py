@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moe_jax.config.schema import DataConfig
 from moe_jax.data.files import list_files, read_file
+from moe_jax.errors import UserError
 
 #: Directories of the standard library that hold tests, other people's packages or bytecode.
 SKIPPED_DIRECTORIES = frozenset(
@@ -37,7 +38,7 @@ def training_documents(data: DataConfig) -> Iterator[Document]:
     """All documents that `data.source` names, except files that are named as held out.
 
     Raises:
-        ValueError: a path is missing, of an unknown kind, broken or empty, or paths were given to
+        UserError: a path is missing, of an unknown kind, broken or empty, or paths were given to
             a source that does not read them.
     """
     check_source(data)
@@ -55,14 +56,14 @@ def validation_documents(data: DataConfig) -> Iterator[Document]:
 def check_source(data: DataConfig) -> None:
     """Refuse paths that nobody would read, and a source without the paths it needs."""
     if data.source == "files" and not data.paths:
-        raise ValueError(
+        raise UserError(
             'data.source is "files" but data.paths is empty: name .txt, .jsonl or .parquet files '
             'or directories of them, or set data.source to "stdlib"'
         )
     for name in ("paths", "validation_paths"):
         value = getattr(data, name)
         if data.source != "files" and value:
-            raise ValueError(
+            raise UserError(
                 f'data.{name} is {list(value)} but data.source = "{data.source}" reads no files: '
                 f'set data.source to "files", or data.{name} to []'
             )
@@ -74,7 +75,7 @@ def _file_documents(data: DataConfig) -> Iterator[Document]:
     }
     files = [f for f in list_files(data.paths, "data.paths") if f.path.resolve() not in held_out]
     if not files:
-        raise ValueError(
+        raise UserError(
             f"every file of data.paths {list(data.paths)} is also in data.validation_paths "
             f"{list(data.validation_paths)}: nothing is left to train on, name other files"
         )
@@ -90,7 +91,7 @@ def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
         root: another directory to read in its place.
 
     Raises:
-        ValueError: there is no .py file under it (a frozen or zipped Python).
+        UserError: there is no .py file under it (a frozen or zipped Python).
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
     found = False
@@ -103,7 +104,7 @@ def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
             found = True
             yield Document(path.relative_to(root).as_posix(), text)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"no readable .py file under {root}: this Python keeps no standard library on disk, "
             'set data.source to "files" and data.paths to your own text'
         )

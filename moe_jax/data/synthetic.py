@@ -6,6 +6,7 @@ Text that is read from anywhere lives in `sources.py`.
 import numpy as np
 
 from moe_jax.data.example import Example, make_example
+from moe_jax.errors import UserError
 
 
 class SyntheticSequences:
@@ -28,10 +29,10 @@ class SyntheticSequences:
         """Arrays of sequence `index`.
 
         Raises:
-            ValueError: `index` is negative.
+            UserError: `index` is negative.
         """
         if index < 0:
-            raise ValueError(f"sequence index {index} is negative: indices count from 0")
+            raise UserError(f"sequence index {index} is negative: indices count from 0")
         bits = np.random.PCG64(np.random.SeedSequence((self.seed, self.stream, index)))
         tokens = bits.random_raw(self.sequence_length + 1) % np.uint64(self.vocab_size)
         return make_example(tokens, np.ones(len(tokens), np.int32), "none")

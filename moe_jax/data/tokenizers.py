@@ -13,6 +13,7 @@ import numpy as np
 from moe_jax.config.schema import DataConfig
 from moe_jax.data.chat import ChatTemplate, Message
 from moe_jax.data.hf_tokenizer import HfTokenizer
+from moe_jax.errors import UserError
 
 
 class StreamDecoder(Protocol):
@@ -64,7 +65,7 @@ class Tokenizer(Protocol):
             variables: what else the chat template knows.
 
         Raises:
-            ValueError: there is no chat template, or it refuses the messages.
+            UserError: there is no chat template, or it refuses the messages.
         """
         ...
 
@@ -85,7 +86,7 @@ def load_tokenizer(data: DataConfig) -> Tokenizer:
     """The tokenizer that `data.tokenizer` names.
 
     Raises:
-        ValueError: the file is missing or broken, `tokenizers` is not installed, or the
+        UserError: the file is missing or broken, `tokenizers` is not installed, or the
             vocabulary has no end-of-document token.
     """
     return ByteTokenizer() if data.tokenizer == "bytes" else HfTokenizer(data.tokenizer)
@@ -111,7 +112,7 @@ class ByteTokenizer:
         return self.encode(text) if text else np.array([self.end_id], np.int32)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
-        raise ValueError("bytes have no chat template: give a prompt, or a model that can chat")
+        raise UserError("bytes have no chat template: give a prompt, or a model that can chat")
 
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(int(i) for i in ids if i < self.end_id).decode("utf-8", errors="replace")

@@ -16,6 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from moe_jax.errors import UserError
+
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[float, Field(gt=0)]
@@ -106,13 +108,13 @@ def load_calibration(path: str | Path) -> Calibration:
     """Read a calibration that `moe-jax bench calibrate` or `save_calibration` wrote.
 
     Raises:
-        ValueError: the file cannot be read, is not TOML, lacks a field, has an unknown one, or one
+        UserError: the file cannot be read, is not TOML, lacks a field, has an unknown one, or one
             of a wrong type or range; every such field is named.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the calibration {path}: {error}") from error
+        raise UserError(f"cannot read the calibration {path}: {error}") from error
     return parse_calibration(text, origin=str(path))
 
 
@@ -121,14 +123,14 @@ def parse_calibration(text: str, *, origin: str = "the calibration") -> Calibrat
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{origin} is not valid TOML: {error}") from error
+        raise UserError(f"{origin} is not valid TOML: {error}") from error
     try:
         # Through JSON: strict mode takes arrays as tuples there, and only there. An unquoted
         # date is the same date.
         return _ADAPTER.validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         problems = (_describe(details) for details in error.errors(include_url=False))
-        raise ValueError(f"{origin}: " + "; ".join(problems)) from None
+        raise UserError(f"{origin}: " + "; ".join(problems)) from None
 
 
 def dump_calibration(calibration: Calibration) -> str:

@@ -39,7 +39,7 @@ def parse_clusters(text: str) -> dict[str, Cluster]:
         Name -> Cluster, in file order.
 
     Raises:
-        ValueError: for a field that is missing, unknown, without a source, or of a wrong type.
+        UserError: for a field that is missing, unknown, without a source, or of a wrong type.
     """
     return read_rows(Cluster, "cluster", tomllib.loads(text), "clusters")
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, TypeVar
 
+from moe_jax.errors import UserError
+
 Row = TypeVar("Row")
 
 
@@ -68,7 +70,7 @@ def parse_gpus(text: str) -> dict[str, Gpu]:
         Name -> Gpu, in file order.
 
     Raises:
-        ValueError: for a field that is missing, unknown, without a source, or of a wrong type.
+        UserError: for a field that is missing, unknown, without a source, or of a wrong type.
     """
     return read_rows(Gpu, "GPU", tomllib.loads(text), "gpus")
 
@@ -82,7 +84,7 @@ def read_rows(row_type: type[Row], noun: str, data: Mapping[str, Any], key: str)
         data: the file, of which `[key.NAME]` are the rows and `[sources]` the citations.
 
     Raises:
-        ValueError: naming the table, the field and what is wrong with it.
+        UserError: naming the table, the field and what is wrong with it.
     """
     rows = _table(f"[{key}]", data.get(key, {}), f"write [{key}.NAME] for each {noun}")
     citations = _citations("[sources]", data.get("sources", {}))
@@ -94,13 +96,13 @@ def _row(
 ) -> Any:
     what = f"{noun} {name!r}"
     if "name" in _table(what, row, f"write its fields below [{key}.{name}]"):
-        raise ValueError(f"{what}: remove its field name: [{key}.{name}] is what names it")
+        raise UserError(f"{what}: remove its field name: [{key}.{name}] is what names it")
     values: dict[str, Any] = {"name": name} | row
     fields = {f.name: f.type for f in dataclasses.fields(row_type)}
     if missing := sorted(fields.keys() - values.keys()):
-        raise ValueError(f"{what}: fields missing: {', '.join(missing)}: add them")
+        raise UserError(f"{what}: fields missing: {', '.join(missing)}: add them")
     if unknown := sorted(values.keys() - fields.keys()):
-        raise ValueError(
+        raise UserError(
             f"{what}: fields unknown: {', '.join(unknown)}: use {', '.join(fields)} only"
         )
     for field_name, kind in fields.items():
@@ -114,11 +116,11 @@ def _require_cited(
     what: str, fields: Set[str], cited: Mapping[str, str], citations: Mapping[str, str]
 ) -> None:
     if bare := sorted(fields - set(UNSOURCED) - cited.keys()):
-        raise ValueError(f"{what}: name the source of {', '.join(bare)} in its sources table")
+        raise UserError(f"{what}: name the source of {', '.join(bare)} in its sources table")
     if stray := sorted(cited.keys() - fields):
-        raise ValueError(f"{what}: sources of no field: {', '.join(stray)}: remove them")
+        raise UserError(f"{what}: sources of no field: {', '.join(stray)}: remove them")
     if unknown := sorted(set(cited.values()) - citations.keys()):
-        raise ValueError(f"{what}: add {', '.join(unknown)} to [sources]")
+        raise UserError(f"{what}: add {', '.join(unknown)} to [sources]")
 
 
 def _checked(what: str, key: str, kind: Any, value: Any) -> Any:
@@ -130,9 +132,9 @@ def _checked(what: str, key: str, kind: Any, value: Any) -> Any:
     if key == "device_kinds":
         return _device_kinds(what, value)
     if not isinstance(value, str):
-        raise ValueError(f"{what}: {key} must be a string, got {value!r}: put it in quotes")
+        raise UserError(f"{what}: {key} must be a string, got {value!r}: put it in quotes")
     if key == "compute_capability" and not re.fullmatch(r"[0-9]+\.[0-9]+", value):
-        raise ValueError(f'{what}: {key} must be a version such as "9.0", got {value!r}')
+        raise UserError(f'{what}: {key} must be a version such as "9.0", got {value!r}')
     return value
 
 
@@ -140,7 +142,7 @@ def _number(what: str, key: str, kind: type, value: Any) -> float | int:
     of_type = isinstance(value, (int, kind)) and not isinstance(value, bool)
     # Integers of TOML have no bound; this one is the largest float.
     if not of_type or not 0 < value <= sys.float_info.max:
-        raise ValueError(
+        raise UserError(
             f"{what}: {key} must be a positive {kind.__name__}, got {value!r}: write a finite one"
         )
     return kind(value)
@@ -153,7 +155,7 @@ def _device_kinds(what: str, value: Any) -> tuple[str, ...]:
         for kind in value
     )
     if not fine or not value:
-        raise ValueError(
+        raise UserError(
             f"{what}: device_kinds must be a list of one or more strings without quotes and "
             f"backslashes in them, got {value!r}: write what JAX reports as device_kind"
         )
@@ -163,13 +165,13 @@ def _device_kinds(what: str, value: Any) -> tuple[str, ...]:
 def _citations(what: str, value: Any) -> dict[str, str]:
     for key, text in _table(what, value, 'write lines such as key = "where it is from"').items():
         if not isinstance(text, str):
-            raise ValueError(f"{what}: {key} must be a string, got {text!r}: put it in quotes")
+            raise UserError(f"{what}: {key} must be a string, got {text!r}: put it in quotes")
     return value
 
 
 def _table(what: str, value: Any, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a table, got {value!r}: {remedy}")
+        raise UserError(f"{what} must be a table, got {value!r}: {remedy}")
     return value
 
 
@@ -183,11 +185,11 @@ def gpu_by_name(name: str) -> Gpu:
     """The GPU called `name`, in any case.
 
     Raises:
-        ValueError: naming the known ones.
+        UserError: naming the known ones.
     """
     gpu = known_gpus().get(name.lower())
     if gpu is None:
-        raise ValueError(f"unknown GPU {name!r}: use one of {', '.join(known_gpus())}")
+        raise UserError(f"unknown GPU {name!r}: use one of {', '.join(known_gpus())}")
     return gpu
 
 

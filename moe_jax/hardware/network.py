@@ -23,6 +23,7 @@ import numpy as np
 
 from moe_jax.axes import AXES
 from moe_jax.config.schema import MeshConfig
+from moe_jax.errors import UserError
 from moe_jax.hardware.topology import Topology
 
 #: Share of NVLink's line rate that payload reaches: "protocol overhead (~20 %)", NCCL's
@@ -68,11 +69,11 @@ def axis_group(mesh: MeshConfig, axes: tuple[str, ...], topology: Topology) -> G
     they can. Where groups differ, the one over the most hosts counts.
 
     Raises:
-        ValueError: the mesh and the topology differ in their number of devices.
+        UserError: the mesh and the topology differ in their number of devices.
     """
     shape = tuple(getattr(mesh, axis) for axis in AXES)
     if math.prod(shape) != topology.devices:
-        raise ValueError(
+        raise UserError(
             f"the mesh has {math.prod(shape)} devices and {topology.name} has {topology.devices}: "
             "make them equal"
         )
@@ -114,10 +115,10 @@ def collective_time(kind: str, bytes_per_device: float, group: Group, topology: 
         Seconds; 0 for a group of one.
 
     Raises:
-        ValueError: for a kind without a model, or a topology whose links are unknown.
+        UserError: for a kind without a model, or a topology whose links are unknown.
     """
     if kind not in _MODELS:
-        raise ValueError(f"no model of {kind!r}: use one of {', '.join(_MODELS)}")
+        raise UserError(f"no model of {kind!r}: use one of {', '.join(_MODELS)}")
     _require_links(group, topology)
     if group.devices == 1:
         return 0.0
@@ -146,7 +147,7 @@ def two_level_time(
             (two collectives).
 
     Raises:
-        ValueError: a topology whose links are unknown.
+        UserError: a topology whose links are unknown.
     """
     _require_links(group, topology)
     hops = [0.0, 0.0]
@@ -204,7 +205,7 @@ def _require_links(group: Group, topology: Topology) -> None:
     if group.devices_per_host > 1:
         needed.add("nvlink_bytes_per_s")
     if missing := sorted(needed & set(topology.unknown)):
-        raise ValueError(
+        raise UserError(
             f"{topology.name}: {', '.join(missing)} is unknown, so a collective has no modelled "
             "time: use a cluster of hardware/clusters.toml, or describe yours in a hardware file"
         )

@@ -5,6 +5,7 @@ Peaks on paper are `gpus.py`, measured rates `calibration.py`, links `network.py
 
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.gpus import Gpu
 
@@ -38,12 +39,12 @@ def rates_for(gpu: Gpu, calibration: Calibration | None = None) -> Rates:
     """The rates of `gpu`: the calibration's, or stated shares of the peaks on paper.
 
     Raises:
-        ValueError: the calibration is of another GPU.
+        UserError: the calibration is of another GPU.
     """
     if calibration is None:
         return _on_paper(gpu)
     if calibration.gpu != gpu.name:
-        raise ValueError(
+        raise UserError(
             f"the calibration was measured on {calibration.gpu!r} and the target is {gpu.name!r}: "
             f"calibrate on {gpu.name!r}, or leave the calibration out"
         )

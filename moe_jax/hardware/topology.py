@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.clusters import Cluster, known_clusters
 from moe_jax.hardware.gpus import gpu_by_device_kind, known_gpus
 
@@ -27,7 +28,7 @@ MEASURES = (
 )
 
 
-class TopologyError(ValueError):
+class TopologyError(UserError):
     """A cluster that is unknown or does not fit the job's devices."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.inference.batcher import Request
 from moe_jax.inference.sampling_options import SamplingOptions
 
@@ -34,17 +35,17 @@ class Lengths:
     longest: int
 
     def context(self, asked: int | None, requests: Sequence[Request]) -> int:
-        """Returns the context that requests get: what was asked for, or else what they need.
+        """Return the context that requests get: what was asked for, or else what they need.
 
         Raises:
-            ValueError: it is no context, or a prompt does not fit.
+            UserError: it is no context, or a prompt does not fit.
         """
         limit = self.usual if asked is None else asked
         if limit < 2:
-            raise ValueError(f"context ({limit}) must hold a prompt and a token: 2 or more")
+            raise UserError(f"context ({limit}) must hold a prompt and a token: 2 or more")
         for request in requests:
             if request.tokens.size >= limit:
-                raise ValueError(
+                raise UserError(
                     f"the prompt has {request.tokens.size} tokens and the context is {limit} for "
                     f"prompt and answer together: shorten the prompt to {limit - 1} tokens or "
                     f"fewer, or ask for more by context=N (--context N), knowing that the model "
@@ -63,7 +64,7 @@ class Lengths:
         return min(limit, -(-wanted // CONTEXT_STEP) * CONTEXT_STEP)
 
     def warn_beyond(self, context: int) -> None:
-        """Logs a warning if the model was not made for a context."""
+        """Log a warning if the model was not made for a context."""
         if context > self.longest:
             logger.warning(
                 "a context of %d tokens is beyond the %d that the model was made for: what it "
@@ -90,7 +91,7 @@ def check_options(name: str, given: Iterable[str], *calls: Callable[..., Any]) -
 
 
 def is_one(prompts: Any) -> bool:
-    """Returns whether prompts are a single text or its tokens, rather than several.
+    """Return whether prompts are a single text or its tokens, rather than several.
 
     Raises:
         TypeError: they are neither.
@@ -103,7 +104,7 @@ def is_one(prompts: Any) -> bool:
 
 
 def token_ids(tokens: Any, vocab_size: int, *, dimensions: int = 1) -> np.ndarray:
-    """Returns tokens as int32.
+    """Return tokens as int32.
 
     Args:
         tokens: of one text [s]; with 2 `dimensions` also of several of one length [b, s].
@@ -111,14 +112,14 @@ def token_ids(tokens: Any, vocab_size: int, *, dimensions: int = 1) -> np.ndarra
 
     Raises:
         TypeError: they are no tokens.
-        ValueError: there are none, or ids outside the vocabulary.
+        UserError: there are none, or ids outside the vocabulary.
     """
     try:
         array = np.asarray(tokens)
     except ValueError:  # texts of different lengths
         array = np.empty((), object)
     if array.size == 0:
-        raise ValueError("the prompt is empty: give at least one token")
+        raise UserError("the prompt is empty: give at least one token")
     if array.dtype.kind not in "iu" or not 1 <= array.ndim <= dimensions:
         several = ", or of several texts of one length" if dimensions > 1 else ""
         raise TypeError(
@@ -126,7 +127,7 @@ def token_ids(tokens: Any, vocab_size: int, *, dimensions: int = 1) -> np.ndarra
         )
     outside = array[(array < 0) | (array >= vocab_size)]
     if outside.size:
-        raise ValueError(
+        raise UserError(
             f"the prompt holds the token id {outside[0]}: ids run from 0 to {vocab_size - 1}"
         )
     return array.astype(np.int32)

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from moe_jax.data.tokenizers import StreamDecoder
+from moe_jax.errors import UserError
 from moe_jax.inference.contract import Alternatives, Engine, Prompt, Token
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.inference.stopping import StopText
@@ -31,7 +32,7 @@ class Request:
     """A text to continue, and where its continuation ends.
 
     Raises:
-        ValueError: for no tokens to generate, or an empty stop string.
+        UserError: for no tokens to generate, or an empty stop string.
     """
 
     #: int32 [tokens], at least one.
@@ -46,9 +47,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens ({self.max_tokens}) must be 1 or more")
+            raise UserError(f"max_tokens ({self.max_tokens}) must be 1 or more")
         if "" in self.stop:
-            raise ValueError("stop holds an empty string, which every text contains: remove it")
+            raise UserError("stop holds an empty string, which every text contains: remove it")
 
 
 @dataclass(frozen=True)
@@ -125,26 +126,26 @@ class Batcher:
         """Refuses a request that the engine cannot run; changes nothing, so any thread may ask.
 
         Raises:
-            ValueError: its prompt is empty or leaves no room for a token in the context, or it
+            UserError: its prompt is empty or leaves no room for a token in the context, or it
                 names ids outside the vocabulary.
         """
         length, context = request.tokens.size, self._engine.context
         if not length:
-            raise ValueError("the prompt is empty: give at least one token")
+            raise UserError("the prompt is empty: give at least one token")
         if length >= context:
-            raise ValueError(
+            raise UserError(
                 f"the prompt has {length} tokens and the context is {context} for prompt and "
                 f"answer together: shorten the prompt to {context - 1} tokens or fewer"
             )
         size = self._engine.vocab_size
         outside = request.tokens[(request.tokens < 0) | (request.tokens >= size)]
         if outside.size:
-            raise ValueError(
+            raise UserError(
                 f"the prompt holds the token id {outside[0]}: ids run from 0 to {size - 1}"
             )
         for token, _ in request.sampling.logit_bias:
             if token >= size:
-                raise ValueError(
+                raise UserError(
                     f"logit_bias holds the token id {token}: ids run from 0 to {size - 1}"
                 )
 
@@ -152,7 +153,7 @@ class Batcher:
         """Queues a request and returns the number that its events carry.
 
         Raises:
-            ValueError: see `check`.
+            UserError: see `check`.
         """
         self.check(request)
         self._submitted += 1
@@ -160,7 +161,7 @@ class Batcher:
         return self._submitted
 
     def cancel(self, number: int) -> None:
-        """Ends a request and frees its slot; its last event comes with the next `advance`.
+        """End a request and free its slot; its last event comes with the next `advance`.
 
         One that has finished already is left alone: whoever cancels cannot know.
         """
@@ -175,7 +176,7 @@ class Batcher:
         self._cancelled.append(number)
 
     def advance(self) -> list[Event]:
-        """Makes one call to the engine: starts what fits into free slots, or continues what runs.
+        """Make one call to the engine: starts what fits into free slots, or continues what runs.
 
         Both take turns, so neither first tokens nor next ones wait long for the other.
 

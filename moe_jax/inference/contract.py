@@ -67,16 +67,16 @@ class Engine(Protocol):
         ...
 
     def start(self, prompts: Sequence[Prompt]) -> list[Token]:
-        """Puts prompts into free slots and returns the first token of each, in their order.
+        """Put prompts into free slots and return the first token of each, in their order.
 
         Raises:
-            ValueError: for more prompts than free slots, an empty prompt, one that leaves no room
+            UserError: for more prompts than free slots, an empty prompt, one that leaves no room
                 for a token in the context, or ids outside the vocabulary.
         """
         ...
 
     def step(self) -> list[Token]:
-        """Returns the next token of every slot that is started and not released."""
+        """Return the next token of every slot that is started and not released."""
         ...
 
     def release(self, slots: Iterable[int]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
+from moe_jax.errors import UserError
 from moe_jax.inference.contract import Alternatives, Prompt, Token
 from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
 from moe_jax.inference.prompt_batches import IDLE, Slots, Wave, pack, place, waves
@@ -33,7 +34,7 @@ class CachedEngine:
         context: tokens of a text, prompt included.
 
     Raises:
-        ValueError: for a pipeline, an exchange that drops tokens, slots that the devices cannot
+        UserError: for a pipeline, an exchange that drops tokens, slots that the devices cannot
             share equally, or a context that the model is not made for.
     """
 
@@ -74,10 +75,10 @@ class CachedEngine:
         return self.slots - int(self._newest[:, 3].sum())
 
     def start(self, prompts: Sequence[Prompt]) -> list[Token]:
-        """Puts prompts into free slots and returns the first token of each, in their order.
+        """Put prompts into free slots and return the first token of each, in their order.
 
         Raises:
-            ValueError: for more prompts than free slots, an empty prompt, one that leaves no room
+            UserError: for more prompts than free slots, an empty prompt, one that leaves no room
                 for a token in the context, or ids outside the vocabulary.
         """
         self._check_prompts(prompts)
@@ -88,17 +89,17 @@ class CachedEngine:
         return [found[order] for order in range(len(prompts))]
 
     def step(self) -> list[Token]:
-        """Returns the next token of every slot in use.
+        """Return the next token of every slot in use.
 
         Raises:
-            ValueError: no slot is in use, or one has filled its context.
+            UserError: no slot is in use, or one has filled its context.
         """
         used = np.flatnonzero(self._newest[:, 3])
         if used.size == 0:
-            raise ValueError("no text is under way: start one before the next step")
+            raise UserError("no text is under way: start one before the next step")
         full = used[self._newest[used, 1] >= self.context - 1]
         if full.size:
-            raise ValueError(
+            raise UserError(
                 f"slots {full.tolist()} have filled their context of {self.context} tokens: "
                 "release them"
             )
@@ -117,18 +118,18 @@ class CachedEngine:
         """Frees slots; what they held is forgotten.
 
         Raises:
-            ValueError: for a slot that is not in use.
+            UserError: for a slot that is not in use.
         """
         for slot in slots:
             if not (0 <= slot < self.slots and self._newest[slot, 3]):
-                raise ValueError(f"slot {slot} is not in use: release each started slot once")
+                raise UserError(f"slot {slot} is not in use: release each started slot once")
             self._newest[slot] = 0
             self._options[slot] = IDLE
         self._sampling = None
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         if len(prompts) > self.idle:
-            raise ValueError(
+            raise UserError(
                 f"{len(prompts)} prompts for {self.idle} free slots of {self.slots}: release "
                 "slots first"
             )
@@ -136,14 +137,14 @@ class CachedEngine:
         for prompt in prompts:
             tokens = prompt.tokens
             if tokens.size == 0:
-                raise ValueError("the prompt is empty: give at least one token")
+                raise UserError("the prompt is empty: give at least one token")
             if tokens.size >= self.context:
-                raise ValueError(
+                raise UserError(
                     f"a prompt of {tokens.size} tokens leaves no room for another in a context of "
                     f"{self.context}: shorten it, or raise the context"
                 )
             if tokens.min() < 0 or tokens.max() >= vocabulary:
-                raise ValueError(
+                raise UserError(
                     f"token ids must be from 0 to {vocabulary - 1}, the prompt has "
                     f"{int(tokens.min())} to {int(tokens.max())}: is this the model's tokenizer?"
                 )
@@ -172,7 +173,7 @@ class CachedEngine:
         options: Sequence[SamplingOptions],
         rows: Sequence[tuple[int, int]],
     ) -> list[Token]:
-        """Returns what was picked in rows (row, slot), each with the alternatives it asks for."""
+        """Return what was picked in rows (row, slot), each with the alternatives it asks for."""
         ids, logprobs = np.asarray(sampled.ids_b), np.asarray(sampled.logprobs_b)
         counts = {row: options[row].top_logprobs for row, _ in rows if options[row].top_logprobs}
         alternatives: dict[int, Alternatives] = {}
@@ -193,22 +194,22 @@ class CachedEngine:
 
 
 def check_decoding(config: Config, *, slots: int) -> None:
-    """Raises ValueError unless a model can generate so many texts at a time on its mesh."""
+    """Raise UserError unless a model can generate so many texts at a time on its mesh."""
     shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     if config.mesh.pipe > 1:
-        raise ValueError(
+        raise UserError(
             f"mesh.pipe ({config.mesh.pipe}) must be 1 to generate: a token at a time leaves all "
             "stages but one idle. Set mesh.pipe=1 and mesh.data to a multiple; a checkpoint "
             "restores onto any mesh"
         )
     if config.exchange.overflow != "rounds":
-        raise ValueError(
+        raise UserError(
             "exchange.overflow='drop' makes a continuation depend on the rest of the batch: "
             "generate with exchange.overflow='rounds'"
         )
     if slots < 1 or slots % shards:
         more = -(-max(slots, 1) // shards) * shards
-        raise ValueError(
+        raise UserError(
             f"slots ({slots}) must be a multiple of the {shards} devices that share them: "
             f"take {more}"
         )
@@ -217,9 +218,9 @@ def check_decoding(config: Config, *, slots: int) -> None:
 def _check_context(config: Config, context: int) -> None:
     rope = config.model.attention.rope
     if context < 2:
-        raise ValueError(f"context ({context}) must hold a prompt and a token: 2 or more")
+        raise UserError(f"context ({context}) must hold a prompt and a token: 2 or more")
     if rope.scaling == "longrope" and context > rope.original_context and rope.factors == "short":
-        raise ValueError(
+        raise UserError(
             f"a context of {context} is beyond model.attention.rope.original_context "
             f"({rope.original_context}), for which its short factors are made: set "
             "model.attention.rope.factors=long"

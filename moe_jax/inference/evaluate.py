@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.inference.language_model import LanguageModel
 
 
@@ -70,12 +71,12 @@ def evaluate(
         report: is told the sums so far, after each batch.
 
     Raises:
-        ValueError: for a context or stride out of range, or texts without a token to predict.
+        UserError: for a context or stride out of range, or texts without a token to predict.
     """
     if context < 2:
-        raise ValueError(f"context ({context}) must be 2 or more: a token, and one before it")
+        raise UserError(f"context ({context}) must be 2 or more: a token, and one before it")
     if not 1 <= stride <= context:
-        raise ValueError(f"stride ({stride}) must be from 1 to the context ({context})")
+        raise UserError(f"stride ({stride}) must be from 1 to the context ({context})")
     counts = {"texts": 0, "bytes": 0}
 
     def pieces() -> Iterator[tuple[np.ndarray, Window]]:
@@ -94,12 +95,12 @@ def evaluate(
         tokens += int(arrays[2].sum())
         report(Evaluation(tokens=tokens, nll=nll, **counts))
     if not tokens:
-        raise ValueError("the texts have no token that follows another: give longer ones")
+        raise UserError("the texts have no token that follows another: give longer ones")
     return Evaluation(tokens=tokens, nll=nll, **counts)
 
 
 def windows(length: int, context: int, stride: int) -> list[Window]:
-    """Returns the windows of a text of `length` tokens."""
+    """Return the windows of a text of `length` tokens."""
     found: list[Window] = []
     for start in range(0, length, stride):
         end = min(start + context, length)
@@ -112,7 +113,7 @@ def windows(length: int, context: int, stride: int) -> list[Window]:
 def _arrays(
     batch: list[tuple[np.ndarray, Window]], rows: int, context: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns tokens, targets and weights [rows, context]; one shape for all batches."""
+    """Return tokens, targets and weights [rows, context]; one shape for all batches."""
     seen = np.zeros((rows, context), np.int32)
     targets = np.zeros((rows, context), np.int32)
     weights = np.zeros((rows, context), np.float32)

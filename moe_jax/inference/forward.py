@@ -50,7 +50,7 @@ class Forward:
         return self._session.parallel.batch_shards
 
     def logits(self, tokens_bs: np.ndarray) -> np.ndarray:
-        """Returns float32 [b, s, v]: at each position the logits of the token that follows.
+        """Return float32 [b, s, v]: at each position the logits of the token that follows.
 
         Args:
             tokens_bs: int32; what comes later does not change what comes before.
@@ -60,14 +60,14 @@ class Forward:
         return np.asarray(found)[:rows, :length]
 
     def logprobs(self, tokens_bs: np.ndarray) -> np.ndarray:
-        """Returns float32 [b, s - 1]: of each token but the first given those before, in nats."""
+        """Return float32 [b, s - 1]: of each token but the first given those before, in nats."""
         rows, length = tokens_bs.shape
         targets = np.roll(tokens_bs, -1, axis=1)
         found = self._jit_logprobs(*self._model, self._put(tokens_bs), self._put(targets))
         return np.asarray(found)[:rows, : length - 1]
 
     def loss(self, tokens_bs: np.ndarray, targets_bs: np.ndarray, weights_bs: np.ndarray) -> float:
-        """Returns the sum of weights * -log p(target), in nats; all logits are never there at once.
+        """Return the sum of weights * -log p(target), in nats; all logits are never there at once.
 
         Args:
             tokens_bs: int32.
@@ -78,7 +78,7 @@ class Forward:
         return float(self._jit_loss(*self._model, *arrays))
 
     def _put(self, array_bs: np.ndarray) -> jax.Array:
-        """Returns an array on the mesh as the one stream, padded with zeros."""
+        """Return an array on the mesh as the one stream, padded with zeros."""
         rows, length = array_bs.shape
         unit = np.lcm(STEP, self._session.config.mesh.tensor)
         padding = ((0, -rows % self.rows), (0, -length % int(unit)))

@@ -13,6 +13,7 @@ from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config import Config, check
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import MeshConfig, PipelineConfig
+from moe_jax.errors import UserError
 from moe_jax.mesh.build import count_gpus, mesh_shape, running_devices
 
 logger = logging.getLogger(__name__)
@@ -22,13 +23,13 @@ AnyMesh = MeshConfig | Mapping[str, int] | Mesh | None
 
 
 def inference_config(config: Config, mesh: MeshConfig) -> Config:
-    """Returns the config with which a model infers on a mesh, checked.
+    """Return the config with which a model infers on a mesh, checked.
 
     Dropping tokens would make a text depend on its neighbours; a pipeline has nothing to pass on,
     so its devices take a share of the batch. Streams stay: prompts are read in as many.
 
     Raises:
-        ValueError: the model cannot be split so.
+        UserError: the model cannot be split so.
     """
     flat = without_pipeline(mesh)
     rows = math.prod(getattr(flat, axis) for axis in BATCH_AXES)
@@ -43,7 +44,7 @@ def inference_config(config: Config, mesh: MeshConfig) -> Config:
 
 
 def without_pipeline(mesh: MeshConfig) -> MeshConfig:
-    """Returns a mesh of as many devices whose pipe axis is folded into the data axis."""
+    """Return a mesh of as many devices whose pipe axis is folded into the data axis."""
     if mesh.pipe == 1:
         return mesh
     logger.info(
@@ -53,14 +54,14 @@ def without_pipeline(mesh: MeshConfig) -> MeshConfig:
 
 
 def default_mesh(model: ModelConfig, devices: int) -> MeshConfig:
-    """Returns a mesh for any number of devices: experts over as many as divide them, the rest
+    """Return a mesh for any number of devices: experts over as many as divide them, the rest
     data."""
     experts = math.gcd(model.moe.num_experts, devices) if "moe" in model.layers else 1
     return MeshConfig(data=devices // experts, expert=experts)
 
 
 def choose_mesh(config: Config, asked: AnyMesh, *, fixed: bool) -> MeshConfig:
-    """Returns the mesh to infer on.
+    """Return the mesh to infer on.
 
     Args:
         config: of the model; its mesh is used where it suits the devices.
@@ -80,11 +81,11 @@ def choose_mesh(config: Config, asked: AnyMesh, *, fixed: bool) -> MeshConfig:
 
 
 def mesh_config(asked: MeshConfig | Mapping[str, int] | Mesh) -> MeshConfig:
-    """Returns axis sizes; raises ValueError for axes that there are not."""
+    """Return axis sizes; raise UserError for axes that there are not."""
     sizes = asked.shape if isinstance(asked, Mesh) else asked
     if isinstance(sizes, MeshConfig):
         return sizes
     unknown = [axis for axis in sizes if axis not in AXES]
     if unknown:
-        raise ValueError(f"mesh axes {unknown} are not known: axes are {', '.join(AXES)}")
+        raise UserError(f"mesh axes {unknown} are not known: axes are {', '.join(AXES)}")
     return MeshConfig(**sizes)

@@ -14,6 +14,7 @@ from moe_jax.axes import AXES
 from moe_jax.config import Config
 from moe_jax.data.chat import Message
 from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.errors import UserError
 from moe_jax.inference.answers import Completion, Score
 from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
 from moe_jax.inference.batcher import Batcher, Event, Request
@@ -76,9 +77,9 @@ class LanguageModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Raises ValueError for a model without one."""
+        """Raise UserError for a model without one."""
         if self._tokenizer is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has no tokenizer.json, so it takes no text: save its tokenizer there "
                 "(AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers), or set "
                 "data.tokenizer"
@@ -117,7 +118,7 @@ class LanguageModel:
             `stream` an iterator of pieces.
 
         Raises:
-            ValueError: for a request that cannot be met, before anything is generated.
+            UserError: for a request that cannot be met, before anything is generated.
             TypeError: for an option that there is not, or what is neither text nor tokens.
         """
         check_options("generate", sampling, LanguageModel.generate)
@@ -130,7 +131,7 @@ class LanguageModel:
         ]
         if stream:
             if not single:
-                raise ValueError("stream=True gives one text: pass one prompt, or use `stream`")
+                raise UserError("stream=True gives one text: pass one prompt, or use `stream`")
             return (event.text for _, event in self.stream(requests, slots, context) if event.text)
         texts = [found.text for found in self.complete(requests, slots, context)]
         return texts[0] if single else texts
@@ -150,7 +151,7 @@ class LanguageModel:
             options: of `generate`.
 
         Raises:
-            ValueError, TypeError: as `generate`.
+            UserError, TypeError: as `generate`.
         """
         check_options("chat", options, LanguageModel.chat, LanguageModel.generate)
         if isinstance(messages, str | Mapping):
@@ -169,7 +170,7 @@ class LanguageModel:
         stop: str | Sequence[str] = (),
         sampling: SamplingOptions,
     ) -> Request:
-        """Returns what the batcher takes; ends where the model's tokenizer says that texts end."""
+        """Return what the batcher takes; ends where the model's tokenizer says that texts end."""
         tokens = self._tokens(prompt)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return Request(tokens, max_tokens, sampling, stops, self.tokenizer.end_ids)
@@ -204,7 +205,7 @@ class LanguageModel:
         return self._drain(batcher, numbers, engine)
 
     def engine(self, slots: int = USUAL_SLOTS, context: int | None = None) -> CachedEngine:
-        """Returns a new engine; its cache lives as long as it does.
+        """Return a new engine; its cache lives as long as it does.
 
         Args:
             slots: texts at a time; rounded up so that devices share them equally.
@@ -219,11 +220,11 @@ class LanguageModel:
         )
 
     def logits(self, tokens: Prompt) -> np.ndarray:
-        """Returns float32 [.., s, v] for a text, or tokens [.., s] of one or several of one length.
+        """Return float32 [.., s, v] for a text, or tokens [.., s] of one or several of one length.
 
         Raises:
             TypeError: for what is neither text nor tokens.
-            ValueError: for no tokens, or ids outside the vocabulary.
+            UserError: for no tokens, or ids outside the vocabulary.
         """
         array = self._tokens(tokens, dimensions=2)
         self._lengths.warn_beyond(array.shape[-1])
@@ -231,20 +232,20 @@ class LanguageModel:
         return found if array.ndim == 2 else found[0]
 
     def score(self, text: Prompt) -> Score:
-        """Returns how likely each token of a text is, after those before it.
+        """Return how likely each token of a text is, after those before it.
 
         Raises:
-            ValueError: for a text of one token.
+            UserError: for a text of one token.
         """
         tokens = self._tokens(text)
         if tokens.size < 2:
-            raise ValueError("the text has fewer than 2 tokens: nothing follows anything")
+            raise UserError("the text has fewer than 2 tokens: nothing follows anything")
         self._lengths.warn_beyond(tokens.size)
         (logprobs,) = self._forward.logprobs(tokens[None])
         return Score(tuple(tokens.tolist()), tuple(logprobs.tolist()))
 
     def forward(self) -> Forward:
-        """Returns the forward pass over whole texts."""
+        """Return the forward pass over whole texts."""
         return self._forward
 
     def _tokens(self, given: Prompt, *, dimensions: int = 1) -> np.ndarray:
@@ -271,7 +272,7 @@ class LanguageModel:
         wanted = self._lengths.context(context, requests)
         slots = min(max(len(requests), 1), USUAL_SLOTS) if slots is None else slots
         if slots < 1:
-            raise ValueError(f"slots ({slots}) must be 1 or more")
+            raise UserError(f"slots ({slots}) must be 1 or more")
         # A context that was asked for is a limit too.
         most = self._lengths.usual if context is None else context
         kept, self._engine = self._engine, None
@@ -283,11 +284,11 @@ class LanguageModel:
 
 
 def sample_options(options: SamplingOptions, count: int) -> list[SamplingOptions]:
-    """Returns options for several samples of one prompt: sample i has the seed `seed + i`.
+    """Return options for several samples of one prompt: sample i has the seed `seed + i`.
 
     Raises:
-        ValueError: for no samples.
+        UserError: for no samples.
     """
     if count < 1:
-        raise ValueError(f"num_samples ({count}) must be 1 or more")
+        raise UserError(f"num_samples ({count}) must be 1 or more")
     return [dataclasses.replace(options, seed=(options.seed + i) % SEEDS) for i in range(count)]

@@ -19,6 +19,7 @@ from moe_jax.config import Config, ConfigError, check, override, parse_config
 from moe_jax.config.schema import DType
 from moe_jax.data.hf_tokenizer import HfTokenizer
 from moe_jax.data.tokenizers import Tokenizer, load_tokenizer
+from moe_jax.errors import UserError
 from moe_jax.inference.inference_config import AnyMesh, choose_mesh, inference_config
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.interop.config_json import family_of
@@ -45,7 +46,7 @@ def load(
     step: int | None = None,
     num_processes: int = 1,
 ) -> LanguageModel:
-    """Loads a model to be asked.
+    """Load a model to be asked.
 
         model = moe_jax.load("Mixtral-8x7B-Instruct-v0.1", mesh={"expert": 8})
 
@@ -59,12 +60,12 @@ def load(
         num_processes: of the job, each of which makes this call.
 
     Raises:
-        ValueError: there is no such model, it is not supported, or it does not fit the mesh.
+        UserError: there is no such model, it is not supported, or it does not fit the mesh.
     """
     path, overrides = Path(path), list(overrides)
     if is_hf_directory(path):
         if step is not None:
-            raise ValueError(f"{path} is a Hugging Face directory: it has no step {step}")
+            raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
         found = _opened(path, overrides, dtype)
         session = _session(found.config, mesh, overrides, num_processes)
         params, buffers = load_weights(found.source, session.config, found.family, session.mesh)
@@ -83,13 +84,13 @@ def load(
 
 
 def from_hf(path: str | Path, **options: object) -> LanguageModel:
-    """Loads a Hugging Face directory; options are those of `load`.
+    """Load a Hugging Face directory; options are those of `load`.
 
     Raises:
-        ValueError: it is none, or see `load`.
+        UserError: it is none, or see `load`.
     """
     if not is_hf_directory(Path(path)):
-        raise ValueError(f"{path} is no Hugging Face directory: it has no config.json")
+        raise UserError(f"{path} is no Hugging Face directory: it has no config.json")
     return load(path, **options)  # type: ignore[arg-type]
 
 
@@ -132,13 +133,13 @@ def _session(
 
 def _run_config(path: Path, overrides: Sequence[str]) -> Config:
     if not path.is_dir():
-        raise ValueError(
+        raise UserError(
             f"{path} is not a directory: give the --workdir of a training run, what moe-jax "
             "convert made, or a Hugging Face directory"
         )
     config = path / CONFIG
     if not config.is_file():
-        raise ValueError(
+        raise UserError(
             f"{config} is missing, and so is config.json: give the --workdir of a training run, "
             "what moe-jax convert made, or a Hugging Face directory"
         )
@@ -148,7 +149,7 @@ def _run_config(path: Path, overrides: Sequence[str]) -> Config:
 def _restored(
     path: Path, session: Session, step: int | None
 ) -> tuple[Arrays, Arrays, Mapping[str, Any] | None]:
-    """Returns parameters, buffers, and what is noted of the model that they were imported from."""
+    """Return parameters, buffers, and what is noted of the model that they were imported from."""
     params, buffers = session.skeleton.abstract(session.mesh)
     wanted = {"params": params, "buffers": buffers}
     with Checkpoints(path / "checkpoints") as checkpoints:

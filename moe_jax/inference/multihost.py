@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.inference.contract import Engine, Prompt, Token
 from moe_jax.inference.sampling_options import SamplingOptions
 
@@ -38,14 +39,14 @@ def job_store() -> Store:
     """The store that the processes of this job share.
 
     Raises:
-        ValueError: this process is no part of a job.
+        UserError: this process is no part of a job.
     """
     # JAX has no public name for it.
     from jax._src import distributed
 
     client = distributed.global_state.client
     if client is None:
-        raise ValueError("this process is alone: call moe_jax.mesh.distributed.start_distributed")
+        raise UserError("this process is alone: call moe_jax.mesh.distributed.start_distributed")
     return client
 
 
@@ -84,7 +85,7 @@ class Channel:
         return f"{self._name}/{index}"
 
     def _passed(self) -> bool:
-        """Counts a message; returns whether all processes have met after it."""
+        """Count a message; return whether all processes have met after it."""
         self._count += 1
         if self._count % MEET_AFTER:
             return False

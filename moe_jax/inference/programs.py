@@ -105,7 +105,7 @@ class Programs:
         return len(self._hosts)
 
     def empty_memory(self) -> Memory:
-        """Returns the memory of empty slots, created in place."""
+        """Return the memory of empty slots, created in place."""
         blank = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding),
             self.abstract_memory.held,
@@ -120,7 +120,7 @@ class Programs:
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
-        """Reads prompts into their slots; returns the first token of each, in the batch's order.
+        """Read prompts into their slots; return the first token of each, in the batch's order.
 
         Compiles for each shape of the batch.
         """
@@ -132,7 +132,7 @@ class Programs:
         return self._prefills[shape](params, buffers, batch, sampling, memory)
 
     def decode(self, reads: int) -> Any:
-        """Returns (params, buffers, newest, sampling, memory) -> (Sampled, memory), jitted.
+        """Return (params, buffers, newest, sampling, memory) -> (Sampled, memory), jitted.
 
         `_decode` says more. Compiles for each of `read_lengths`.
 
@@ -144,7 +144,7 @@ class Programs:
         return self._decodes[reads]
 
     def put(self, array: np.ndarray, *spec: Any) -> jax.Array:
-        """Returns a host array, the same in all processes, on the mesh."""
+        """Return a host array, the same in all processes, on the mesh."""
         sharding = NamedSharding(self._mesh, PartitionSpec(*spec))
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
@@ -214,7 +214,7 @@ class Programs:
 
 
 def read_lengths(context: int) -> tuple[int, ...]:
-    """Returns how many tokens of each sequence a decode step may read, ascending to all.
+    """Return how many tokens of each sequence a decode step may read, ascending to all.
 
     A step reads what its longest text needs, not the whole cache, but from few lengths: each is a
     program.
@@ -226,7 +226,7 @@ def read_lengths(context: int) -> tuple[int, ...]:
 
 
 def decoding_config(config: Config, slots: int) -> Config:
-    """Returns the config of a decode step: of one token of each slot.
+    """Return the config of a decode step: of one token of each slot.
 
     One position cannot be split along the sequence. Rows are so few that one round takes whatever
     the routing is, unless an expert would have to compute more than it costs to read its weights.
@@ -240,7 +240,7 @@ def decoding_config(config: Config, slots: int) -> Config:
 
 
 def mark_prompts(batch: PromptBatch, held: Held) -> tuple[Bool[Array, "n b v"], Held]:
-    """Returns which tokens each prompt has, and what slots hold once it is there; on one device."""
+    """Return which tokens each prompt has, and what slots hold once it is there; on one device."""
     streams, rows, length = batch.tokens.shape
     vocabulary = held.prompt_bv.shape[1]
     valid = jnp.arange(length) < batch.lengths[..., None]

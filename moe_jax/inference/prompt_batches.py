@@ -67,7 +67,7 @@ class Packed:
 
 
 def place(prompts: Sequence[Prompt], used: np.ndarray, slots: Slots) -> list[Placed]:
-    """Gives each prompt a free slot, on the device that has most of them.
+    """Give each prompt a free slot, on the device that has most of them.
 
     Args:
         used: bool [slots].
@@ -81,7 +81,7 @@ def place(prompts: Sequence[Prompt], used: np.ndarray, slots: Slots) -> list[Pla
 
 
 def waves(placed: Sequence[Placed], slots: Slots) -> list[Wave]:
-    """Returns what is read together; a device reads one prompt or as many as it has tokens for."""
+    """Return what is read together; a device reads one prompt or as many as it has tokens for."""
     queues: Wave = [[] for _ in range(slots.shards)]
     for one in placed:
         queues[one.slot // slots.per_shard].append(one)
@@ -94,7 +94,7 @@ def waves(placed: Sequence[Placed], slots: Slots) -> list[Wave]:
 
 
 def pack(wave: Wave, slots: Slots) -> Packed:
-    """Returns a wave as arrays. Their shapes take few values, each of which compiles."""
+    """Return a wave as arrays. Their shapes take few values, each of which compiles."""
     rows = _rows(wave, slots)
     streams = slots.streams if rows % slots.streams == 0 else 1
     shape = (streams, slots.shards, rows // streams)
@@ -123,7 +123,7 @@ def pack(wave: Wave, slots: Slots) -> Packed:
 
 
 def padded(size: int, slots: Slots) -> int:
-    """Returns the length that a prompt of `size` tokens is padded to."""
+    """Return the length that a prompt of `size` tokens is padded to."""
     length = SHORTEST
     while length < size:
         length *= 2
@@ -132,7 +132,7 @@ def padded(size: int, slots: Slots) -> int:
 
 
 def _rows(queues: Wave, slots: Slots) -> int:
-    """Returns how many prompts a device reads at a time: one, or all that it can."""
+    """Return how many prompts a device reads at a time: one, or all that it can."""
     if max(map(len, queues)) == 1:
         return 1
     longest = max(one.size for queue in queues for one in queue)

@@ -72,7 +72,7 @@ class Sampled:
 
 
 def stack(options: Sequence[SamplingOptions]) -> SamplingArrays:
-    """Returns the options of rows as host arrays, which any mesh takes."""
+    """Return the options of rows as host arrays, which any mesh takes."""
 
     def column(field: str, dtype: Any) -> Any:
         return np.array([getattr(one, field) for one in options], dtype)
@@ -105,7 +105,7 @@ def sample(
     held: Held,
     index_b: Int32[Array, " b"],
 ) -> Sampled:
-    """Picks one token per row; a row's pick depends on nothing but that row.
+    """Pick one token per row; a row's pick depends on nothing but that row.
 
     Args:
         logits_bv: -inf excludes a token.
@@ -131,14 +131,14 @@ def sample(
 def process(
     logits_bv: Float32[Array, "b v"], arrays: SamplingArrays, held: Held
 ) -> Float32[Array, "b v"]:
-    """Returns the logits that a row with temperature is drawn from, up to a constant of the row."""
+    """Return the logits that a row with temperature is drawn from, up to a constant of the row."""
     return _restrict(_penalise(logits_bv, arrays, held), arrays)
 
 
 def _likeliest(
     logits_bv: Float32[Array, "b v"], asked: Bool[Array, ""]
 ) -> tuple[Float32[Array, "b k"], Int32[Array, "b k"]]:
-    """Returns the largest logits and their tokens, of equal ones the first; zeros unless asked."""
+    """Return the largest logits and their tokens, of equal ones the first; zeros unless asked."""
     size = min(MAX_TOP_LOGPROBS, logits_bv.shape[1])
 
     def found() -> Any:
@@ -187,7 +187,7 @@ def _draw(
 
 
 def _restrict(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b v"]:
-    """Applies temperature and cuts."""
+    """Apply temperature and cuts."""
     # The likeliest is at 0, so that the smallest temperature leaves it finite.
     logits_bv = logits_bv - jnp.max(logits_bv, axis=-1, keepdims=True)
     smallest = jnp.finfo(jnp.float32).tiny
@@ -201,7 +201,7 @@ def _restrict(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float
 
 
 def _cutoff(logits_bv: Float32[Array, "b v"], arrays: SamplingArrays) -> Float32[Array, "b 1"]:
-    """Returns the smallest logit that top-k, and top-p among what top-k leaves, let through.
+    """Return the smallest logit that top-k, and top-p among what top-k leaves, let through.
 
     Tokens as likely as the last one stay: which of them came first would be arbitrary.
     """

@@ -5,6 +5,8 @@ What they do is `sampling.py`.
 
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
+
 #: Alternatives to a token that can be asked for, and that are computed if any are: OpenAI's limit.
 MAX_TOP_LOGPROBS = 20
 #: OpenAI's limit on the penalties of what was generated, either way.
@@ -23,7 +25,7 @@ class SamplingOptions:
     """How to sample one text.
 
     Raises:
-        ValueError: for a value out of its range.
+        UserError: for a value out of its range.
     """
 
     #: 0 picks the most likely token.
@@ -50,44 +52,44 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= LARGEST:
-            raise ValueError(
+            raise UserError(
                 f"temperature ({self.temperature}) must be from 0 (greedy) to {LARGEST:g}"
             )
         if not 0 <= self.top_k < 2**31:
-            raise ValueError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
+            raise UserError(f"top_k ({self.top_k}) must be 0 (all tokens) or more, below 2**31")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
+            raise UserError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
         if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
+            raise UserError(f"min_p ({self.min_p}) must be between 0 (all tokens) and 1")
         if not 1 / LARGEST <= self.repetition_penalty <= LARGEST:
-            raise ValueError(
+            raise UserError(
                 f"repetition_penalty ({self.repetition_penalty}) must be from {1 / LARGEST:g} to "
                 f"{LARGEST:g} (1 is none)"
             )
         for name in ("frequency_penalty", "presence_penalty"):
             if not abs(getattr(self, name)) <= MAX_PENALTY:
-                raise ValueError(
+                raise UserError(
                     f"{name} ({getattr(self, name)}) must be from -{MAX_PENALTY:g} to "
                     f"{MAX_PENALTY:g} (0 is none)"
                 )
         self._check_bias()
         if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
-            raise ValueError(
+            raise UserError(
                 f"top_logprobs ({self.top_logprobs}) must be from 0 to {MAX_TOP_LOGPROBS}"
             )
         if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
+            raise UserError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
 
     def _check_bias(self) -> None:
         biases = dict(self.logit_bias)
         object.__setattr__(self, "logit_bias", tuple(biases.items()))
         if len(biases) > MAX_BIASES:
-            raise ValueError(f"logit_bias ({len(biases)} tokens) must be of at most {MAX_BIASES}")
+            raise UserError(f"logit_bias ({len(biases)} tokens) must be of at most {MAX_BIASES}")
         for token, bias in biases.items():
             if not 0 <= token < NO_TOKEN:
-                raise ValueError(f"logit_bias (token {token}) must be of ids of the vocabulary")
+                raise UserError(f"logit_bias (token {token}) must be of ids of the vocabulary")
             if not abs(bias) <= MAX_BIAS:
-                raise ValueError(
+                raise UserError(
                     f"logit_bias ({bias} for token {token}) must be from -{MAX_BIAS:g} to "
                     f"{MAX_BIAS:g}"
                 )

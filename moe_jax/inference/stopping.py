@@ -27,11 +27,11 @@ class StopText:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """Takes one token and returns the text that became certain."""
+        """Take one token and return the text that became certain."""
         return self._append(self._decoder.push(token))
 
     def finish(self) -> str:
-        """Returns what was held back: no more tokens come. A stop string may still end it."""
+        """Return what was held back: no more tokens come. A stop string may still end it."""
         text = self._append(self._decoder.finish())
         rest, self._held = self._held, ""
         return text + rest
@@ -51,7 +51,7 @@ class StopText:
         return text
 
     def _beginning(self) -> int:
-        """Returns the length of the longest end of the text that begins a stop string."""
+        """Return the length of the longest end of the text that begins a stop string."""
         longest = max(map(len, self._stop), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             end = self._held[-length:]

@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from moe_jax.config import Config, check, parse_config
+from moe_jax.errors import UserError
 from moe_jax.interop.families import FAMILIES
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.table.family import Family
@@ -40,10 +41,10 @@ USUAL_LENGTH = 4096
 
 
 def family_of(config_json: Mapping[str, Any]) -> Family:
-    """Returns the family that a config.json belongs to.
+    """Return the family that a config.json belongs to.
 
     Raises:
-        ValueError: it names none, or one that is not known.
+        UserError: it names none, or one that is not known.
     """
     model_type = config_json.get("model_type")
     fits = [family for family in FAMILIES.values() if family.model_type == model_type]
@@ -51,7 +52,7 @@ def family_of(config_json: Mapping[str, Any]) -> Family:
         known = sorted({family.model_type for family in FAMILIES.values()})
         near = difflib.get_close_matches(str(model_type), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(
+        raise UserError(
             f"config.json: model_type = {model_type!r} is not supported{hint}; known are "
             f"{', '.join(known)}"
         )
@@ -60,14 +61,14 @@ def family_of(config_json: Mapping[str, Any]) -> Family:
         if all(fields[key] == value for key, value in family.when.items()):
             return family
     told_apart = {key: config_json.get(key) for family in fits for key in family.when}
-    raise ValueError(f"config.json: no family {model_type!r} is known with {told_apart}")
+    raise UserError(f"config.json: no family {model_type!r} is known with {told_apart}")
 
 
 def to_config(config_json: Mapping[str, Any]) -> Config:
-    """Returns our configuration of a model: its model section, and lengths that suit it.
+    """Return our configuration of a model: its model section, and lengths that suit it.
 
     Raises:
-        ValueError: a field that changes the computation is not supported, or is not known; names
+        UserError: a field that changes the computation is not supported, or is not known; names
             the field and its value.
     """
     family = family_of(config_json)
@@ -94,7 +95,7 @@ def to_config(config_json: Mapping[str, Any]) -> Config:
 def to_config_json(
     config: Config, family: Family | None = None, source: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Returns the config.json of a model, as `transformers` loads it.
+    """Return the config.json of a model, as `transformers` loads it.
 
     Args:
         config: the model.
@@ -105,7 +106,7 @@ def to_config_json(
             kept while the model is the same.
 
     Raises:
-        ValueError: the family, or every one, lacks something the model has; names the fields.
+        UserError: the family, or every one, lacks something the model has; names the fields.
     """
     if family is None:
         family = family_of(source) if source is not None else derive_family(config)
@@ -116,7 +117,7 @@ def to_config_json(
         return kept
     written, problems = _written(config, family)
     if problems:
-        raise ValueError(f"family {family.name!r} cannot hold this model: {'; '.join(problems)}")
+        raise UserError(f"family {family.name!r} cannot hold this model: {'; '.join(problems)}")
     managed = {key for setting in family.settings for key in setting.keys}
     kept = {key: value for key, value in kept.items() if key not in managed}
     length = {"max_position_embeddings": config.data.sequence_length}
@@ -124,10 +125,10 @@ def to_config_json(
 
 
 def derive_family(config: Config) -> Family:
-    """Returns the first family that has everything the model has.
+    """Return the first family that has everything the model has.
 
     Raises:
-        ValueError: none has; names what the nearest family lacks.
+        UserError: none has; names what the nearest family lacks.
     """
     lacking = {}
     for family in FAMILIES.values():
@@ -136,14 +137,14 @@ def derive_family(config: Config) -> Family:
             return family
         lacking[family.name] = problems
     nearest = min(lacking, key=lambda name: len(lacking[name]))
-    raise ValueError(
+    raise UserError(
         f"no family of models has all that this model has; the nearest, {nearest!r}, lacks: "
         f"{'; '.join(lacking[nearest])}"
     )
 
 
 def _written(config: Config, family: Family) -> tuple[Values, list[str]]:
-    """Returns the fields of a model in a family, and what they fail to say."""
+    """Return the fields of a model in a family, and what they fail to say."""
     written: Values = {
         "architectures": [family.architecture],
         "model_type": family.model_type,

@@ -29,7 +29,7 @@ Report = Callable[[int, int], None]
 def from_hf(
     path: Path, out: Path, overrides: Sequence[str], dtype: ImportDType, report: Report
 ) -> None:
-    """Converts a Hugging Face directory.
+    """Convert a Hugging Face directory.
 
     Args:
         path: the directory.
@@ -39,7 +39,7 @@ def from_hf(
         report: is told of progress.
 
     Raises:
-        ValueError: `out` exists, or the directory cannot be converted; nothing is left behind.
+        UserError: `out` exists, or the directory cannot be converted; nothing is left behind.
     """
     refuse_existing(out)
     model = open_model(path, overrides, dtype)
@@ -62,7 +62,7 @@ def from_hf(
 
 
 def state_path(skeleton: Skeleton, name: str) -> str:
-    """Returns the path of a parameter or buffer in the state of a checkpoint."""
+    """Return the path of a parameter or buffer in the state of a checkpoint."""
     return f"{'buffers' if skeleton.variables[name].is_buffer else 'params'}/{name}"
 
 

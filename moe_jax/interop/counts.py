@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moe_jax.errors import UserError
 from moe_jax.interop.config_json import family_of
 from moe_jax.interop.files.shard import TensorEntry
 from moe_jax.interop.table.family import Family
@@ -26,7 +27,7 @@ def check_counts(
         tensors: what its files hold, by name.
 
     Raises:
-        ValueError: there are more, or they are no whole numbers; names the field and its value.
+        UserError: there are more, or they are no whole numbers; names the field and its value.
     """
     family = family_of(config_json)
     fields = Fields(family.name, config_json, family.defaults)
@@ -40,7 +41,7 @@ def check_counts(
         asked = setting.read(fields)[setting.ours]
         what, most = there[setting.ours]
         if asked > most:
-            raise ValueError(
+            raise UserError(
                 f"{path}: config.json: {setting.name_in(fields)} = {asked!r:.40}, but the "
                 f"directory has tensors of {most} {what}: one of them is of another model, or "
                 "shards are missing; fetch both again"
@@ -48,14 +49,14 @@ def check_counts(
 
 
 def _layers(family: Family, tensors: Mapping[str, TensorEntry]) -> int:
-    """Returns how many numbers of layers the names have."""
+    """Return how many numbers of layers the names have."""
     before = {row.theirs.split("{layer}")[0] for row in family.tensors if "{layer}" in row.theirs}
     numbered = re.compile(f"(?:{'|'.join(map(re.escape, before))})([0-9]+)[.]")
     return len({match[1] for name in tensors if (match := numbered.match(name))})
 
 
 def _experts(family: Family, tensors: Mapping[str, TensorEntry]) -> int:
-    """Returns how many experts the largest router knows: a row for each.
+    """Return how many experts the largest router knows: a row for each.
 
     Without routers it is the number of tensors: no expert has less than one.
     """

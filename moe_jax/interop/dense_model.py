@@ -13,6 +13,7 @@ from moe_jax.checkpoint import locate, read_contents
 from moe_jax.checkpoint.streamed import SlabReader
 from moe_jax.config import Config, parse_config
 from moe_jax.config.model_schema import ModelConfig
+from moe_jax.errors import UserError
 from moe_jax.interop.convert import state_path
 from moe_jax.interop.files.directory import CONFIG
 from moe_jax.interop.files.tokenizer_files import is_hf_directory, tokenizer_files
@@ -42,7 +43,7 @@ class DenseModel:
 
 
 def open_dense(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
-    """Opens a Hugging Face directory or a working directory of ours.
+    """Open a Hugging Face directory or a working directory of ours.
 
     Args:
         path: the directory.
@@ -50,17 +51,17 @@ def open_dense(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
         dtype: of a Hugging Face directory's parameters; see `open_model`.
 
     Raises:
-        ValueError: it cannot be read, or its model has experts already.
+        UserError: it cannot be read, or its model has experts already.
     """
     found = _open_hf(path, step, dtype) if is_hf_directory(path) else _open_run(path, step, dtype)
     if "moe" in found.config.model.layers:
-        raise ValueError(f"{path} has experts already: upcycling starts from a dense model")
+        raise UserError(f"{path} has experts already: upcycling starts from a dense model")
     return found
 
 
 def _open_hf(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
     if step is not None:
-        raise ValueError(f"{path} is a Hugging Face directory: it has no step {step}")
+        raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
     model = open_model(path, [], dtype)
     found = pieces(model.config, model.family)
     check_matches(model.source, found, skipped(model.config, model.family))
@@ -78,13 +79,13 @@ def _open_hf(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
 
 def _open_run(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
     if dtype != "auto":
-        raise ValueError(f"{path} is a working directory: its dtype stays, leave {dtype} out")
+        raise UserError(f"{path} is a working directory: its dtype stays, leave {dtype} out")
     root, named = locate(path)
     contents = read_contents(root, named if step is None else step, "digests")
     if contents.faults:
-        raise ValueError(f"{contents.path} is damaged: {'; '.join(contents.faults)}")
+        raise UserError(f"{contents.path} is damaged: {'; '.join(contents.faults)}")
     if "config" not in contents.info:
-        raise ValueError(f"{contents.path} was saved without a config, so its model is not known")
+        raise UserError(f"{contents.path} was saved without a config, so its model is not known")
     config = parse_config(contents.info["config"])
     skeleton, reader = Skeleton(config), SlabReader(contents)
     return DenseModel(
@@ -95,7 +96,7 @@ def _open_run(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
 
 
 def slab_of(model: ModelConfig, layer: int, name: str) -> Slab:
-    """Returns where the parameter of that name in a block lies for a layer of the model."""
+    """Return where the parameter of that name in a block lies for a layer of the model."""
     for stack, segment in enumerate(segments(model)):
         size = len(segment.unit) * segment.repeats
         if layer < size:

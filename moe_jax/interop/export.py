@@ -19,6 +19,7 @@ from moe_jax.checkpoint import Contents, locate, read_contents
 from moe_jax.checkpoint.streamed import SlabReader
 from moe_jax.config import Config, parse_config
 from moe_jax.data.tokenizers import load_tokenizer
+from moe_jax.errors import UserError
 from moe_jax.interop.config_json import family_of, to_config_json
 from moe_jax.interop.convert import Report, state_path
 from moe_jax.interop.files.directory import CONFIG
@@ -56,7 +57,7 @@ class Export:
 def to_hf(
     checkpoint: Path, out: Path, step: int | None, dtype: ExportDType, most: int, report: Report
 ) -> None:
-    """Converts a checkpoint.
+    """Convert a checkpoint.
 
     Args:
         checkpoint: a working directory, its checkpoints/, or the directory of one step.
@@ -68,16 +69,16 @@ def to_hf(
         report: is told of progress.
 
     Raises:
-        ValueError: `out` exists, the checkpoint is damaged, or no family of models has all that
+        UserError: `out` exists, the checkpoint is damaged, or no family of models has all that
             the model has; nothing is left behind.
     """
     refuse_existing(out)
     root, named = locate(checkpoint)
     if named is not None and step not in (None, named):
-        raise ValueError(f"--step {step} and {checkpoint}, which is that of step {named}: give one")
+        raise UserError(f"--step {step} and {checkpoint}, which is that of step {named}: give one")
     contents = read_contents(root, named if step is None else step, "digests")
     if contents.faults:
-        raise ValueError(
+        raise UserError(
             f"{contents.path} is damaged: {'; '.join(contents.faults)}; choose another --step, or "
             "restore it from a copy"
         )
@@ -95,10 +96,10 @@ def plan_export(contents: Contents, dtype: ExportDType) -> Export:
     """Says what a checkpoint becomes; reads no arrays.
 
     Raises:
-        ValueError: it has no config, lacks arrays, or fits no family.
+        UserError: it has no config, lacks arrays, or fits no family.
     """
     if "config" not in contents.info:
-        raise ValueError(f"{contents.path} was saved without a config, so its model is not known")
+        raise UserError(f"{contents.path} was saved without a config, so its model is not known")
     config = parse_config(contents.info["config"])
     origin = contents.info.get(ORIGIN)
     described = to_config_json(config, source=origin["config"] if origin else None)
@@ -119,7 +120,7 @@ def _specs(
     stored = {array.name: array.dtype for array in contents.arrays}
     missing = [name for name in skeleton.variables if state_path(skeleton, name) not in stored]
     if missing:
-        raise ValueError(f"{contents.path} lacks {', '.join(missing)} of the model it describes")
+        raise UserError(f"{contents.path} lacks {', '.join(missing)} of the model it describes")
     specs = []
     for theirs in sorted(groups, key=_reading_order):
         piece = groups[theirs][0]
@@ -152,7 +153,7 @@ def _completed(
     origin: Mapping[str, Any] | None,
     specs: Sequence[TensorSpec],
 ) -> dict[str, Any]:
-    """Adds to config.json what the table of families does not know."""
+    """Add to config.json what the table of families does not know."""
     sizes: dict[str, int] = {}
     for spec in specs:
         sizes[spec.dtype.name] = sizes.get(spec.dtype.name, 0) + spec.size
@@ -171,7 +172,7 @@ def _end_id(config: Config) -> int | None:
 
 
 def _tokenizer_of(workdir: Path, config: Config) -> list[Path]:
-    """Returns what lies beside an imported model, or else the tokenizer that a run trained with."""
+    """Return what lies beside an imported model, or else the tokenizer that a run trained with."""
     if found := tokenizer_files(workdir):
         return found
     path = Path(config.data.tokenizer)
@@ -203,7 +204,7 @@ def _cast(slab: np.ndarray, spec: TensorSpec) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = slab.astype(spec.dtype, copy=False)
     if spec.dtype == np.float16 and np.isinf(cast).any() and not np.isinf(slab).any():
-        raise ValueError(f"{spec.name} has values beyond float16's range: choose --dtype bfloat16")
+        raise UserError(f"{spec.name} has values beyond float16's range: choose --dtype bfloat16")
     return cast
 
 

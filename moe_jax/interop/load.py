@@ -23,7 +23,7 @@ Index = tuple[slice, ...]
 def load_weights(
     source: TensorSource, config: Config, family: Family, mesh: Mesh
 ) -> tuple[Arrays, Arrays]:
-    """Reads parameters and buffers onto a mesh.
+    """Read parameters and buffers onto a mesh.
 
     Every process opens the same files and reads the bytes of its own devices' shards: of experts
     only those that live there. Host memory holds one shard of one parameter at a time.
@@ -38,7 +38,7 @@ def load_weights(
         (params, buffers), as `Skeleton.init` returns them.
 
     Raises:
-        ValueError: tensors are missing, left over, or of another shape than the config says.
+        UserError: tensors are missing, left over, or of another shape than the config says.
     """
     found = pieces(config, family)
     check_matches(source, found, skipped(config, family))
@@ -57,7 +57,7 @@ def load_weights(
 def read_part(
     source: TensorSource, slabs: dict[tuple[int, ...], Piece], index: Index, dtype: np.dtype
 ) -> np.ndarray:
-    """Reads part of one of our arrays.
+    """Read part of one of our arrays.
 
     Args:
         source: the tensors.
@@ -79,7 +79,7 @@ def read_part(
 def _place(
     source: TensorSource, slabs: dict[tuple[int, ...], Piece], spec: jax.ShapeDtypeStruct
 ) -> jax.Array:
-    """Reads each different shard of this process once, and gives it to the devices that hold it."""
+    """Read each different shard of this process once, and gives it to the devices that hold it."""
     sharding = spec.sharding
     assert isinstance(sharding, NamedSharding), "the skeleton gives every array its sharding"
     holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moe_jax.config import Config, check, override
+from moe_jax.errors import UserError
 from moe_jax.interop.config_json import family_of, to_config
 from moe_jax.interop.counts import check_counts
 from moe_jax.interop.files.directory import HfDirectory
@@ -45,7 +46,7 @@ class ImportedModel:
     config: Config
 
     def origin(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the directory, so that an export is like it: its
+        """Return what a checkpoint keeps of the directory, so that an export is like it: its
         config.json, and the dtype of its tensors, most of which have the same."""
         dtypes = {name: entry.dtype.name for name, entry in self.source.tensors.items()}
         usual = Counter(dtypes.values()).most_common(1)[0][0]
@@ -56,7 +57,7 @@ class ImportedModel:
 def open_model(
     path: str | Path, overrides: Iterable[str] = (), dtype: ImportDType = "auto"
 ) -> ImportedModel:
-    """Opens a Hugging Face directory; no tensor data is read yet.
+    """Open a Hugging Face directory; no tensor data is read yet.
 
     Args:
         path: the directory.
@@ -65,7 +66,7 @@ def open_model(
             float32 for all others.
 
     Raises:
-        ValueError: the directory is incomplete or damaged, or its model is not supported; names
+        UserError: the directory is incomplete or damaged, or its model is not supported; names
             the file, the field or the tensor.
     """
     directory = HfDirectory(path)
@@ -87,7 +88,7 @@ def open_model(
         chosen.append(f"data.tokenizer={tokenizer}")
     final = override(config, [*chosen, *overrides])
     if changed := differences(final.model, config.model):
-        raise ValueError(
+        raise UserError(
             f"{path}: its weights are of another model than --set asks for ({'; '.join(changed)}): "
             "set only what is not part of the model, such as mesh, precision or data"
         )

@@ -32,7 +32,7 @@ _ROPE_FIELDS = {
 
 
 def differences(one: ModelConfig, other: ModelConfig) -> list[str]:
-    """Returns what of `one` is another in `other`, as text; empty if they compute the same.
+    """Return what of `one` is another in `other`, as text; empty if they compute the same.
 
     Patterns that repeat to the same layers are the same, and so are settings of parts that the
     model does not have.

@@ -16,6 +16,7 @@ import numpy as np
 from moe_jax.checkpoint.streamed import ArrayPlan, StreamedWriter
 from moe_jax.config import Config, check, dump_config, override
 from moe_jax.config.model_schema import MoeConfig, RouterConfig
+from moe_jax.errors import UserError
 from moe_jax.interop.convert import Report, state_path
 from moe_jax.interop.dense_model import DenseModel, slab_of
 from moe_jax.interop.files.staging import refuse_existing, staged
@@ -34,7 +35,7 @@ class Upcycling:
     """How experts are made of a dense MLP.
 
     Raises:
-        ValueError: for a value out of its range.
+        UserError: for a value out of its range.
     """
 
     #: Copies of each MLP.
@@ -52,11 +53,11 @@ class Upcycling:
     def __post_init__(self) -> None:
         for name in ("copies", "top_k", "granularity", "every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be 1 or more")
+                raise UserError(f"{name} ({getattr(self, name)}) must be 1 or more")
         if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise ({self.noise}) must be 0 (none) or more")
+            raise UserError(f"noise ({self.noise}) must be 0 (none) or more")
         if self.top_k > self.experts:
-            raise ValueError(
+            raise UserError(
                 f"top_k ({self.top_k}) must be at most the number of experts ({self.copies} copies "
                 f"x granularity {self.granularity} = {self.experts})"
             )
@@ -80,18 +81,18 @@ class Upcycling:
 
 
 def upcycled_config(dense: Config, how: Upcycling, overrides: Sequence[str] = ()) -> Config:
-    """Returns the config of the Mixture of Experts, checked.
+    """Return the config of the Mixture of Experts, checked.
 
     Raises:
-        ValueError: the MLP cannot be cut so, or an override does not fit.
+        UserError: the MLP cannot be cut so, or an override does not fit.
     """
     mlp, depth = dense.model.mlp, dense.model.num_layers
     if mlp.d_ff % how.granularity:
-        raise ValueError(
+        raise UserError(
             f"granularity ({how.granularity}) must divide the MLP's hidden size ({mlp.d_ff})"
         )
     if how.every > depth:
-        raise ValueError(f"every ({how.every}) must be at most the number of layers ({depth})")
+        raise UserError(f"every ({how.every}) must be at most the number of layers ({depth})")
     moe = MoeConfig(
         num_experts=how.experts,
         top_k=how.top_k,
@@ -109,7 +110,7 @@ def upcycled_config(dense: Config, how: Upcycling, overrides: Sequence[str] = ()
     # A bias of selection begins at 0, which changes nothing yet.
     resting = "model.moe.router.selection_bias"
     if changed := [d for d in differences(found.model, model) if not d.startswith(resting)]:
-        raise ValueError(
+        raise UserError(
             f"--set asks for another model than upcycling makes ({'; '.join(changed)}): set only "
             "what is not part of the model, such as mesh, precision or data"
         )
@@ -120,7 +121,7 @@ def upcycled_config(dense: Config, how: Upcycling, overrides: Sequence[str] = ()
 def upcycle(
     dense: DenseModel, out: Path, how: Upcycling, overrides: Sequence[str], report: Report
 ) -> Config:
-    """Writes a working directory with the Mixture of Experts as step 0; returns its config.
+    """Write a working directory with the Mixture of Experts as step 0; return its config.
 
     Memory holds one matrix of one layer.
 
@@ -132,7 +133,7 @@ def upcycle(
         report: is told of progress.
 
     Raises:
-        ValueError: `out` exists, or see `upcycled_config`; nothing is left behind.
+        UserError: `out` exists, or see `upcycled_config`; nothing is left behind.
     """
     refuse_existing(out)
     config = _with_own_tokenizer(upcycled_config(dense.config, how, overrides), dense, out)
@@ -179,7 +180,7 @@ def _lead(name: str) -> int:
 def _slabs(
     dense: DenseModel, config: Config, how: Upcycling, skeleton: Skeleton
 ) -> Iterator[tuple[str, tuple[int, ...], np.ndarray]]:
-    """Yields every slab of the new model: its parameter, its index, its values."""
+    """Yield every slab of the new model: its parameter, its index, its values."""
     for name in skeleton.variables:
         inner, layers = layer_of(config.model, name)
         if not layers:
@@ -208,7 +209,7 @@ def _dense_name(expert_name: str) -> str:
 
 
 def _cut(expert_name: str, how: Upcycling) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Returns what takes part p of a copy.
+    """Return what takes part p of a copy.
 
     A token's experts are whole copies, and their weights add up to 1: each part has 1 / G of its
     copy's weight, so what parts give is multiplied by G. A bias of the output is not cut.

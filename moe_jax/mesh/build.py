@@ -17,13 +17,14 @@ from jax._src import xla_bridge  # JAX has no public way to ask whether backends
 
 from moe_jax.axes import AXES, BATCH_AXES, TENSOR
 from moe_jax.config.schema import Config, MeshConfig
+from moe_jax.errors import UserError
 from moe_jax.hardware.topology import Device, Topology, host_keys
 from moe_jax.mesh.xla_options import MEMORY_FRACTION
 
 log = logging.getLogger(__name__)
 
 
-class MeshError(ValueError):
+class MeshError(UserError):
     """The devices do not fit the mesh."""
 
 

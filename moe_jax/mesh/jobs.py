@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from moe_jax.errors import UserError
+
 Value = TypeVar("Value", str, int)
 
 #: Last port of the range from which jobs without an explicit one derive theirs from their id.
@@ -15,7 +17,7 @@ LAST_PORT = 65535
 PORTS = 4096
 
 
-class DistributedError(ValueError):
+class DistributedError(UserError):
     """Flags or environment do not say which process of which job this is."""
 
 

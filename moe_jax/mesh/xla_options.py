@@ -16,6 +16,8 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 
+from moe_jax.errors import UserError
+
 log = logging.getLogger(__name__)
 
 #: Options of every GPU compile. The overlap of communication and compute rests on them.
@@ -71,13 +73,13 @@ def compiler_options(platform: str) -> dict[str, bool | int]:
         A fresh dict of what the installed XLA knows; empty on CPU, which has no use for them.
 
     Raises:
-        ValueError: for a platform whose options nobody has established.
+        UserError: for a platform whose options nobody has established.
     """
     if platform in _GPU_PLATFORMS:
         return dict(_known_of_gpu())
     if platform == "cpu":
         return {}
-    raise ValueError(
+    raise UserError(
         f"no XLA options are known for platform {platform!r}: use one of "
         f"{', '.join(('cpu', *_GPU_PLATFORMS))}, or add its options to moe_jax/mesh/xla_options.py"
     )
@@ -106,10 +108,10 @@ def require_known(options: Mapping[str, bool | int | str], purpose: str) -> None
         purpose: what cannot be done without them, for the message.
 
     Raises:
-        ValueError: names those it does not know, and the versions of JAX that do.
+        UserError: names those it does not know, and the versions of JAX that do.
     """
     if missing := options.keys() - known(options).keys():
-        raise ValueError(
+        raise UserError(
             f"{purpose} needs XLA's {', '.join(sorted(missing))}, unknown to the XLA of jaxlib "
             f"{version('jaxlib')}: install one of the versions of JAX that this was run with "
             f"({VERSIONS_RUN})"

@@ -51,7 +51,7 @@ class Block(nnx.Module):
     def mix(
         self, x_bsd: BatchBSD, parallel: Parallel, valid_bs: MaskBS | None = None
     ) -> tuple[BatchBSD, MoeStats | None]:
-        """Returns x + mlp_or_moe(norm(x)), and what the experts counted.
+        """Return x + mlp_or_moe(norm(x)), and what the experts counted.
 
         Args:
             valid_bs: tokens that matter; others are spared the experts. None: all.
@@ -63,7 +63,7 @@ class Block(nnx.Module):
         return self.add(x_bsd, y_bsd), stats
 
     def add(self, x_bsd: BatchBSD, y_bsd: BatchBSD) -> BatchBSD:
-        """Returns the residual stream with what half a layer adds to it."""
+        """Return the residual stream with what half a layer adds to it."""
         if self.residual_scale == 1:
             return x_bsd + y_bsd
         return x_bsd + y_bsd * jnp.asarray(self.residual_scale, y_bsd.dtype)

@@ -40,7 +40,7 @@ class EntryShape:
 
 
 def entry_shapes(attention: AttentionConfig, tensor: int) -> tuple[EntryShape, ...]:
-    """Returns the arrays of one layer on a tensor axis of this size.
+    """Return the arrays of one layer on a tensor axis of this size.
 
     Where key/value heads are fewer than its devices, each device keeps the one head it reads.
     """
@@ -51,7 +51,7 @@ def entry_shapes(attention: AttentionConfig, tensor: int) -> tuple[EntryShape, .
 
 
 def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -> AbstractCache:
-    """Returns the cache as ShapeDtypeStructs with shardings.
+    """Return the cache as ShapeDtypeStructs with shardings.
 
     Args:
         slots: sequences; a multiple of the devices that the batch is split over.
@@ -75,7 +75,7 @@ def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -
 
 
 def empty_cache(abstract: AbstractCache) -> Cache:
-    """Returns the cache of which `abstract` tells, created in place on its mesh."""
+    """Return the cache of which `abstract` tells, created in place on its mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def create() -> Cache:

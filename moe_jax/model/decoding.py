@@ -73,7 +73,7 @@ def prefill(
     cache: Cache,
     parallel: Parallel,
 ) -> tuple[Float[Array, "nb v"], Cache]:
-    """Reads prompts into cache rows; returns the logits after each one's last token.
+    """Read prompts into cache rows; return the logits after each one's last token.
 
     Args:
         tokens: int32 [streams, batch, seq], padded at the end, batch split over devices.
@@ -99,7 +99,7 @@ def decode(
     *,
     reads: int,
 ) -> tuple[Float[Array, "b v"], Cache]:
-    """Adds one token to every valid cache row; returns the logits after it.
+    """Add one token to every valid cache row; return the logits after it.
 
     Args:
         tokens: int32, one per cache row.

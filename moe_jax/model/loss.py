@@ -25,7 +25,7 @@ def cross_entropy_sum(
     parallel: Parallel,
     chunk: int,
 ) -> Float[Array, ""]:
-    """Returns sum(weights * -log p(target)) over all streams and devices, in nats.
+    """Return sum(weights * -log p(target)) over all streams and devices, in nats.
 
     Args:
         model: provides the head.
@@ -102,7 +102,7 @@ def _slice(x: Array, start: Array, size: int) -> Array:
 
 
 def _slice_of_each(x: Array, start: Array, size: int, tensor: TensorAxis) -> Array:
-    """Returns the same range of every device's part of [batch, whole], joined."""
+    """Return the same range of every device's part of [batch, whole], joined."""
     batch = x.shape[0]
     parts = x.reshape(batch, tensor.token_shards, -1)
     return jax.lax.dynamic_slice_in_dim(parts, start, size, axis=2).reshape(batch, -1)

@@ -8,6 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 from moe_jax.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.model.pattern import segments
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
@@ -53,7 +54,7 @@ class Parallel:
         return PartitionSpec(BATCH_AXES, TENSOR if self.tensor.splits_tokens else None)
 
     def per_device(self, *, of_a_stage: bool = False) -> PartitionSpec:
-        """Returns the spec of counts with a leading dimension over devices with own tokens.
+        """Return the spec of counts with a leading dimension over devices with own tokens.
 
         Args:
             of_a_stage: without the pipe axis.
@@ -63,7 +64,7 @@ class Parallel:
         return PartitionSpec((*axes, TENSOR) if self.tensor.splits_tokens else axes)
 
     def schedule(self, repeats: int) -> Schedule | None:
-        """Returns how a stack of so many repetitions is pipelined; None where it is scanned."""
+        """Return how a stack of so many repetitions is pipelined; None where it is scanned."""
         placement = self.placement
         return pipelined(
             placement.sizes[PIPE], placement.virtual_stages, self.microbatches, repeats
@@ -103,13 +104,13 @@ def resolve_parallel(
 
 
 def check_stages(model: ModelConfig, placement: Placement) -> None:
-    """Raises ValueError unless the pipe axis can be filled with the model's repeated layers."""
+    """Raise UserError unless the pipe axis can be filled with the model's repeated layers."""
     *_, repeated = segments(model)
     groups = placement.sizes[PIPE] * placement.virtual_stages
     if placement.sizes[PIPE] == 1:
         return
     if repeated.repeats < groups:
-        raise ValueError(
+        raise UserError(
             f"mesh.pipe ({placement.sizes[PIPE]}) x pipeline.virtual_stages "
             f"({placement.virtual_stages}) = {groups} groups need as many repetitions of the "
             f"model's layer pattern, it has {repeated.repeats} of {len(repeated.unit)} layers: use "
@@ -120,7 +121,7 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
         parts *= placement.sizes[EXPERT]
     by_parts = [s.repeats for s in segments(model) if not placement.in_order(s.repeats)]
     if by_parts and model.d_model % parts:
-        raise ValueError(
+        raise UserError(
             f"stacks of {' and '.join(map(str, by_parts))} layers in {groups} groups on mesh.pipe "
             f"= {placement.sizes[PIPE]} are stored by parts of d_model ({model.d_model}), which "
             f"must be a multiple of {parts}: change mesh.fsdp or mesh.pipe, or use one virtual "
@@ -129,20 +130,20 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
 
 
 def placement_of(config: Config) -> Placement:
-    """Returns where the parameters of a config live on its mesh."""
+    """Return where the parameters of a config live on its mesh."""
     sizes = {axis: getattr(config.mesh, axis) for axis in AXES}
     return Placement(sizes, config.sharding, config.pipeline.virtual_stages)
 
 
 def attention_implementation(config: Config, platform: str) -> Implementation:
-    """Returns how attention is computed on a platform, "auto" resolved.
+    """Return how attention is computed on a platform, "auto" resolved.
 
     Raises:
-        ValueError: cuDNN is asked for where it cannot run.
+        UserError: cuDNN is asked for where it cannot run.
     """
     wanted = config.model.attention.implementation
     if wanted == "cudnn" and platform != "gpu":
-        raise ValueError(
+        raise UserError(
             "model.attention.implementation='cudnn' needs NVIDIA GPUs, but the mesh has "
             f"{platform} devices: set it to 'auto' or 'xla'"
         )

@@ -23,7 +23,7 @@ class Segment:
 
 
 def layer_specs(model: ModelConfig) -> tuple[LayerSpec, ...]:
-    """Returns one spec per layer: both patterns repeat until the layers are filled."""
+    """Return one spec per layer: both patterns repeat until the layers are filled."""
     kinds, windows = model.layers, model.attention.windows
     return tuple(
         LayerSpec(kinds[i % len(kinds)], windows[i % len(windows)]) for i in range(model.num_layers)
@@ -43,7 +43,7 @@ def segments(model: ModelConfig) -> tuple[Segment, ...]:
 
 
 def _period(specs: tuple[LayerSpec, ...]) -> int:
-    """Returns the length of the shortest unit that, repeated whole, gives `specs`."""
+    """Return the length of the shortest unit that, repeated whole, gives `specs`."""
     fits = (
         n
         for n in range(1, len(specs) + 1)
@@ -53,7 +53,7 @@ def _period(specs: tuple[LayerSpec, ...]) -> int:
 
 
 def moe_rows(model: ModelConfig) -> dict[tuple[int, int], list[int]]:
-    """Returns (segment, place in its unit) -> which MoE layers, counted over the model, are there.
+    """Return (segment, place in its unit) -> which MoE layers, counted over the model, are there.
 
     The order of the rows is that of the stacked parameters.
     """

@@ -64,7 +64,7 @@ class Schedule:
 
 
 def pipelined(stages: int, rounds: int, microbatches: int, layers: int) -> Schedule | None:
-    """Returns how a stack of so many repetitions goes through the stages; None where it does not.
+    """Return how a stack of so many repetitions goes through the stages; None where it does not.
 
     Leading layers that are not repeated are no part of a pipeline.
     """
@@ -81,7 +81,7 @@ def run_pipeline(
     schedule: Schedule,
     in_order: bool,
 ) -> tuple[Any, Any]:
-    """Sends this device's rows through all layers. Runs inside an `on_device_shards` region.
+    """Send this device's rows through all layers. Runs inside an `on_device_shards` region.
 
     Args:
         layer: applies one layer, on the devices of one stage.
@@ -129,7 +129,7 @@ def run_pipeline(
 def _group(
     layer: Layer, schedule: Schedule, groups: nnx.State, turn: Array, xs: Any, *rest: Any
 ) -> tuple[Any, Any]:
-    """Applies the layers of one virtual stage; counts are [group, ...]."""
+    """Apply the layers of one virtual stage; counts are [group, ...]."""
     first = (turn * schedule.stages + jax.lax.axis_index(PIPE)) * schedule.group
     states = groups
     if schedule.rounds > 1:
@@ -151,7 +151,7 @@ def _group(
 
 
 def _hand_out(state: nnx.State, schedule: Schedule, stage: Array) -> nnx.State:
-    """Returns the layers of this device's groups, [rounds * group, ...], empty places zero.
+    """Return the layers of this device's groups, [rounds * group, ...], empty places zero.
 
     Stored are all layers, each with a part of its embed dimension; one all-to-all turns that into
     some layers with all of it. What has no embed dimension is stored whole and only picked.
@@ -192,7 +192,7 @@ def _own_rows(tree: Any) -> Any:
 
 
 def _pass_on(tree: Any, stages: int) -> Any:
-    """Sends to the next stage; the last one's go back to the first."""
+    """Send to the next stage; the last one's go back to the first."""
     ring = [(p, (p + 1) % stages) for p in range(stages)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, PIPE, ring), tree)
 

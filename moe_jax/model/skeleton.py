@@ -56,7 +56,7 @@ class Skeleton:
         }
 
     def init(self, seed: int, mesh: Mesh) -> tuple[Arrays, Arrays]:
-        """Returns fresh (params, buffers), created in place on the mesh.
+        """Return fresh (params, buffers), created in place on the mesh.
 
         The values depend on the seed alone, not on the mesh.
         """
@@ -67,13 +67,13 @@ class Skeleton:
         return jax.jit(create, out_shardings=self.shardings(mesh))()
 
     def merge(self, params: Arrays, buffers: Arrays) -> Transformer:
-        """Returns the module that holds these arrays."""
+        """Return the module that holds these arrays."""
         values = params | buffers
         flat = [(path, v.replace(values[_name(path)])) for path, v in _flat(self._state)]
         return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
 
     def abstract(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns (params, buffers) as ShapeDtypeStructs with their shardings."""
+        """Return (params, buffers) as ShapeDtypeStructs with their shardings."""
         return self._map(
             lambda info: jax.ShapeDtypeStruct(
                 info.shape, info.dtype, sharding=self._sharding(info, mesh)
@@ -81,11 +81,11 @@ class Skeleton:
         )
 
     def shardings(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns (params, buffers) as NamedShardings."""
+        """Return (params, buffers) as NamedShardings."""
         return self._map(lambda info: self._sharding(info, mesh))
 
     def optimizer_shardings(self, mesh: AnyMesh) -> dict[str, NamedSharding]:
-        """Returns where optimiser state of a parameter's shape lives, by the parameter's name."""
+        """Return where optimiser state of a parameter's shape lives, by the parameter's name."""
         placement = self._placement(mesh)
         return {
             name: NamedSharding(mesh, placement.optimizer(info.axes, info.shape))
@@ -94,7 +94,7 @@ class Skeleton:
         }
 
     def parameter_count(self) -> int:
-        """Returns the number of parameters, all experts included."""
+        """Return the number of parameters, all experts included."""
         return sum(_size(info.shape) for info in self.variables.values() if not info.is_buffer)
 
     def _placement(self, mesh: AnyMesh) -> Placement:

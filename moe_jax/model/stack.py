@@ -58,7 +58,7 @@ class Stack(nnx.Module):
     def __call__(
         self, streams: Streams, positions: Ids, segments: Ids, parallel: Parallel, remat: Remat
     ) -> tuple[Streams, list[MoeStats]]:
-        """Returns the streams after all layers, and each MoE layer's counts per device.
+        """Return the streams after all layers, and each MoE layer's counts per device.
 
         Every leaf of the counts has leading dimensions [repeats, devices]; the list has one entry
         per MoE layer of the unit.

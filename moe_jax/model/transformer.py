@@ -68,7 +68,7 @@ class Transformer(nnx.Module):
         parallel: Parallel,
         remat: Remat = "none",
     ) -> tuple[Streams, MoeStats | None]:
-        """Returns the hidden states of each stream before the head, and what layers counted.
+        """Return the hidden states of each stream before the head, and what layers counted.
 
         Args:
             tokens, positions, segment_ids: int32 [streams, batch, seq], batch split over devices.
@@ -88,7 +88,7 @@ class Transformer(nnx.Module):
         return streams, jax.tree.map(lambda leaf: leaf.sum(axis=1), per_layer)
 
     def embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
-        """Returns the embedded tokens of each stream, [batch, seq, d_model]."""
+        """Return the embedded tokens of each stream, [batch, seq, d_model]."""
 
         def embed(embedding: Embedding, ids: Ids) -> Streams:
             # One lookup for all streams: its gradient is one scatter into the table.
@@ -107,7 +107,7 @@ class Transformer(nnx.Module):
 def on_shards(
     function: Any, parallel: Parallel, module: Any, *args: Any, in_specs: Any, out_specs: Any
 ) -> Any:
-    """Runs `function(module, *args)` on each device's shards.
+    """Run `function(module, *args)` on each device's shards.
 
     The module (or tuple of them) arrives gathered: whole but for what the tensor axis splits.
 
@@ -126,12 +126,12 @@ def on_shards(
 
 
 def make_transformer(config: Config, seed: int) -> Transformer:
-    """Returns freshly initialised parameters on the default device."""
+    """Return freshly initialised parameters on the default device."""
     return Transformer(config.model, config.precision, rngs=nnx.Rngs(params=seed))
 
 
 def _in_layer_order(stats: list[MoeStats]) -> MoeStats | None:
-    """Merges the unit's MoE layers, [repeats, devices, ...] each, into [layers, devices, ...]."""
+    """Merge the unit's MoE layers, [repeats, devices, ...] each, into [layers, devices, ...]."""
     if not stats:
         return None
 

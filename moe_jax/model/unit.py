@@ -44,7 +44,7 @@ def apply_unit(
     positions: Ids,
     segments: Ids,
 ) -> tuple[Streams, list[MoeStats]]:
-    """Applies the layers of one unit. Runs inside an `on_device_shards` region.
+    """Apply the layers of one unit. Runs inside an `on_device_shards` region.
 
     Args:
         graphdef: of the unit.
@@ -62,7 +62,7 @@ def apply_unit(
 
 
 def _on_streams(block: Block, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Returns (streams, positions, segments) -> (streams, counts): the block on every stream.
+    """Return (streams, positions, segments) -> (streams, counts): the block on every stream.
 
     Parameters are gathered once for all streams, and once more for backward: nobody keeps them.
     """
@@ -80,7 +80,7 @@ def _on_streams(block: Block, parallel: Parallel, remat: Remat) -> Callable[...,
 
 
 def _rematerialised(graphdef: Any, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Returns (state, x, positions, segments) -> (x, counts), such that backward recomputes it.
+    """Return (state, x, positions, segments) -> (x, counts), such that backward recomputes it.
 
     Each stream is recomputed by itself: a layer's backward then needs the intermediate values of
     the few streams that are under way, not of all.

@@ -35,7 +35,7 @@ class BalanceSums:
 def balance_sums(
     routed: Routed, sequences: int, config: MoeConfig, tensor: TensorAxis = ONE
 ) -> BalanceSums:
-    """Returns the sums of this device's tokens: `sequences` sequences, or its part of each."""
+    """Return the sums of this device's tokens: `sequences` sequences, or its part of each."""
     tokens, experts = routed.probs_te.shape
     shards = tensor.token_shards
     per_sequence = jnp.zeros((), jnp.float32)
@@ -52,7 +52,7 @@ def balance_sums(
 
 
 def _sequence_loss(routed: Routed, sequences: int, tensor: TensorAxis) -> Float[Array, ""]:
-    """Returns the sum of the sequences' balance losses, over whole sequences."""
+    """Return the sum of the sequences' balance losses, over whole sequences."""
     experts, top_k = routed.probs_te.shape[1], routed.routing.experts_tk.shape[1]
     experts_bsk = routed.routing.experts_tk.reshape(sequences, -1, top_k)
     load_be = jax.vmap(lambda ids: load_per_expert(ids, experts))(experts_bsk)
@@ -65,7 +65,7 @@ def _sequence_loss(routed: Routed, sequences: int, tensor: TensorAxis) -> Float[
 
 
 def auxiliary_loss(sums: BalanceSums, router: RouterConfig) -> Float[Array, ""]:
-    """Returns the weighted balance and z losses, averaged over layers.
+    """Return the weighted balance and z losses, averaged over layers.
 
     balance = E sum_e share_e * probability_e, 1 when even (Switch, eq. 4; GShard's l_aux); over
     the batch ("global") or per sequence ("sequence", DeepSeek-V3 eq. 17 to 20).

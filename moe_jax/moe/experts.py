@@ -40,7 +40,7 @@ class Experts(nnx.Module):
     def __call__(
         self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE, *, partial: bool = False
     ) -> RowsLRD:
-        """Returns the experts' outputs for this device's rows.
+        """Return the experts' outputs for this device's rows.
 
         Args:
             rows_lrd: rows of this device's experts.

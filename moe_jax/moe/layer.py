@@ -60,7 +60,7 @@ class MoeLayer(nnx.Module):
         tensor: TensorAxis = ONE,
         valid_bs: MaskBS | None = None,
     ) -> tuple[BatchBSD, MoeStats]:
-        """Returns the layer's output, and its counts.
+        """Return the layer's output, and its counts.
 
         Args:
             valid_bs: tokens that matter: the others take the experts in turn, with weight 0, so
@@ -91,7 +91,7 @@ class MoeLayer(nnx.Module):
     def _in_place(
         self, x_bsd: BatchBSD, routing: Routing, exchange: Exchange, tensor: TensorAxis
     ) -> tuple[BatchBSD, ExchangeStats]:
-        """Serves the tokens of the whole tensor axis, each device with its part of every expert.
+        """Serve the tokens of the whole tensor axis, each device with its part of every expert.
 
         Tokens cross the axis once each way, as in a dense MLP, instead of a row per choice.
         """
@@ -107,7 +107,7 @@ class MoeLayer(nnx.Module):
 
 
 def _spread(routing: Routing, valid_t: Bool[Array, " t"], experts: int) -> Routing:
-    """Returns the routing with invalid tokens on the experts in turn, with weight 0."""
+    """Return the routing with invalid tokens on the experts in turn, with weight 0."""
     tokens, top_k = routing.experts_tk.shape
     turns_tk = jnp.arange(tokens * top_k, dtype=jnp.int32).reshape(tokens, top_k) % experts
     valid_t1 = valid_t[:, None]
@@ -118,7 +118,7 @@ def _spread(routing: Routing, valid_t: Bool[Array, " t"], experts: int) -> Routi
 
 
 def shared_width(moe: MoeConfig) -> int:
-    """Returns the hidden size of the one MLP that computes all shared experts."""
+    """Return the hidden size of the one MLP that computes all shared experts."""
     return moe.shared_experts * (moe.shared_d_ff or moe.d_ff)
 
 

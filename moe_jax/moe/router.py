@@ -66,7 +66,7 @@ def has_selection_bias(router: RouterConfig) -> bool:
 
 
 def route(logits_te: ScoresTE, bias_e: Float[Array, " e"] | None, config: MoeConfig) -> Routed:
-    """Selects experts and computes combine weights, in float32.
+    """Select experts and compute combine weights, in float32.
 
     Args:
         logits_te: router logits.
@@ -106,7 +106,7 @@ def _limit_to_groups(choose_te: ScoresTE, router: RouterConfig) -> ScoresTE:
 
 
 def _sparsemixer(logits_te: ScoresTE, router: RouterConfig) -> Routed:
-    """Picks the best expert, then the best of the others (Liu et al., 2024; Phi-3.5-MoE).
+    """Pick the best expert, then the best of the others (Liu et al., 2024; Phi-3.5-MoE).
 
     Each one's weight is its softmax among the experts near it: those whose logit is less than
     2 jitter max(|logit|, best) below the best. This is the paper's inference; in training it adds

@@ -17,7 +17,7 @@ _GATED = ("swiglu", "geglu", "swiglu_clamped")
 
 
 def is_gated(activation: ExpertActivation) -> bool:
-    """Returns whether the MLP has a third matrix whose output gates the hidden layer."""
+    """Return whether the MLP has a third matrix whose output gates the hidden layer."""
     return activation in _GATED
 
 

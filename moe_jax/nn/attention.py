@@ -48,7 +48,7 @@ class Attention(SelfAttention):
     def project(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE
     ) -> tuple[Float[Array, "b whole h m"], Entry]:
-        """Returns rotated queries of this device's heads, and the keys and values they read."""
+        """Return rotated queries of this device's heads, and the keys and values they read."""
         x_bsd = tensor.enter(x_bsd)
         q_bshm = self._project(x_bsd, self.w_q_dhm[...], self._bias("b_q_hm"))
         keys = self._own_kv_heads(tensor, self.w_k_dgm[...], self._bias("b_k_gm"))
@@ -67,7 +67,7 @@ class Attention(SelfAttention):
         segments_bs: WholeBS | None,
         implementation: Implementation,
     ) -> Float[Array, "b s h m"]:
-        """Returns the attention of whole sequences to themselves."""
+        """Return the attention of whole sequences to themselves."""
         return dot_attention(
             q_bshm,
             *entry,
@@ -82,11 +82,11 @@ class Attention(SelfAttention):
     def attend_cached(
         self, q_bhm: Float[Array, "b h m"], cache: Entry, visible_bc: Bool[Array, "b c"]
     ) -> Float[Array, "b h m"]:
-        """Returns the attention of one token per sequence to cached keys and values."""
+        """Return the attention of one token per sequence to cached keys and values."""
         return cached_attention(q_bhm, *cache, visible_bc, scale=self.scale, sinks_h=self._sinks())
 
     def output(self, o_bshm: Float[Array, "b whole h m"], tensor: TensorAxis = ONE) -> BatchBSD:
-        """Returns what all heads together add to the residual stream."""
+        """Return what all heads together add to the residual stream."""
         y_bsd = jnp.einsum("bshm,hmd->bsd", o_bshm, self.w_out_hmd[...].astype(self.dtype))
         y_bsd = tensor.leave(y_bsd)
         if self.config.bias == "all":
@@ -113,7 +113,7 @@ class Attention(SelfAttention):
     def _own_kv_heads(
         self, tensor: TensorAxis, w_dgm: Array, b_gm: Array | None, dim: int = 1
     ) -> tuple[Array, Array | None]:
-        """Returns the key or value heads, at `dim` of w, that this device's query heads read.
+        """Return the key or value heads, at `dim` of w, that this device's query heads read.
 
         Where the axis is larger than the number of heads, each device stores all and uses one.
         """

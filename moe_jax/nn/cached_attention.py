@@ -18,7 +18,7 @@ def write(
     positions_bs: Int[Array, "b s"],
     lengths_b: Int[Array, " b"],
 ) -> Float[Array, "layers rows c *entry"]:
-    """Returns the cache with a layer's entries of s consecutive tokens of b sequences.
+    """Return the cache with a layer's entries of s consecutive tokens of b sequences.
 
     Args:
         cache: of stacked layers, so that a scan over them changes it in place.
@@ -38,7 +38,7 @@ def write(
 
 
 def visible(positions_b: Int[Array, " b"], places: int) -> Bool[Array, "b c"]:
-    """Returns which places hold a token that the token at `positions_b` sees, itself included.
+    """Return which places hold a token that the token at `positions_b` sees, itself included.
 
     Args:
         positions_b: of the newest token of each sequence, which is in the cache.

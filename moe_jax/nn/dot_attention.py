@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moe_jax.errors import UserError
+
 Implementation = Literal["xla", "cudnn"]
 
 
@@ -37,17 +39,17 @@ def dot_attention(
         sinks_h: a further logit per head in every softmax, without a value (Xiao et al., 2023).
 
     Raises:
-        ValueError: for documents or sinks under cuDNN.
+        UserError: for documents or sinks under cuDNN.
     """
     if implementation == "xla":
         return _xla(q_bshm, k_bsgm, v_bsgm, segments_bs, window, query_block, scale, sinks_h)
     if segments_bs is not None:
-        raise ValueError(
+        raise UserError(
             "model.attention.implementation='cudnn' cannot mask documents: set "
             "data.document_mask='none' or model.attention.implementation='xla'"
         )
     if sinks_h is not None:
-        raise ValueError(
+        raise UserError(
             "model.attention.implementation='cudnn' knows no attention sinks: set it to 'xla'"
         )
     return jax.nn.dot_product_attention(
@@ -62,7 +64,7 @@ def dot_attention(
 
 
 def _xla(q, k, v, segments, window: int, block: int, scale: float | None, sinks):
-    """Runs blocks of queries one after another, so that no [s, s] array exists for long s."""
+    """Run blocks of queries one after another, so that no [s, s] array exists for long s."""
     b, s, h, m = q.shape
     if s <= block:
         mask = _mask(jnp.arange(s), segments, segments, s, window)

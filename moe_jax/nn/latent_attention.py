@@ -60,7 +60,7 @@ class LatentAttention(SelfAttention):
     def project(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE
     ) -> tuple[Float[Array, "b whole h mp"], Entry]:
-        """Returns queries of this device's heads, and [latent vector, rotated key] as one entry."""
+        """Return queries of this device's heads, and [latent vector, rotated key] as one entry."""
         x_bsd = tensor.enter(x_bsd)
         source = x_bsd
         if self.config.latent.q_rank:
@@ -81,7 +81,7 @@ class LatentAttention(SelfAttention):
         segments_bs: WholeBS | None,
         implementation: Implementation,
     ) -> Float[Array, "b s h v"]:
-        """Returns the attention of whole sequences to themselves."""
+        """Return the attention of whole sequences to themselves."""
         latent_bsr, k_rope_bs1p = self._split(entry[0])
         k_bshm = self._product("bsr,rhm->bshm", latent_bsr[:, :, 0], self.w_k_rhm)
         v_bshv = self._product("bsr,rhv->bshv", latent_bsr[:, :, 0], self.w_v_rhv)
@@ -104,7 +104,7 @@ class LatentAttention(SelfAttention):
     def attend_cached(
         self, q_bhm: Float[Array, "b h mp"], cache: Entry, visible_bc: Bool[Array, "b c"]
     ) -> Float[Array, "b h v"]:
-        """Returns the attention of one token per sequence to cached latent vectors."""
+        """Return the attention of one token per sequence to cached latent vectors."""
         q_bhm, q_rope = jnp.split(q_bhm, [self.config.head_dim], axis=-1)
         q_latent = self._product("bhm,rhm->bhr", q_bhm, self.w_k_rhm)
         o_bhr = cached_attention(
@@ -117,7 +117,7 @@ class LatentAttention(SelfAttention):
         return self._product("bhr,rhv->bhv", o_bhr, self.w_v_rhv)
 
     def output(self, o_bshv: Float[Array, "b whole h v"], tensor: TensorAxis = ONE) -> BatchBSD:
-        """Returns what all heads together add to the residual stream."""
+        """Return what all heads together add to the residual stream."""
         return tensor.leave(self._product("bshv,hvd->bsd", o_bshv, self.w_out_hvd))
 
     def _product(self, subscripts: str, x: Array, w: nnx.Param) -> Array:

@@ -40,6 +40,6 @@ class LayerNorm(nnx.Module):
 
 
 def make_norm(model: ModelConfig, precision: PrecisionConfig) -> RMSNorm | LayerNorm:
-    """Returns the norm that the config names, over d_model."""
+    """Return the norm that the config names, over d_model."""
     kind = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}[model.norm]
     return kind(model.d_model, model.norm_eps, precision)

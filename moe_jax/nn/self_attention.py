@@ -30,7 +30,7 @@ class SelfAttention(nnx.Module):
         implementation: Implementation,
         tensor: TensorAxis = ONE,
     ) -> BatchBSD:
-        """Returns what whole sequences add to the residual stream."""
+        """Return what whole sequences add to the residual stream."""
         q_bshu, entry = self.project(x_bsd, positions_bs, tensor)
         return self.output(self.attend(q_bshu, entry, segments_bs, implementation), tensor)
 
@@ -38,7 +38,7 @@ class SelfAttention(nnx.Module):
     def project(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, tensor: TensorAxis = ONE
     ) -> tuple[Float[Array, "b whole h u"], Entry]:
-        """Returns rotated queries of this device's heads, and what a cache keeps of each token."""
+        """Return rotated queries of this device's heads, and what a cache keeps of each token."""
 
     @abstractmethod
     def attend(
@@ -48,14 +48,14 @@ class SelfAttention(nnx.Module):
         segments_bs: WholeBS | None,
         implementation: Implementation,
     ) -> Float[Array, "b s h v"]:
-        """Returns the attention of whole sequences to themselves."""
+        """Return the attention of whole sequences to themselves."""
 
     @abstractmethod
     def attend_cached(
         self, q_bhu: Float[Array, "b h u"], cache: Entry, visible_bc: Bool[Array, "b c"]
     ) -> Float[Array, "b h v"]:
-        """Returns the attention of one token per sequence to what a cache holds."""
+        """Return the attention of one token per sequence to what a cache holds."""
 
     @abstractmethod
     def output(self, o_bshv: Float[Array, "b whole h v"], tensor: TensorAxis = ONE) -> BatchBSD:
-        """Returns what all heads together add to the residual stream."""
+        """Return what all heads together add to the residual stream."""

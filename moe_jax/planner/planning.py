@@ -79,7 +79,7 @@ def plan(
         calibration: measured rates, which then replace XLA's estimates of all compute.
 
     Raises:
-        ValueError: the config is inconsistent or does not fit the target; nothing was compiled.
+        UserError: the config is inconsistent or does not fit the target; nothing was compiled.
         PlanExtraMissing: with the line that installs what is missing.
         CompileFailed: XLA, or the program itself, refuses.
     """

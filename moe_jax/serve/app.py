@@ -58,7 +58,7 @@ class Api:
         self._max_body, self._api_key, self._hosts = max_body, api_key, hosts
 
     def app(self) -> FastAPI:
-        """Returns the application."""
+        """Return the application."""
         # Requests are read by hand, so there is no schema to show.
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         v1 = APIRouter(prefix="/v1", dependencies=[Depends(self._authorize)])
@@ -200,7 +200,7 @@ async def _collect(ticket: Ticket, choices: list[Choice]) -> None:
 async def _parts(
     ticket: Ticket, job: Job, answer: Format, choices: list[Choice]
 ) -> AsyncIterator[dict[str, Any]]:
-    """Yields the JSON of a streamed answer; a token without text waits for the next that has."""
+    """Yield the JSON of a streamed answer; a token without text waits for the next that has."""
     for opening in answer.openings(choices):
         yield opening
     async for index, event in ticket.events():

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.errors import UserError
 from moe_jax.inference.batcher import Batcher, Request
 from moe_jax.inference.contract import Engine
 from moe_jax.inference.programs import read_lengths
@@ -33,7 +34,7 @@ class Settings:
     """What a server allows.
 
     Raises:
-        ValueError: for a limit that would let nothing through.
+        UserError: for a limit that would let nothing through.
     """
 
     #: Texts that may wait for a slot.
@@ -54,15 +55,15 @@ class Settings:
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and not value >= smallest:
-                raise ValueError(f"{name} ({value}) must be {smallest} or more")
+                raise UserError(f"{name} ({value}) must be {smallest} or more")
         if self.api_key is not None and not self.api_key.strip():
-            raise ValueError("the API key is empty: write one, or leave it out to let everybody in")
+            raise UserError("the API key is empty: write one, or leave it out to let everybody in")
 
 
 def assemble(
     engine: Engine, tokenizer: Tokenizer, name: str, settings: Settings, bound: socket.socket
 ) -> Server:
-    """Returns a server, not running yet.
+    """Return a server, not running yet.
 
     Args:
         engine: nobody else may use it.

@@ -35,7 +35,7 @@ RULES = {
 
 
 def explain(error: ValidationError) -> ApiError:
-    """Returns one refusal for the first parameter that is wrong."""
+    """Return one refusal for the first parameter that is wrong."""
     found = error.errors(include_url=False)
     name = str(found[0]["loc"][0])
     told: dict[str, ErrorDetails] = {}

@@ -19,7 +19,7 @@ class ClientGone(Exception):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Returns a request's body, of which no more than `limit` bytes are read.
+    """Return a request's body, of which no more than `limit` bytes are read.
 
     Raises:
         ApiError: it is larger, or not declared as JSON.
@@ -41,7 +41,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """Returns what `work` returns, or cancels it as soon as the client goes away.
+    """Return what `work` returns, or cancels it as soon as the client goes away.
 
     Raises:
         ClientGone: it did.

@@ -78,10 +78,10 @@ class Worker:
         return "stalled" if self.in_flight and silent > self._stalled_after else "ok"
 
     def submit(self, requests: Sequence[Request]) -> Ticket:
-        """Accepts all of `requests` or none; for the event loop, which it never blocks.
+        """Accept all of `requests` or none; for the event loop, which it never blocks.
 
         Raises:
-            ValueError: see `Batcher.check`.
+            UserError: see `Batcher.check`.
             ApiError: the queue is full, the engine has failed, or the server is closing.
         """
         for request in requests:
@@ -100,11 +100,11 @@ class Worker:
         return ticket
 
     def drain(self) -> None:
-        """Accepts nothing more; what was accepted goes on."""
+        """Accept nothing more; what was accepted goes on."""
         self._draining = True
 
     def cancel_all(self) -> None:
-        """Accepts nothing more, and tells everybody who waits; does not wait for the engine."""
+        """Accept nothing more, and tells everybody who waits; does not wait for the engine."""
         with self._changed:
             self._draining = True
             for ticket in self._tickets:
@@ -112,7 +112,7 @@ class Worker:
                 self._tell(partial(self._drop, ticket))
 
     def close(self, seconds: float) -> bool:
-        """Cancels what is left and ends the thread.
+        """Cancel what is left and ends the thread.
 
         Returns:
             Whether it ended within `seconds`; a stuck engine's is left behind.
@@ -136,7 +136,7 @@ class Worker:
         self._changed.notify()
 
     def _retry_after(self) -> int:
-        """Returns after how many whole seconds a slot should be free, by what texts took so far."""
+        """Return after how many whole seconds a slot should be free, by what texts took so far."""
         mean = self._seconds / self._finished if self._finished else 0.0
         return max(math.ceil(mean / self._batcher.slots), 1)
 
@@ -151,7 +151,7 @@ class Worker:
             self._fail()
 
     def _intake(self) -> bool:
-        """Waits for work and does what was asked meanwhile; returns whether to go on."""
+        """Wait for work and does what was asked meanwhile; return whether to go on."""
         with self._changed:
             while not (self._inbox or self._batcher.busy or self._closed):
                 self._changed.wait()

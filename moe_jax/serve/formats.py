@@ -57,20 +57,20 @@ class Format(abc.ABC):
         self._created = int(time.time())
 
     def whole(self, choices: Sequence[Choice]) -> Json:
-        """Returns the answer that comes at once."""
+        """Return the answer that comes at once."""
         made = [self._whole_choice(choice) for choice in choices]
         return self._object(self.whole_object, made) | {"usage": self.usage(choices)}
 
     def part(self, choice: Choice) -> Json:
-        """Returns one part of a streamed answer: what `choice` gained."""
+        """Return one part of a streamed answer: what `choice` gained."""
         return self._part([self._part_choice(choice)])
 
     def openings(self, choices: Sequence[Choice]) -> list[Json]:
-        """Returns the parts of a stream that come before anything is generated."""
+        """Return the parts of a stream that come before anything is generated."""
         return [self._part([opening]) for c in choices if (opening := self._opening(c))]
 
     def last(self, choices: Sequence[Choice]) -> Json:
-        """Returns the part that tells the usage, after all others."""
+        """Return the part that tells the usage, after all others."""
         return self._object(self.part_object, []) | {"usage": self.usage(choices)}
 
     def usage(self, choices: Sequence[Choice]) -> Json:

@@ -34,11 +34,11 @@ class Metrics:
         self.requests.labels(outcome).inc()
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
-        """Adds a figure that is read whenever somebody asks."""
+        """Add a figure that is read whenever somebody asks."""
         Gauge(f"moe_jax_{name}", help_, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:
-        """Returns all figures in Prometheus' text format."""
+        """Return all figures in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, help_: str) -> Counter:

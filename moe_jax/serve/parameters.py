@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from moe_jax.errors import UserError
 from moe_jax.inference.sampling_options import MAX_TOP_LOGPROBS
 from moe_jax.serve.complaints import explain
 from moe_jax.serve.errors import invalid
@@ -83,7 +84,7 @@ class StreamOptions(_Strict):
 def _biases(given: Any) -> Any:
     if isinstance(given, dict) and all(map(TOKEN_ID.fullmatch, given)):
         return {int(token): bias for token, bias in given.items()}
-    raise ValueError("must be an object with token ids for its names and numbers for its values")
+    raise UserError("must be an object with token ids for its names and numbers for its values")
 
 
 class Parameters(_Strict):
@@ -112,7 +113,7 @@ class Parameters(_Strict):
 
 
 def _prompts(prompt: Any) -> list[Any]:
-    """Checks by hand: a union would complain about each of a million ids, once per member."""
+    """Check by hand: a union would complain about each of a million ids, once per member."""
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
@@ -122,7 +123,7 @@ def _prompts(prompt: Any) -> list[Any]:
             return prompt
         if all(isinstance(part, list) and all(type(i) is int for i in part) for part in prompt):
             return prompt
-    raise ValueError("must be a string, a list of strings, token ids, or a list of lists of those")
+    raise UserError("must be a string, a list of strings, token ids, or a list of lists of those")
 
 
 class CompletionParameters(Parameters):
@@ -182,7 +183,7 @@ class ChatParameters(Parameters):
     @classmethod
     def _are_free(cls, given: dict[str, Any]) -> dict[str, Any]:
         if TAKEN & given.keys():
-            raise ValueError(f"must be an object without {' and '.join(sorted(TAKEN))}")
+            raise UserError(f"must be an object without {' and '.join(sorted(TAKEN))}")
         return given
 
     @property
@@ -199,7 +200,7 @@ Kind = TypeVar("Kind", bound=Parameters)
 
 
 def parse(body: bytes, kind: type[Kind]) -> Kind:
-    """Returns the parameters that the JSON text of a request holds.
+    """Return the parameters that the JSON text of a request holds.
 
     Raises:
         ApiError: 400; it names the parameter.

@@ -62,7 +62,7 @@ class Jobs:
         self._served, self._max_tokens, self._max_texts = served, max_tokens, max_texts
 
     def completion(self, params: CompletionParameters) -> Job:
-        """Returns the job of a `/v1/completions`.
+        """Return the job of a `/v1/completions`.
 
         Raises:
             ApiError: for what the model or this server cannot do.
@@ -75,7 +75,7 @@ class Jobs:
         return self._job(params, prompts, echoes, params.max_tokens, DEFAULT_MAX_TOKENS)
 
     def chat(self, params: ChatParameters) -> Job:
-        """Returns the job of a `/v1/chat/completions`.
+        """Return the job of a `/v1/chat/completions`.
 
         Raises:
             ApiError: for what the model or this server cannot do.
@@ -163,7 +163,7 @@ class Jobs:
         return prompt if isinstance(prompt, str) else self._served.tokenizer.decode(prompt)
 
     def _limit(self, length: int, source: str, wanted: int | None, default: int) -> int:
-        """Returns how many tokens may follow a prompt of `length` tokens."""
+        """Return how many tokens may follow a prompt of `length` tokens."""
         context, most = self._served.context, self._max_tokens
         if not 0 < length < context:
             raise invalid(
@@ -184,7 +184,7 @@ class Jobs:
 
 
 def unknown_model(asked: str, served: str) -> ApiError:
-    """Returns the refusal of a request for another model."""
+    """Return the refusal of a request for another model."""
     return ApiError(
         404,
         f"there is no model {asked!r} here: this server has {served!r}",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from moe_jax.errors import UserError
 from moe_jax.serve.engine_thread import Worker
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,14 @@ FAREWELL = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes any free one.
+    """Return a socket that listens; port 0 takes any free one.
 
     Raises:
-        ValueError: the address is in use, or not one of this machine, or there is no such port.
+        UserError: the address is in use, or not one of this machine, or there is no such port.
     """
     # The system would take it modulo 65536.
     if not 0 <= port < 1 << 16:
-        raise ValueError(f"--port ({port}) must be from 0 (any) to 65535")
+        raise UserError(f"--port ({port}) must be from 0 (any) to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -44,14 +45,14 @@ def listen(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"cannot listen on {host}:{port} ({error}): give another --host or --port"
         ) from None
     return bound
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Returns whether only this machine reaches a socket."""
+    """Return whether only this machine reaches a socket."""
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
@@ -82,7 +83,7 @@ class Server:
         self._uvicorn = _Uvicorn(config)
 
     def run(self, ready: Callable[[], None] = lambda: None) -> bool:
-        """Serves until `stop`, SIGTERM or SIGINT; signals reach the main thread only.
+        """Serve until `stop`, SIGTERM or SIGINT; signals reach the main thread only.
 
         Args:
             ready: called when connections are accepted.
@@ -93,7 +94,7 @@ class Server:
         return asyncio.run(self._run(ready))
 
     def stop(self) -> None:
-        """Accepts nothing more, lets answers finish; called again, cancels them. From the loop."""
+        """Accept nothing more, lets answers finish; called again, cancels them. From the loop."""
         if self._uvicorn.should_exit:
             log.warning("cancelling %d texts", self.worker.in_flight)
             self.worker.cancel_all()

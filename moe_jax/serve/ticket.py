@@ -40,7 +40,7 @@ class Ticket:
         self.numbers: list[int] = []
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """Yields each text's index and its next event, until all texts are finished.
+        """Yield each text's index and its next event, until all texts are finished.
 
         Raises:
             ApiError: the engine failed or the server is closing.

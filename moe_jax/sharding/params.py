@@ -17,7 +17,7 @@ LAYERS = "layers"
 
 
 def stored_specs(state: nnx.State, placement: Placement) -> nnx.State:
-    """Returns `state` with each array replaced by where it is stored."""
+    """Return `state` with each array replaced by where it is stored."""
 
     def one(variable: nnx.Variable) -> nnx.Variable:
         return variable.replace(placement.stored(variable.axes, variable.shape))
@@ -26,7 +26,7 @@ def stored_specs(state: nnx.State, placement: Placement) -> nnx.State:
 
 
 def layer_specs(state: nnx.State, placement: Placement) -> nnx.State:
-    """Returns `stored_specs` of one layer of a stacked state."""
+    """Return `stored_specs` of one layer of a stacked state."""
 
     def one(variable: nnx.Variable) -> nnx.Variable:
         spec = placement.stored(variable.axes, variable.shape)
@@ -38,7 +38,7 @@ def layer_specs(state: nnx.State, placement: Placement) -> nnx.State:
 def with_gathers(
     state: nnx.State, placement: Placement, *, experts: bool = False, pipe: bool = True
 ) -> nnx.State:
-    """Returns a state whose variables know what `gather` does to one layer of them.
+    """Return a state whose variables know what `gather` does to one layer of them.
 
     Args:
         state: with whole (global) shapes.
@@ -64,7 +64,7 @@ def with_gathers(
 
 
 def gather(state: nnx.State) -> nnx.State:
-    """Returns one layer's variables whole, but for what the tensor and expert axes keep split.
+    """Return one layer's variables whole, but for what the tensor and expert axes keep split.
 
     The gradient's way back is a reduce-scatter, so that nobody holds a whole gradient.
     """
@@ -89,7 +89,7 @@ def all_but_gathered(prim: Any, *_: Any, **params: Any) -> bool:
 
 
 def with_layers_axis(state: nnx.State) -> nnx.State:
-    """Returns a stacked state whose variables say so in their logical axes."""
+    """Return a stacked state whose variables say so in their logical axes."""
 
     def relabel(variable: nnx.Variable) -> nnx.Variable:
         metadata: dict[str, Any] = variable.get_metadata() | {"axes": (LAYERS, *variable.axes)}
@@ -99,7 +99,7 @@ def with_layers_axis(state: nnx.State) -> nnx.State:
 
 
 def map_stacked(function: Any, state: nnx.State) -> nnx.State:
-    """Returns `state` with `function(value, dimension of "embed" or None)` for each variable.
+    """Return `state` with `function(value, dimension of "embed" or None)` for each variable.
 
     The dimension is counted after the layers dimension.
     """

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 
 from moe_jax.axes import BATCH_AXES, DATA, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.schema import ShardingConfig
+from moe_jax.errors import UserError
 
 #: Logical dimension -> mesh axis, or None for a dimension that is never split.
 RULES: Mapping[str, str | None] = MappingProxyType(
@@ -48,7 +49,7 @@ class Placement:
     virtual_stages: int = 1
 
     def stored(self, axes: Names, shape: tuple[int, ...]) -> PartitionSpec:
-        """Returns where each dimension of a parameter is stored.
+        """Return where each dimension of a parameter is stored.
 
         Key/value heads that are fewer than the tensor axis are whole everywhere. Layers that do
         not fill the pipe axis in order (an uneven number, several groups per device) split their
@@ -59,12 +60,12 @@ class Placement:
             shape: its whole shape.
 
         Raises:
-            ValueError: for a logical name that the table does not hold.
+            UserError: for a logical name that the table does not hold.
         """
         return _spec([self._names(axes, shape, dim) for dim in range(len(shape))])
 
     def optimizer(self, axes: Names, shape: tuple[int, ...]) -> PartitionSpec:
-        """Returns where a parameter's optimiser state is stored.
+        """Return where a parameter's optimiser state is stored.
 
         Under `sharding.optimizer = "zero"` its embed dimension is also split over the batch axes
         that hold copies of the parameter, as far as they divide it (ZeRO stage 1, Rajbhandari et
@@ -89,13 +90,13 @@ class Placement:
         return self.virtual_stages == 1 and layers % self.sizes[PIPE] == 0
 
     def parts(self, names: Names) -> int:
-        """Returns into how many parts these mesh axes split."""
+        """Return into how many parts these mesh axes split."""
         return math.prod(self.sizes[name] for name in names)
 
     def _names(self, axes: Names, shape: tuple[int, ...], dim: int) -> Names:
         name, size = axes[dim], shape[dim]
         if name not in RULES:
-            raise ValueError(
+            raise UserError(
                 f"unknown logical axis {name!r}: add a row to RULES or use one of {list(RULES)}"
             )
         axis = RULES[name]

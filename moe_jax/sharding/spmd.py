@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 def on_device_shards(
     function: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-    """Returns `function` mapped over all axes of `mesh`.
+    """Return `function` mapped over all axes of `mesh`.
 
     Args:
         function: takes and returns local arrays.

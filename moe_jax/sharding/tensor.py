@@ -36,35 +36,35 @@ class TensorAxis:
         return self.size if self.splits_tokens else 1
 
     def enter(self, x: Array, dim: int = 1) -> Array:
-        """Returns the tokens of the whole axis: [.., s / size, ..] -> [.., s, ..] along `dim`."""
+        """Return the tokens of the whole axis: [.., s / size, ..] -> [.., s, ..] along `dim`."""
         if not self.splits_tokens:
             return x
         return jax.lax.all_gather(x, TENSOR, axis=dim, tiled=True)
 
     def leave(self, partial: Array, dim: int = 1) -> Array:
-        """Returns this device's tokens of the sum of all partial results."""
+        """Return this device's tokens of the sum of all partial results."""
         if not self.splits_tokens:
             return self.sum(partial)
         return jax.lax.psum_scatter(partial, TENSOR, scatter_dimension=dim, tiled=True)
 
     def own(self, x: Array, dim: int = 1) -> Array:
-        """Returns this device's part of whole sequences: [.., s, ..] -> [.., s / size, ..]."""
+        """Return this device's part of whole sequences: [.., s, ..] -> [.., s / size, ..]."""
         if not self.splits_tokens:
             return x
         size = x.shape[dim] // self.size
         return jax.lax.dynamic_slice_in_dim(x, self.index() * size, size, axis=dim)
 
     def sum(self, x: Array) -> Array:
-        """Returns the sum over the axis, everywhere."""
+        """Return the sum over the axis, everywhere."""
         return jax.lax.psum(x, TENSOR) if self.size > 1 else x
 
     def max(self, x: Array) -> Array:
-        """Returns the maximum over the axis, everywhere. Has no gradient."""
+        """Return the maximum over the axis, everywhere. Has no gradient."""
         x = jax.lax.stop_gradient(x)
         return jax.lax.pmax(x, TENSOR) if self.size > 1 else x
 
     def index(self) -> Array:
-        """Returns this device's place on the axis."""
+        """Return this device's place on the axis."""
         return jax.lax.axis_index(TENSOR) if self.size > 1 else jnp.zeros((), jnp.int32)
 
 

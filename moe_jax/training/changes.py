@@ -53,7 +53,7 @@ class Changes:
 
 
 def changes(saved: Config, now: Config) -> Changes:
-    """Compares two configs; housekeeping is in neither list."""
+    """Compare two configs; housekeeping is in neither list."""
     layout, training = [], []
     for key, before, after in _differences(saved, now):
         text = f"{key} was {_shown(before)}, is {_shown(after)}"

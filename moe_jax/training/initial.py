@@ -16,6 +16,7 @@ from moe_jax.checkpoint import Checkpoints, locate
 from moe_jax.checkpoint.agree import gather
 from moe_jax.config import Config, override, parse_config
 from moe_jax.config.model_schema import ModelConfig
+from moe_jax.errors import UserError
 from moe_jax.interop.files.tokenizer_files import (
     TOKENIZER,
     TOKENIZER_JSON,
@@ -50,7 +51,7 @@ class InitialWeights:
 
 
 def read_initial(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
-    """Reads the weights that `--init-from` names. A collective.
+    """Read the weights that `--init-from` names. A collective.
 
     Args:
         path: a Hugging Face directory, or a working directory (or checkpoint) of ours.
@@ -58,16 +59,16 @@ def read_initial(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
         mesh: its mesh.
 
     Raises:
-        ValueError: the weights cannot be read, or are of another model than the config's; names
+        UserError: the weights cannot be read, or are of another model than the config's; names
             the keys that differ.
     """
     if not path.is_dir():
-        raise ValueError(f"--init-from {path} is not a directory: give one with weights")
+        raise UserError(f"--init-from {path} is not a directory: give one with weights")
     return _from_hf(path, config, mesh) if is_hf_directory(path) else _from_run(path, config, mesh)
 
 
 def keep_tokenizer(files: list[Path], config: Config, workdir: Path) -> str:
-    """Keeps the tokenizer files of initial weights beside the run, if it trains with that
+    """Keep the tokenizer files of initial weights beside the run, if it trains with that
     tokenizer; returns a warning if it trains with another one."""
     named = [file for file in files if file.name == TOKENIZER_JSON]
     own = Path(config.data.tokenizer)
@@ -119,7 +120,7 @@ def _from_run(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
 def _require_same_model(path: Path, saved: ModelConfig, wanted: ModelConfig) -> None:
     here, there = differences(wanted, saved), differences(saved, wanted)
     if here:
-        raise ValueError(
+        raise UserError(
             f"--init-from {path}: its weights are of another model. The config says "
             f"{', '.join(here)}; the weights need {', '.join(there)}: take the model section of "
             "the weights (convert from-hf writes it, inspect --config prints it)"
@@ -127,7 +128,7 @@ def _require_same_model(path: Path, saved: ModelConfig, wanted: ModelConfig) -> 
 
 
 def _all_or_none(read: Callable[[], Result]) -> Result:
-    """Raises in every process if `read` fails in one: the others would wait for it for ever."""
+    """Raise in every process if `read` fails in one: the others would wait for it for ever."""
     failure, result = None, None
     try:
         result = read()
@@ -135,6 +136,6 @@ def _all_or_none(read: Callable[[], Result]) -> Result:
         failure = error
     reports = gather("" if failure is None else str(failure))
     if any(reports):
-        raise ValueError("; ".join(sorted({report for report in reports if report}))) from failure
+        raise UserError("; ".join(sorted({report for report in reports if report}))) from failure
     assert result is not None, "no failure, yet no result"
     return result

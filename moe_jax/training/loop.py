@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from moe_jax.checkpoint import Checkpoints, Restored, watch_preemption
 from moe_jax.config import Config
 from moe_jax.data import Loader, batch_indices, make_loaders
+from moe_jax.errors import UserError
 from moe_jax.interop.open import ORIGIN
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.session import Session
@@ -60,7 +61,7 @@ def train(session: Session, workdir: Path, resume: str, init_from: Path | None =
 
     Raises:
         NonFiniteError: after `train.max_skipped` non-finite steps in a row.
-        ValueError: the data cannot be read, or the checkpoint is of another run.
+        UserError: the data cannot be read, or the checkpoint is of another run.
     """
     config = session.config
     loaders = make_loaders(config, session.batch_sharding())
@@ -181,7 +182,7 @@ class _Run:
         return result
 
     def _at_boundary(self, step: int, state: TrainState, stop: bool) -> None:
-        """Validates and saves where they are due; neither is charged to a step."""
+        """Validate and saves where they are due; neither is charged to a step."""
         every, last = self.config.train.validation_every, self.config.train.steps
         if self.validation is not None and (step % every == 0 or step == last):
             self.last_validation = self.validation(state)
@@ -193,7 +194,7 @@ class _Run:
             self.reporter.restart_clock()
 
     def _consume(self, step: int, on_device: StepMetrics) -> None:
-        """Waits for a step's metrics, reports them, and stops a run that has diverged."""
+        """Wait for a step's metrics, reports them, and stops a run that has diverged."""
         metrics = jax.device_get(on_device)
         report = self.reporter(step + 1, metrics)
         self.last_loss = report.loss
@@ -230,7 +231,7 @@ def require_same_text_everywhere(loader: Loader) -> None:
     same = bool((length == digest.size).all())
     same = same and bool((multihost_utils.process_allgather(digest) == digest).all())
     if not same:
-        raise ValueError(
+        raise UserError(
             "processes read different training text: give all hosts the same files, or for "
             "data.source = 'stdlib' the same Python"
         )

@@ -18,7 +18,7 @@ _STACKED = ("layers", "experts")
 
 
 def make_optimizer(config: Config, variables: Variables) -> optax.GradientTransformation:
-    """Returns the optimiser for parameters named as in `variables`.
+    """Return the optimiser for parameters named as in `variables`.
 
     Its updates are float32 whatever the parameters' dtype; apply them with `apply_updates`.
     """
@@ -33,13 +33,13 @@ def make_optimizer(config: Config, variables: Variables) -> optax.GradientTransf
 
 
 def clipped(grads: Any, norm: jax.Array, limit: float) -> Any:
-    """Returns float32 gradients scaled so that their global norm is at most `limit` (0 = off)."""
+    """Return float32 gradients scaled so that their global norm is at most `limit` (0 = off)."""
     scale = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-30)) if limit else jnp.float32(1)
     return jax.tree.map(lambda g: g.astype(jnp.float32) * scale, grads)
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Returns params + updates, added in float32 and stored in each parameter's dtype."""
+    """Return params + updates, added in float32 and stored in each parameter's dtype."""
     return jax.tree.map(lambda p, u: (p.astype(jnp.float32) + u).astype(p.dtype), params, updates)
 
 
@@ -96,7 +96,7 @@ def _muon(
 
 
 def _matrix(name: str, info: VariableInfo) -> MuonDimensionNumbers | None:
-    """Returns which dimensions are a matrix's inputs and outputs; None for what is no matrix.
+    """Return which dimensions are a matrix's inputs and outputs; None for what is no matrix.
 
     Embeddings, output projections and routers are tables rather than maps between hidden spaces.
     """
@@ -124,7 +124,7 @@ def _trained(variables: Variables) -> list[tuple[str, VariableInfo]]:
 def _stored_as(
     inner: optax.GradientTransformation, dtype: jnp.dtype
 ) -> optax.GradientTransformation:
-    """Keeps `inner`'s floating-point state in `dtype` between steps; it computes in float32."""
+    """Keep `inner`'s floating-point state in `dtype` between steps; it computes in float32."""
 
     def cast(state: Any, to: Any) -> Any:
         def one(leaf: jax.Array) -> jax.Array:

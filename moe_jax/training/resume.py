@@ -12,6 +12,7 @@ from moe_jax.checkpoint import CheckpointError, Checkpoints, Restored
 from moe_jax.checkpoint.restoring import Step
 from moe_jax.config import Config, dump_config, parse_config
 from moe_jax.data import Loader, require_same_data
+from moe_jax.errors import UserError
 from moe_jax.interop.open import ORIGIN
 from moe_jax.training.changes import changes
 from moe_jax.training.state import TrainState
@@ -24,7 +25,7 @@ _PACKAGES = ("moe-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 def run_info(
     config: Config, loader: Loader, origin: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Returns what is stored beside the arrays: nothing that depends on processes or devices.
+    """Return what is stored beside the arrays: nothing that depends on processes or devices.
 
     `origin` is what is known of the Hugging Face directory that the weights came from, if any.
     """
@@ -54,7 +55,7 @@ def restore_run(
 
     Raises:
         CheckpointError: nothing at that step, or checkpoints that "none" would orphan.
-        ValueError: the run would read other data, or other rows of it.
+        UserError: the run would read other data, or other rows of it.
     """
     if resume == "none":
         if steps := checkpoints.steps():
@@ -93,7 +94,7 @@ def _refuse_bare_weights(checkpoints: Checkpoints, step: Step, error: Checkpoint
 
 def _step(resume: str) -> int:
     if not resume.isdigit():
-        raise ValueError(f"--resume {resume}: give auto, none, or the step of a checkpoint")
+        raise UserError(f"--resume {resume}: give auto, none, or the step of a checkpoint")
     return int(resume)
 
 
@@ -102,7 +103,7 @@ def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> N
     require_same_data(info["data"], loader.fingerprint())
     saved = parse_config(info["config"])
     if saved.train.global_batch != config.train.global_batch:
-        raise ValueError(
+        raise UserError(
             f"the checkpoint was trained with train.global_batch={saved.train.global_batch} and "
             f"this run has {config.train.global_batch}: its data position would mean other rows. "
             "Keep the batch size, or start a new run"
@@ -110,7 +111,7 @@ def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> N
 
 
 def describe(restored: Restored | None, config: Config, initial: str = "") -> list[str]:
-    """Returns the lines that say where training starts, and what has changed since.
+    """Return the lines that say where training starts, and what has changed since.
 
     Args:
         initial: what the run starts from if it is not resumed; empty for random weights.

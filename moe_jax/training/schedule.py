@@ -10,7 +10,7 @@ from moe_jax.dtypes import library_promotion
 def make_schedule(
     schedule: ScheduleConfig, optimizer: OptimizerConfig, steps: int
 ) -> optax.Schedule:
-    """Returns step -> learning rate: linear warm-up, then cosine, WSD or constant.
+    """Return step -> learning rate: linear warm-up, then cosine, WSD or constant.
 
     WSD (warm-up, stable, decay: Hu et al., 2024) stays at the peak and decays linearly over the
     last `decay_steps`.

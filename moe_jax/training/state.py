@@ -36,7 +36,7 @@ def init_state(
     mesh: Mesh,
     weights: tuple[Arrays, Arrays] | None = None,
 ) -> TrainState:
-    """Returns a fresh state, created in place on the mesh.
+    """Return a fresh state, created in place on the mesh.
 
     Args:
         weights: (params, buffers) to start from; None makes random ones of the config's seed.
@@ -51,7 +51,7 @@ def init_state(
 def abstract_state(
     skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: AnyMesh
 ) -> TrainState:
-    """Returns the state as ShapeDtypeStructs with shardings: for restoring and for compiling."""
+    """Return the state as ShapeDtypeStructs with shardings: for restoring and for compiling."""
     params, buffers = skeleton.abstract(mesh)
     scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated(mesh))
     opt_state = jax.tree.map(
@@ -65,7 +65,7 @@ def abstract_state(
 def state_shardings(
     skeleton: Skeleton, optimizer: optax.GradientTransformation, mesh: AnyMesh
 ) -> TrainState:
-    """Returns the state as NamedShardings: optimiser state as `sharding.optimizer` says."""
+    """Return the state as NamedShardings: optimiser state as `sharding.optimizer` says."""
     params, buffers = skeleton.shardings(mesh)
     beside = skeleton.optimizer_shardings(mesh)
     shapes = jax.eval_shape(optimizer.init, skeleton.abstract(mesh)[0])

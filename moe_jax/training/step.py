@@ -54,7 +54,7 @@ class Steps:
         return self.skeleton.config
 
     def jit_train(self, options: CompilerOptions | None = None) -> Any:
-        """Returns `train` to be compiled once: the state is donated, metrics are replicated."""
+        """Return `train` to be compiled once: the state is donated, metrics are replicated."""
         mesh = self.parallel.mesh
         return jax.jit(
             self.train,
@@ -67,7 +67,7 @@ class Steps:
         )
 
     def jit_evaluate(self, options: CompilerOptions | None = None) -> Any:
-        """Returns `evaluate` to be compiled once, with replicated results."""
+        """Return `evaluate` to be compiled once, with replicated results."""
         replicated = NamedSharding(self.parallel.mesh, PartitionSpec())
         return jax.jit(self.evaluate, out_shardings=replicated, compiler_options=options)
 
@@ -99,7 +99,7 @@ class Steps:
         return TrainState(state.step + 1, *kept, in_a_row, state.skipped + bad), metrics
 
     def evaluate(self, params: Arrays, buffers: Arrays, batch: Batch) -> tuple[Array, Array]:
-        """Returns the sum of weighted cross-entropies in nats, and of weights: forward only."""
+        """Return the sum of weighted cross-entropies in nats, and of weights: forward only."""
 
         def micro(carry: Array, part: Batch) -> tuple[Array, None]:
             return carry + self._forward(params, buffers, part, remat="none")[0], None
@@ -111,7 +111,7 @@ class Steps:
         return nll, batch.weights.sum()
 
     def _gradients(self, params: Arrays, buffers: Arrays, batch: Batch) -> Any:
-        """Returns ((cross-entropy, auxiliary loss), stats) and gradients of their sum.
+        """Return ((cross-entropy, auxiliary loss), stats) and gradients of their sum.
 
         Cross-entropy is normalised by the weight of the whole batch, so that microbatches add up
         to exactly the loss of one large batch; balance losses are those of each microbatch.
@@ -147,7 +147,7 @@ class Steps:
     def _forward(
         self, params: Arrays, buffers: Arrays, part: Batch, remat: Any
     ) -> tuple[Array, Array, MoeStats | None]:
-        """Returns (sum of weighted losses, auxiliary loss, counts) of one microbatch."""
+        """Return (sum of weighted losses, auxiliary loss, counts) of one microbatch."""
         model = self.skeleton.merge(params, buffers)
         streams, stats = model.hidden(
             part.tokens, part.positions, part.segments, self.parallel, remat
@@ -159,7 +159,7 @@ class Steps:
         return nll, auxiliary_loss(stats.balance, self.config.model.moe.router), stats
 
     def _moved(self, buffers: Arrays, stats: MoeStats | None) -> Arrays:
-        """Returns the selection biases after the auxiliary-loss-free update."""
+        """Return the selection biases after the auxiliary-loss-free update."""
         rate = self.config.model.moe.router.bias_update_rate
         if not rate or stats is None:
             return buffers
@@ -173,7 +173,7 @@ def _first(batch: Batch) -> Batch:
 
 
 def make_steps(skeleton: Skeleton, parallel: Parallel) -> Steps:
-    """Returns the functions of a checked config, which the skeleton holds."""
+    """Return the functions of a checked config, which the skeleton holds."""
     config = skeleton.config
     schedule = make_schedule(config.schedule, config.optimizer, config.train.steps)
     return Steps(skeleton, make_optimizer(config, skeleton.variables), schedule, parallel)

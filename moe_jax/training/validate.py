@@ -18,7 +18,7 @@ class Validation:
         self._batches = batches
 
     def __call__(self, state: TrainState) -> float:
-        """Returns the mean cross-entropy in nats per token."""
+        """Return the mean cross-entropy in nats per token."""
         sums = [
             self._evaluate(state.params, state.buffers, self._loader(step))
             for step in range(self._batches)

@@ -11,6 +11,7 @@ from moe_jax.cli.plan.verb import require_writable
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_model_arguments, load_model
 from moe_jax.config import load_config
+from moe_jax.errors import UserError
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.mesh.jobs import NO_FLAGS
 
@@ -58,13 +59,13 @@ def run_decode(args: argparse.Namespace) -> int:
     """Measures, prints, writes `--json`; returns an exit code.
 
     Raises:
-        ValueError: the model cannot be loaded, or a number is out of range.
+        UserError: the model cannot be loaded, or a number is out of range.
     """
     require_writable(args.json)
     if min(*args.batch, args.prompt_tokens, args.steps) < 1:
-        raise ValueError("--batch, --prompt-tokens and --steps must be 1 or more")
+        raise UserError("--batch, --prompt-tokens and --steps must be 1 or more")
     if args.repeats < 2:
-        raise ValueError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
+        raise UserError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
     work = Work(args.prompt_tokens, args.steps, args.repeats, args.context)
     model = _model(args)
     out = console()
@@ -87,7 +88,7 @@ def _model(args: argparse.Namespace) -> LanguageModel:
     if args.model.suffix != ".toml":
         return load_model(args, NO_FLAGS)
     if args.step is not None:
-        raise ValueError(f"{args.model} is a config, without checkpoints: leave --step out")
+        raise UserError(f"{args.model} is a config, without checkpoints: leave --step out")
     kept = (
         [] if args.dtype is None else [f"precision.{n}={args.dtype}" for n in ("params", "compute")]
     )

@@ -34,6 +34,7 @@ from moe_jax.cli.shared.options import (
 )
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig, RuntimeConfig
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import save_calibration
 from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.hardware.topology import detect_topology
@@ -128,12 +129,12 @@ def run_calibrate(args: argparse.Namespace) -> int:
     """Measures, prints, writes `--out`; returns an exit code.
 
     Raises:
-        ValueError: the config, the job's description or an option is wrong.
+        UserError: the config, the job's description or an option is wrong.
     """
     if args.config is None and args.overrides:
-        raise ValueError("--set changes a config: give the CONFIG too")
+        raise UserError("--set changes a config: give the CONFIG too")
     if args.out is not None and not args.out.parent.is_dir():
-        raise ValueError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
+        raise UserError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
     config = PAPER if args.config is None else load(args)
     job = start_distributed(job_flags(args))
     devices = job.num_processes * (args.devices or count_gpus() or 1)
@@ -168,7 +169,7 @@ def run_step(args: argparse.Namespace) -> int:
     """Measures one program and prints it; returns an exit code.
 
     Raises:
-        ValueError: the config or the job's description is wrong, or there is no GPU for `--mock`.
+        UserError: the config or the job's description is wrong, or there is no GPU for `--mock`.
     """
     config = load(args)
     job = start_distributed(job_flags(args))
@@ -191,7 +192,7 @@ def run_layouts(args: argparse.Namespace) -> int:
     """Measures, prints, writes `--json`; returns an exit code.
 
     Raises:
-        ValueError: a config, an override or the number of devices does not suit all layouts.
+        UserError: a config, an override or the number of devices does not suit all layouts.
     """
     require_writable(args.json)
     paths = [SOURCE_TREE / "configs" / f"{name}.toml" for name in LAYOUTS] + args.configs
@@ -217,7 +218,7 @@ def run_layouts(args: argparse.Namespace) -> int:
 
 def _mock(config: Config) -> None:
     if (gpus := count_gpus()) != 1:
-        raise ValueError(
+        raise UserError(
             f"--mock needs exactly 1 GPU in this process and there are {gpus}: set "
             "CUDA_VISIBLE_DEVICES=0 on a machine with several"
         )

@@ -14,7 +14,7 @@ Row = tuple[str, str]
 
 
 def layout_rows(config: Config) -> Iterator[Row]:
-    """Yields (name, value) for each way of splitting that the config uses."""
+    """Yield (name, value) for each way of splitting that the config uses."""
     yield from _fsdp(config)
     yield from _tensor(config)
     yield from _optimizer(config)
@@ -22,7 +22,7 @@ def layout_rows(config: Config) -> Iterator[Row]:
 
 
 def schedules(config: Config) -> list[tuple[int, Schedule]]:
-    """Returns (layers of a repetition, schedule) of each stack that goes through the pipeline."""
+    """Return (layers of a repetition, schedule) of each stack that goes through the pipeline."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
     found = [
         (

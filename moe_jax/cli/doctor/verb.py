@@ -27,6 +27,7 @@ from moe_jax.cli.doctor.facts import (
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, add_job_arguments, job_flags, load
 from moe_jax.config import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.topology import Topology, TopologyError, detect_topology, host_keys
 from moe_jax.mesh.build import count_gpus, order_devices, prepare_devices
 from moe_jax.mesh.distributed import Job, start_distributed
@@ -66,13 +67,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the findings on process 0; returns an exit code.
+    """Print the findings on process 0; return an exit code.
 
     Raises:
-        ValueError: the config or the job's description is wrong.
+        UserError: the config or the job's description is wrong.
     """
     if args.config is None and args.overrides:
-        raise ValueError("--set changes a config: give the CONFIG too")
+        raise UserError("--set changes a config: give the CONFIG too")
     config = None if args.config is None else load(args)
     job = start_distributed(job_flags(args))
     verdict = _prepare(config, job)
@@ -160,7 +161,7 @@ def extra_packages(extra: str) -> tuple[str, ...]:
     """Return what an extra of this package installs, by the package's own metadata.
 
     Raises:
-        ValueError: the metadata has no such extra: it is older than the code.
+        UserError: the metadata has no such extra: it is older than the code.
     """
     packages: list[str] = []
     for found in map(_REQUIREMENT.fullmatch, requires("moe-jax") or ()):
@@ -170,7 +171,7 @@ def extra_packages(extra: str) -> tuple[str, ...]:
         included = found["extras"].split(",") if found["package"] == "moe-jax" else ()
         packages += [p for one in included for p in extra_packages(one)] or [found["package"]]
     if not packages:
-        raise ValueError(f"the installed moe-jax has no extra {extra}: install it again")
+        raise UserError(f"the installed moe-jax has no extra {extra}: install it again")
     return tuple(dict.fromkeys(packages))
 
 
@@ -182,7 +183,7 @@ def _version(package: str) -> str | None:
 
 
 def _prepare(config: Config | None, job: Job) -> Verdict:
-    """Starts JAX the way `train` would; without a config, or where that fails, as it comes."""
+    """Start JAX the way `train` would; without a config, or where that fails, as it comes."""
     reason = ""
     if config is not None:
         try:

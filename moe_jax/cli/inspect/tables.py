@@ -18,12 +18,12 @@ COUNTERS = "counters"
 
 
 def group_of(array: StoredArray) -> str:
-    """Returns what an array belongs to: parameters, optimiser state, buffers or counters."""
+    """Return what an array belongs to: parameters, optimiser state, buffers or counters."""
     return GROUPS.get(array.name.split("/")[0], COUNTERS)
 
 
 def step_table(listing: Listing, shown: int) -> Table:
-    """Returns every checkpoint of a directory, and what is there besides good ones."""
+    """Return every checkpoint of a directory, and what is there besides good ones."""
     table = headed_table("Checkpoints", "step", "state")
     for step in listing.steps:
         table.add_row(str(step), "good, shown below" if step == shown else "good")
@@ -33,7 +33,7 @@ def step_table(listing: Listing, shown: int) -> Table:
 
 
 def checkpoint_table(contents: Contents, config: Config | None, problem: str) -> Table:
-    """Returns the facts of one checkpoint as a table of two columns.
+    """Return the facts of one checkpoint as a table of two columns.
 
     Args:
         contents: the checkpoint.
@@ -61,7 +61,7 @@ def checkpoint_table(contents: Contents, config: Config | None, problem: str) ->
 
 
 def group_table(arrays: Sequence[StoredArray]) -> Table:
-    """Returns arrays, elements and bytes of parameters, optimiser state, buffers and counters."""
+    """Return arrays, elements and bytes of parameters, optimiser state, buffers and counters."""
     table = headed_table("Totals", "group", "arrays", "elements", "bytes")
     for group in (*GROUPS.values(), COUNTERS):
         members = [array for array in arrays if group_of(array) == group]
@@ -72,7 +72,7 @@ def group_table(arrays: Sequence[StoredArray]) -> Table:
 
 
 def array_table(arrays: Sequence[StoredArray]) -> Table:
-    """Returns every array: name, shape, dtype, size, split when saved, pieces on the disk."""
+    """Return every array: name, shape, dtype, size, split when saved, pieces on the disk."""
     headings = ("name", "shape", "dtype", "size", "split when saved", "stored as")
     table = headed_table("Arrays", *headings)
     table.columns[0].no_wrap = True

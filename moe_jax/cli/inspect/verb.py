@@ -29,6 +29,7 @@ from moe_jax.cli.inspect.tables import (
 )
 from moe_jax.cli.shared import exit_codes
 from moe_jax.config import Config, ConfigError, parse_config
+from moe_jax.errors import UserError
 from moe_jax.interop.files.tokenizer_files import is_hf_directory
 
 
@@ -61,19 +62,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was asked for; returns an exit code.
+    """Print what was asked for; return an exit code.
 
     Raises:
-        ValueError: there is no good checkpoint at the path, or none of that step.
+        UserError: there is no good checkpoint at the path, or none of that step.
     """
     if is_hf_directory(args.checkpoint):
-        raise ValueError(
+        raise UserError(
             f"{args.checkpoint} is a Hugging Face directory, without checkpoints: import it with "
             f"`moe-jax convert from-hf {args.checkpoint} OUT`, then inspect OUT"
         )
     root, named = locate(args.checkpoint)
     if named is not None and args.step not in (None, named):
-        raise ValueError(
+        raise UserError(
             f"--step {args.step} and {args.checkpoint}, the directory of step {named}: give one "
             f"of them, or {root} with --step"
         )
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def to_json(listing: Listing, contents: Contents, verified: str) -> dict[str, Any]:
-    """Returns everything that the tables say.
+    """Return everything that the tables say.
 
     Args:
         listing: all checkpoints beside this one.
@@ -120,7 +121,7 @@ def to_json(listing: Listing, contents: Contents, verified: str) -> dict[str, An
 
 
 def saved_config(contents: Contents) -> tuple[Config | None, str]:
-    """Returns the config that was saved, or None and the reason."""
+    """Return the config that was saved, or None and the reason."""
     text = contents.info.get("config")
     if text is None:
         return None, "none was saved with it"
@@ -133,7 +134,7 @@ def saved_config(contents: Contents) -> tuple[Config | None, str]:
 def _config_text(contents: Contents) -> str:
     text = contents.info.get("config")
     if text is None:
-        raise ValueError(f"{contents.path} was saved without a config: leave out --config")
+        raise UserError(f"{contents.path} was saved without a config: leave out --config")
     return text
 
 

@@ -33,7 +33,7 @@ def draw_pictures(args: argparse.Namespace, plan: Plan) -> None:
     """Write the pictures that `add_picture_arguments` asked for.
 
     Raises:
-        ValueError: the plan has no timeline of a layer that exchanges tokens.
+        UserError: the plan has no timeline of a layer that exchanges tokens.
     """
     if args.timeline:
         args.timeline.write_text(page_of(plan), encoding="utf-8")

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from moe_jax.cli.shared import exit_codes
 from moe_jax.config import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.pictures.plot import check_plot, plot_scaling
@@ -51,14 +52,14 @@ def check_scaling_arguments(args: argparse.Namespace) -> None:
     """Refuse options that only --scaling reads without it, and with it those it does not read.
 
     Raises:
-        ValueError: naming the options.
+        UserError: naming the options.
     """
     names = _OWN if args.scaling is None else _OTHERS
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
     if given and args.scaling is None:
-        raise ValueError(f"only --scaling reads {' and '.join(given)}: add --scaling 16,32,64")
+        raise UserError(f"only --scaling reads {' and '.join(given)}: add --scaling 16,32,64")
     if given:
-        raise ValueError(f"--scaling does not read {' and '.join(given)}: plan one size with them")
+        raise UserError(f"--scaling does not read {' and '.join(given)}: plan one size with them")
 
 
 def run_scaling(
@@ -73,7 +74,7 @@ def run_scaling(
         target_of: the cluster of a config.
 
     Raises:
-        ValueError: a size that the config cannot have, or the plot extra is missing.
+        UserError: a size that the config cannot have, or the plot extra is missing.
     """
     if args.plot:
         check_plot(args.plot)

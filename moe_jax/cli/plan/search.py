@@ -12,6 +12,7 @@ from rich.console import Console
 
 from moe_jax.cli.shared import exit_codes
 from moe_jax.config import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.planner.compile.jobs import require_plan_extra
 from moe_jax.planner.compile.target import Target
@@ -46,17 +47,17 @@ def check_search_arguments(args: argparse.Namespace) -> None:
     """Refuse options that only --search reads without it, and with it those it does not read.
 
     Raises:
-        ValueError: naming the options.
+        UserError: naming the options.
     """
     names = _OTHERS if args.search else _OWN
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
     if given and args.search:
-        raise ValueError(
+        raise UserError(
             f"--search does not read {' and '.join(given)}: write its winner with --out and plan "
             "that file"
         )
     if given:
-        raise ValueError(f"only --search reads {' and '.join(given)}: add --search")
+        raise UserError(f"only --search reads {' and '.join(given)}: add --search")
 
 
 def run_search(
@@ -65,11 +66,11 @@ def run_search(
     target: Target,
     calibration: Calibration | None,
 ) -> int:
-    """Searches, prints, writes the winner; returns an exit code.
+    """Search, print, write the winner; return an exit code.
 
     Raises:
         NothingFits: no layout can run.
-        ValueError: the plan extra is missing.
+        UserError: the plan extra is missing.
     """
     require_plan_extra()
     found = search(config, target, args.mode, calibration=calibration)

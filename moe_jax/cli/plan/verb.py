@@ -18,6 +18,7 @@ from moe_jax.cli.plan.search import add_search_arguments, check_search_arguments
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, load
 from moe_jax.config import Config, load_config
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration, load_calibration, recorded
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.planner.compile.hardware_file import known_hardware, load_hardware
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Plans, prints, writes; returns an exit code.
 
     Raises:
-        ValueError: the config, the target or a file is wrong, or the plan extra is missing.
+        UserError: the config, the target or a file is wrong, or the plan extra is missing.
     """
     check_search_arguments(args)
     check_scaling_arguments(args)
@@ -110,16 +111,16 @@ def chosen_target(args: argparse.Namespace, config: Config, *, mesh_varies: bool
             may have another number of devices.
 
     Raises:
-        ValueError: an unknown GPU, or a mesh that does not fill whole hosts.
+        UserError: an unknown GPU, or a mesh that does not fill whole hosts.
     """
     hardware = load_hardware(args.hardware) if args.hardware else known_hardware()
     devices = math.prod(mesh_shape(config.mesh))
     per_host = min(8, devices) if args.devices_per_host is None else args.devices_per_host
     if per_host < 1:
-        raise ValueError(f"--devices-per-host {per_host} must be 1 or more")
+        raise UserError(f"--devices-per-host {per_host} must be 1 or more")
     hosts = -(-devices // per_host) if args.hosts is None else args.hosts
     if hosts * per_host != devices and not mesh_varies:
-        raise ValueError(
+        raise UserError(
             f"the mesh has {devices} devices and {hosts} hosts x {per_host} are {hosts * per_host}:"
             " set --hosts and --devices-per-host so that their product is the mesh's, or change "
             "the mesh with --set mesh.expert=..."
@@ -131,7 +132,7 @@ def chosen_calibration(args: argparse.Namespace) -> Calibration | None:
     """The calibration that `add_target_arguments` asked for.
 
     Raises:
-        ValueError: a file that is none, or a GPU that we have no record of.
+        UserError: a file that is none, or a GPU that we have no record of.
     """
     if args.calibration is None:
         return None
@@ -139,7 +140,7 @@ def chosen_calibration(args: argparse.Namespace) -> Calibration | None:
         return load_calibration(args.calibration)
     found = recorded(args.gpu)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"--calibration recorded: there is no record of {args.gpu}; calibrate one with "
             "`moe-jax bench calibrate` and pass its file"
         )
@@ -149,7 +150,7 @@ def chosen_calibration(args: argparse.Namespace) -> Calibration | None:
 def require_writable(path: Path | None) -> None:
     """Refuse, before anything compiles, a file that could not be written afterwards."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ValueError(f"cannot write {path}: give a file in a directory that exists")
+        raise UserError(f"cannot write {path}: give a file in a directory that exists")
 
 
 def share(text: str) -> float:
@@ -161,11 +162,11 @@ def share(text: str) -> float:
 
 
 def _judge(made: Plan, hidden: float) -> int:
-    """Prints whether each layer hides its exchange; returns the exit code."""
+    """Print whether each layer hides its exchange; return the exit code."""
     layers, own = layer_timelines(made.timelines), own_times(made.timelines)
     found = (*layers.forward, *layers.backward)
     if not found:
-        raise ValueError("--require-hidden: this program has no all-to-all in its layers")
+        raise UserError("--require-hidden: this program has no all-to-all in its layers")
     for timeline in found:
         direction = "backward" if timeline.is_backward else "forward"
         try:

@@ -10,6 +10,7 @@ from typing import get_args
 
 from moe_jax.config import Config, check, load_config
 from moe_jax.config.schema import DType
+from moe_jax.errors import UserError
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.inference.loading import load as load_directory
 from moe_jax.mesh.distributed import JobFlags, start_distributed
@@ -73,12 +74,12 @@ def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
     """Connect to the job, then load what `add_model_arguments` asked for.
 
     Raises:
-        ValueError: see `moe_jax.load`.
+        UserError: see `moe_jax.load`.
     """
     # Before anything is started: most mistakes are here.
     refuse_hub_name(args.model)
     if not args.model.is_dir():
-        raise ValueError(
+        raise UserError(
             f"{args.model} is not a directory: give the --workdir of a training run, what "
             "moe-jax convert made, or a Hugging Face directory"
         )
@@ -93,10 +94,10 @@ def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
 
 
 def refuse_hub_name(path: Path) -> None:
-    """Raise ValueError for what names a model of the hub, as far as one can see, and no path."""
+    """Raise UserError for what names a model of the hub, as far as one can see, and no path."""
     if _HUB_NAME.fullmatch(str(path)) and not (path.exists() or path.parent.exists()):
         local = Path("models", path.name)
-        raise ValueError(
+        raise UserError(
             f"{path} is not a directory here. If it is a model of the Hugging Face hub, fetch it "
             f"with `hf download {path} --local-dir {local}` and give {local}"
         )

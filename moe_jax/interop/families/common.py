@@ -122,5 +122,5 @@ DEFAULTS: dict[str, Any] = {
 
 
 def no_biases(*fields: str) -> tuple[Only, ...]:
-    """Returns entries that refuse biases which no published model of the family has."""
+    """Return entries that refuse biases which no published model of the family has."""
     return tuple(Only(name, False, "only layers without biases are known") for name in fields)

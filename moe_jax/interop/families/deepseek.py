@@ -29,7 +29,7 @@ from moe_jax.interop.table.setting import Always, Choice, Count, Fields, Only, S
 
 
 def _tensors(rotated: str, halves: str) -> tuple[Tensor, ...]:
-    """Returns the rows, given how the rotated dimensions lie on their side and on ours."""
+    """Return the rows, given how the rotated dimensions lie on their side and on ours."""
     q, q_b = f"{SELF_ATTENTION}.q_proj.weight", f"{SELF_ATTENTION}.q_b_proj.weight"
     kv_a, kv_b = f"{SELF_ATTENTION}.kv_a_proj_with_mqa.weight", f"{SELF_ATTENTION}.kv_b_proj.weight"
     down = "attention.w_q_down_di"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.interop.files.shard import Slices, TensorEntry, read_header, read_slice
 from moe_jax.safe_paths import file_inside, is_named
 
@@ -54,7 +55,7 @@ class HfDirectory:
         path: the directory.
 
     Raises:
-        ValueError: it is none, a file is missing, damaged, pickled or elsewhere; names the file
+        UserError: it is none, a file is missing, damaged, pickled or elsewhere; names the file
             and the tensor.
 
     Attributes:
@@ -67,21 +68,21 @@ class HfDirectory:
         self.path = Path(path)
         # Unlike that of Path, it takes what can be no path for none.
         if not os.path.isdir(path):
-            raise ValueError(f"{path} is not a directory: give one with a {CONFIG}")
+            raise UserError(f"{path} is not a directory: give one with a {CONFIG}")
         self.config = self._json(CONFIG)
         self._places = self._indexed() if self._weights() == INDEX else self._shard(SINGLE)
         self.tensors: Mapping[str, TensorEntry] = {
             name: place.entry for name, place in self._places.items()
         }
         if not self.tensors:
-            raise ValueError(f"{self.path / SINGLE}: it holds no tensors: fetch it again")
+            raise UserError(f"{self.path / SINGLE}: it holds no tensors: fetch it again")
         self.bytes_read = 0
 
     def read(self, name: str, slices: Slices | None = None) -> np.ndarray:
-        """Reads a tensor, or the part of it that `slices` (one per dimension) cut out.
+        """Read a tensor, or the part of it that `slices` (one per dimension) cut out.
 
         Raises:
-            ValueError: there is no such tensor or slice, or its file was cut short meanwhile.
+            UserError: there is no such tensor or slice, or its file was cut short meanwhile.
         """
         place = self._places[self.entry(name).name]
         array = read_slice(place.path, place.entry, slices)
@@ -89,21 +90,21 @@ class HfDirectory:
         return array
 
     def entry(self, name: str) -> TensorEntry:
-        """Returns shape and dtype of a tensor; raises ValueError where there is none."""
+        """Return shape and dtype of a tensor; raise UserError where there is none."""
         if name not in self._places:
             listing = INDEX if (self.path / INDEX).is_file() else SINGLE
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: no tensor {name}: {listing} does not list it. Fetch the directory "
                 f"again, or check that {CONFIG} is that of these weights"
             )
         return self._places[name].entry
 
     def tokenizer_files(self) -> list[Path]:
-        """Returns which of `TOKENIZER_FILES` are there, checked to lie in the directory."""
+        """Return which of `TOKENIZER_FILES` are there, checked to lie in the directory."""
         return [self._inside(name, "") for name in TOKENIZER_FILES if is_named(self.path, name)]
 
     def _weights(self) -> str:
-        """Returns the file that says where the weights are, as `transformers` chooses it."""
+        """Return the file that says where the weights are, as `transformers` chooses it."""
         for name in (SINGLE, INDEX):
             if is_named(self.path, name):
                 return name
@@ -111,21 +112,21 @@ class HfDirectory:
         pickled = [name for name in files if name.removesuffix(".index.json").endswith(PICKLED)]
         if pickled:
             raise _pickle_error(self.path / pickled[0])
-        raise ValueError(
+        raise UserError(
             f"{self.path}: neither {SINGLE} nor {INDEX} is there, only {', '.join(files)}"
         )
 
     def _indexed(self) -> dict[str, _Place]:
         listed = self._json(INDEX).get("weight_map")
         if not isinstance(listed, dict) or not listed:
-            raise ValueError(f"{self.path / INDEX}: no weight_map of tensors: fetch it again")
+            raise UserError(f"{self.path / INDEX}: no weight_map of tensors: fetch it again")
         found: dict[str, _Place] = {}
         shards: dict[str, dict[str, _Place]] = {}
         for name, file in listed.items():
             if str(file) not in shards:
                 shards[str(file)] = self._shard(file, f"{INDEX} puts {name} there: ")
             if name not in shards[file]:
-                raise ValueError(
+                raise UserError(
                     f"{self.path / file}: {name} is not in it, {INDEX} says it is: fetch both again"
                 )
             found[name] = shards[file][name]
@@ -140,20 +141,20 @@ class HfDirectory:
         try:
             value = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+            raise UserError(f"{path} is not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise ValueError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
+            raise UserError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
         return value
 
     def _inside(self, name: Any, why: str) -> Path:
-        """Returns the file of that name, which belongs to the directory and is not pickled."""
+        """Return the file of that name, which belongs to the directory and is not pickled."""
         if isinstance(name, str) and name.endswith(PICKLED):
             raise _pickle_error(self.path / name, why)
         return file_inside(self.path, name, why)
 
 
-def _pickle_error(path: Path, why: str = "") -> ValueError:
-    return ValueError(
+def _pickle_error(path: Path, why: str = "") -> UserError:
+    return UserError(
         f"{path}: {why}pickled weights can run any code when they are read, so they are not read: "
         "load them with transformers where you trust them and save_pretrained() as safetensors"
     )

@@ -17,6 +17,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from moe_jax.errors import UserError
+
 #: The format's names of the dtypes that weights come in; 8-bit floats are left encoded.
 DTYPES: Mapping[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -64,17 +66,17 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Reads what a file holds; no tensor data.
+    """Read what a file holds; no tensor data.
 
     Raises:
-        ValueError: the file is no safetensors file, cut short, or its tensors overlap; names the
+        UserError: the file is no safetensors file, cut short, or its tensors overlap; names the
             file and, where it is one tensor's fault, the tensor.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         if size < LENGTH_BYTES or length > min(HEADER_LIMIT, size - LENGTH_BYTES):
-            raise ValueError(
+            raise UserError(
                 f"{path}: its header would take {length} of the file's {size} bytes: it is cut "
                 "short or not a safetensors file; fetch it again"
             )
@@ -82,9 +84,9 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     try:
         header = json.loads(text.decode(), object_pairs_hook=_without_repeats)
         if not isinstance(header, dict):
-            raise ValueError("not a JSON object")
+            raise UserError("not a JSON object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its header is corrupt ({error}): fetch it again") from error
+        raise UserError(f"{path}: its header is corrupt ({error}): fetch it again") from error
     data = LENGTH_BYTES + length
     entries = [
         _entry(path, name, fields, data) for name, fields in header.items() if name != METADATA
@@ -94,7 +96,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def read_slice(path: Path, entry: TensorEntry, slices: Slices | None = None) -> np.ndarray:
-    """Reads part of a tensor.
+    """Read part of a tensor.
 
     Args:
         path: the file whose header has `entry`.
@@ -106,7 +108,7 @@ def read_slice(path: Path, entry: TensorEntry, slices: Slices | None = None) -> 
         than a page, which are read whole.
 
     Raises:
-        ValueError: the slices do not fit the tensor, or the file has shrunk meanwhile.
+        UserError: the slices do not fit the tensor, or the file has shrunk meanwhile.
     """
     ranges = _ranges(path, entry, slices)
     cut = _contiguous_from(entry, ranges)
@@ -122,7 +124,7 @@ def read_slice(path: Path, entry: TensorEntry, slices: Slices | None = None) -> 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name appears twice")
+        raise UserError("a name appears twice")
     return found
 
 
@@ -132,17 +134,17 @@ def _entry(path: Path, name: str, fields: Any, data: int) -> TensorEntry:
         if not isinstance(dtype, str):
             raise TypeError("not the name of a dtype")
         if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-            raise ValueError("not whole numbers")
+            raise UserError("not whole numbers")
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: {name}: its header entry {fields!r:.200} lacks a dtype, shape or "
             "data_offsets of whole numbers: fetch the file again"
         ) from error
     if dtype not in DTYPES:
-        raise ValueError(f"{path}: {name} is of dtype {dtype}: known are {', '.join(DTYPES)}")
+        raise UserError(f"{path}: {name} is of dtype {dtype}: known are {', '.join(DTYPES)}")
     entry = TensorEntry(name, tuple(shape), DTYPES[dtype], data + begin)
     if end - begin != entry.size:
-        raise ValueError(
+        raise UserError(
             f"{path}: {name}: {dtype}{shape} takes {entry.size} bytes, its header gives it "
             f"{end - begin}: the file is damaged, fetch it again"
         )
@@ -150,14 +152,14 @@ def _entry(path: Path, name: str, fields: Any, data: int) -> TensorEntry:
 
 
 def _check_extents(path: Path, entries: list[TensorEntry], data: int, size: int) -> None:
-    """Raises ValueError unless the tensors lie one after the other inside the file."""
+    """Raise UserError unless the tensors lie one after the other inside the file."""
     position = data
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.size)):
         if entry.begin < position:
-            raise ValueError(f"{path}: {entry.name} overlaps another tensor: the file is damaged")
+            raise UserError(f"{path}: {entry.name} overlaps another tensor: the file is damaged")
         position = entry.begin + entry.size
         if position > size:
-            raise ValueError(
+            raise UserError(
                 f"{path}: cut short within {entry.name}, which ends at byte {position} of a file "
                 f"of {size} bytes: fetch it again"
             )
@@ -171,12 +173,12 @@ def _ranges(path: Path, entry: TensorEntry, slices: Slices | None) -> list[range
         for part, n in zip(slices, entry.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{path}: {entry.name} has shape {entry.shape}, no slice {list(slices)}")
+        raise UserError(f"{path}: {entry.name} has shape {entry.shape}, no slice {list(slices)}")
     return [range(*part.indices(n)) for part, n in zip(slices, entry.shape, strict=True)]
 
 
 def _contiguous_from(entry: TensorEntry, ranges: Sequence[range]) -> int:
-    """Returns the dimension whose range, with all that is inside it, is one run of bytes.
+    """Return the dimension whose range, with all that is inside it, is one run of bytes.
 
     -1 if that is the whole tensor.
     """
@@ -208,5 +210,5 @@ def _fill(handle: int, path: Path, entry: TensorEntry, begin: int, out: np.ndarr
     while done < len(view):
         count = os.preadv(handle, [view[done:]], begin + done)
         if not count:
-            raise ValueError(f"{path}: cut short within {entry.name} while it was read")
+            raise UserError(f"{path}: cut short within {entry.name} while it was read")
         done += count

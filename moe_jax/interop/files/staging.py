@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moe_jax.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Gives an empty directory that becomes `out` at the end; after an error it is removed.
+    """Give an empty directory that becomes `out` at the end; after an error it is removed.
 
     A process that is killed leaves `.NAME.partial-*` beside `out`, never a part of `out`. It may
     be somebody's running conversion as well, so the next one names it and leaves it there.
 
     Raises:
-        ValueError: `out` is there already, or nothing can be made at that place.
+        UserError: `out` is there already, or nothing can be made at that place.
     """
     out = out.absolute()
     refuse_existing(out)
@@ -33,7 +35,7 @@ def staged(out: Path) -> Iterator[Path]:
         partial.mkdir()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(
+        raise UserError(
             f"{str(out)!r}: {partial.name!r} cannot be made beside it ({reason}): give another "
             "output directory"
         ) from error
@@ -51,13 +53,13 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raises ValueError if something is at `out`."""
+    """Raise UserError if something is at `out`."""
     if os.path.lexists(out):
-        raise ValueError(f"{out} exists and is never overwritten: move it away, or give another")
+        raise UserError(f"{out} exists and is never overwritten: move it away, or give another")
 
 
 def flush(path: Path) -> None:
-    """Makes a file's content, or a directory's names, survive a power failure."""
+    """Make a file's content, or a directory's names, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

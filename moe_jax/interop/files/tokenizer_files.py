@@ -21,7 +21,7 @@ def is_hf_directory(path: Path) -> bool:
 
 
 def tokenizer_folder(model: Path) -> Path | None:
-    """Returns where a model's tokenizer files are; None for a run that has none of its own.
+    """Return where a model's tokenizer files are; None for a run that has none of its own.
 
     Args:
         model: a Hugging Face directory, or a working directory of ours.
@@ -31,13 +31,13 @@ def tokenizer_folder(model: Path) -> Path | None:
 
 
 def tokenizer_files(model: Path) -> list[Path]:
-    """Returns the tokenizer files of a working directory; none if it has no folder of them."""
+    """Return the tokenizer files of a working directory; none if it has no folder of them."""
     folder = model / TOKENIZER
     return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
 
 
 def copy_files(files: Iterable[Path], folder: Path) -> None:
-    """Copies files, following links, into a folder that is made if there are any."""
+    """Copy files, following links, into a folder that is made if there are any."""
     for file in files:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / file.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.interop.files.directory import INDEX, SINGLE
 from moe_jax.interop.files.shard import DTYPES, LENGTH_BYTES, METADATA
 from moe_jax.interop.files.staging import flush
@@ -38,15 +39,15 @@ class TensorSpec:
 
 
 def parse_size(text: str) -> int:
-    """Returns the bytes that "5GB", "500MiB" or "1000000" mean.
+    """Return the bytes that "5GB", "500MiB" or "1000000" mean.
 
     Raises:
-        ValueError: it is none of these, or zero.
+        UserError: it is none of these, or zero.
     """
     digits = text.strip().rstrip("KMGIBkmgib")
     unit = text.strip()[len(digits) :].upper()
     if not digits.strip().isdecimal() or unit not in ("", *_UNITS) or not int(digits):
-        raise ValueError(f"{text!r} is no size: write 5GB, 500MiB or a number of bytes")
+        raise UserError(f"{text!r} is no size: write 5GB, 500MiB or a number of bytes")
     return int(digits) * _UNITS.get(unit, 1)
 
 
@@ -88,14 +89,14 @@ class ShardWriter:
         self._missing = set(self._specs)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Writes one tensor, whole.
+        """Write one tensor, whole.
 
         Raises:
-            ValueError: it was written before, or is not of the announced shape and dtype.
+            UserError: it was written before, or is not of the announced shape and dtype.
         """
         spec = self._specs[name]
         if name not in self._missing or (tensor.shape, tensor.dtype) != (spec.shape, spec.dtype):
-            raise ValueError(
+            raise UserError(
                 f"{self._folder}: {name} should be written once, as {spec.dtype}{spec.shape}; got "
                 f"{tensor.dtype}{tensor.shape}"
             )
@@ -135,7 +136,7 @@ class ShardWriter:
 
     def _finish(self) -> None:
         if self._missing:
-            raise ValueError(f"{self._folder}: never written: {', '.join(sorted(self._missing))}")
+            raise UserError(f"{self._folder}: never written: {', '.join(sorted(self._missing))}")
         if len(self._files) > 1:
             self._write_index()
         for path in self._folder.iterdir():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_jax.config.model_schema import LayerKind, ModelConfig
+from moe_jax.errors import UserError
 from moe_jax.interop.table.setting import Fields, Values
 from moe_jax.model.pattern import layer_specs
 
@@ -57,7 +58,7 @@ class FirstDense:
         kinds = layer_kinds(model)
         first = kinds.index("moe") if "moe" in kinds else len(kinds)
         if "dense" in kinds[first:]:
-            raise ValueError(
+            raise UserError(
                 f"model.layers = {list(model.layers)} has dense layers after the first sparse one"
             )
         return {"first_k_dense_replace": first}
@@ -80,7 +81,7 @@ class OneWindow:
     def write(self, model: ModelConfig) -> Values:
         windows = {spec.window for spec in layer_specs(model)}
         if len(windows) > 1:
-            raise ValueError(f"model.attention.windows = {list(model.attention.windows)} differ")
+            raise UserError(f"model.attention.windows = {list(model.attention.windows)} differ")
         window = windows.pop()
         values: Values = {"sliding_window": window or None}
         return values | ({self.switch: bool(window)} if self.switch else {})
@@ -124,7 +125,7 @@ class WindowedLayers:
         windows = [spec.window for spec in layer_specs(model)]
         sizes = sorted(set(windows) - {0})
         if len(sizes) > 1:
-            raise ValueError(f"model.attention.windows has windows of several sizes: {sizes}")
+            raise UserError(f"model.attention.windows has windows of several sizes: {sizes}")
         values: Values = {
             "sliding_window": sizes[0] if sizes else None,
             "layer_types": [SLIDING if window else FULL for window in windows],
@@ -141,7 +142,7 @@ class WindowedLayers:
 
 
 def _window(fields: Fields, switch: str) -> int:
-    """Returns the window in tokens; 0 if there is none, or it is switched off."""
+    """Return the window in tokens; 0 if there is none, or it is switched off."""
     if switch and type(fields[switch]) is not bool:
         raise fields.refuse(switch, fields[switch], "it must be true or false")
     window = 0
@@ -151,12 +152,12 @@ def _window(fields: Fields, switch: str) -> int:
 
 
 def layer_kinds(model: ModelConfig) -> list[LayerKind]:
-    """Returns what each layer is."""
+    """Return what each layer is."""
     return [spec.kind for spec in layer_specs(model)]
 
 
 def shortest_pattern(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Returns the shortest beginning that, repeated and cut off, gives all values."""
+    """Return the shortest beginning that, repeated and cut off, gives all values."""
     return next(
         tuple(values[:n])
         for n in range(1, len(values) + 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_jax.config.model_schema import ModelConfig, RopeConfig
+from moe_jax.errors import UserError
 from moe_jax.interop.table.setting import Fields, Values
 
 #: Theirs -> ours, for every kind that has the key.
@@ -97,7 +98,7 @@ class Rope:
         return {"rope_parameters": self.parameters(model.attention.rope)}
 
     def parameters(self, rope: RopeConfig) -> Values:
-        """Returns the `rope_parameters` of a rope of ours."""
+        """Return the `rope_parameters` of a rope of ours."""
         kind, names = next(
             (theirs, names) for theirs, (ours, names) in _KINDS.items() if ours == rope.scaling
         )
@@ -133,7 +134,7 @@ class LatentRope(Rope):
         mscale = math.sqrt(attention.scale * math.sqrt(width)) if attention.scale else 1.0
         if mscale != 1.0:
             if attention.rope.factor <= 1.0:
-                raise ValueError(
+                raise UserError(
                     f"model.attention.scale = {attention.scale} needs model.attention.rope.factor "
                     f"above 1, it is {attention.rope.factor}"
                 )
@@ -143,7 +144,7 @@ class LatentRope(Rope):
 
 
 def _parameters(fields: Fields) -> dict[str, Any]:
-    """Returns one table of the rope, whichever way the file writes it."""
+    """Return one table of the rope, whichever way the file writes it."""
     for name in ("rope_scaling", "rope_parameters"):
         if not isinstance(fields.get(name), dict | None):
             raise fields.refuse(name, fields[name], "it must be an object")
@@ -202,7 +203,7 @@ def _mscale(factor: float, mscale: float) -> float:
 
 
 def _yarn_attention_factor(rope: dict[str, Any], factor: float) -> float:
-    """Returns the factor; 0 leaves it to YaRN's formula."""
+    """Return the factor; 0 leaves it to YaRN's formula."""
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
     mscale, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")

@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Any, Protocol
 
 from moe_jax.config.model_schema import ModelConfig
+from moe_jax.errors import UserError
 
 Values = dict[str, Any]
 
@@ -25,21 +26,21 @@ class Fields:
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._all:
-            raise ValueError(
+            raise UserError(
                 f"config.json: {key} is missing and family {self.family!r} has no usual value for "
                 "it: add the field"
             )
         return self._all[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns the value, or `default` where neither the file nor the family has one."""
+        """Return the value, or `default` where neither the file nor the family has one."""
         return self._all.get(key, default)
 
     def whole(self, key: str, least: int = 1, most: int | None = None) -> int:
-        """Returns the value of a field that must be a whole number of that range.
+        """Return the value of a field that must be a whole number of that range.
 
         Raises:
-            ValueError: it is not; names the field and its value.
+            UserError: it is not; names the field and its value.
         """
         value = self[key]
         if type(value) is not int or value < least or (most is not None and value > most):
@@ -47,9 +48,9 @@ class Fields:
             raise self.refuse(key, value, f"it must be a whole number from {least}{end}")
         return value
 
-    def refuse(self, key: str, value: Any, reason: str) -> ValueError:
-        """Returns the error for a field that changes the computation and is not supported."""
-        return ValueError(
+    def refuse(self, key: str, value: Any, reason: str) -> UserError:
+        """Return the error for a field that changes the computation and is not supported."""
+        return UserError(
             f"config.json: {key} = {value!r:.500} is not supported for family {self.family!r}: "
             f"{reason}"
         )
@@ -64,14 +65,14 @@ class Setting(Protocol):
         ...
 
     def read(self, fields: Fields) -> Values:
-        """Returns values of ours by field."""
+        """Return values of ours by field."""
         ...
 
     def write(self, model: ModelConfig) -> Values:
-        """Returns fields of config.json.
+        """Return fields of config.json.
 
         Raises:
-            ValueError: this model is nothing that the fields can say.
+            UserError: this model is nothing that the fields can say.
         """
         ...
 
@@ -91,7 +92,7 @@ class Same:
         return (self.theirs, *self.aliases)
 
     def name_in(self, fields: Fields) -> str:
-        """Returns which of the names a file uses."""
+        """Return which of the names a file uses."""
         return next((key for key in self.keys if key in fields.given), self.theirs)
 
     def read(self, fields: Fields) -> Values:
@@ -142,7 +143,7 @@ class Choice:
         for theirs, ours in self.values:
             if ours == value:
                 return {self.theirs: theirs}
-        raise ValueError(f"model.{self.ours[0]} = {value!r} has no {self.theirs}")
+        raise UserError(f"model.{self.ours[0]} = {value!r} has no {self.theirs}")
 
 
 @dataclass(frozen=True)
@@ -182,5 +183,5 @@ class Only:
 
 
 def value_of(model: ModelConfig, path: str) -> Any:
-    """Returns the value of a field of ours, such as `attention.heads`."""
+    """Return the value of a field of ours, such as `attention.heads`."""
     return reduce(getattr, path.split("."), model)

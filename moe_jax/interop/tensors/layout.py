@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.interop.tensors.layout_text import Axis, Dim, Pick, Window, parse
 from moe_jax.interop.tensors.tiles import copy_tiled
 
@@ -35,7 +36,7 @@ class Layout:
         sizes: sizes of axes by name, where the slab does not tell them.
 
     Raises:
-        ValueError: the text is malformed, or does not fit the sizes.
+        UserError: the text is malformed, or does not fit the sizes.
     """
 
     def __init__(self, text: str, ours_shape: Sequence[int], **sizes: int):
@@ -48,18 +49,18 @@ class Layout:
         return f"Layout({self.text!r}, {self.ours_shape})"
 
     def to_ours(self, tensor: Any) -> np.ndarray:
-        """Returns our slab, read from their whole tensor."""
+        """Return our slab, read from their whole tensor."""
         return self.read(tensor, tuple(slice(0, size) for size in self.ours_shape))
 
     def to_theirs(self, slab: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Writes our slab to its share of their whole tensor, and returns that tensor.
+        """Write our slab to its share of their whole tensor, and return that tensor.
 
         Args:
             out: their tensor, C-contiguous; a new one of zeros if None.
         """
         out = np.zeros(self.theirs_shape, slab.dtype) if out is None else out
         if slab.shape != self.ours_shape or out.shape != self.theirs_shape:
-            raise ValueError(
+            raise UserError(
                 f"{self} takes slabs of {self.ours_shape} and tensors of {self.theirs_shape}, got "
                 f"{slab.shape} and {out.shape}"
             )
@@ -69,7 +70,7 @@ class Layout:
         return out
 
     def their_slices(self, ours: Slices) -> Slices:
-        """Returns what to read of their tensor for a part of our slab.
+        """Return what to read of their tensor for a part of our slab.
 
         An axis that comes first in its dimension of theirs is read in part; others are read whole.
         """
@@ -77,7 +78,7 @@ class Layout:
         return tuple(_narrowed(dim, ranges)[0] for dim in self._theirs)
 
     def read(self, source: Any, ours: Slices) -> np.ndarray:
-        """Returns a part of our slab; reads `their_slices` of the source.
+        """Return a part of our slab; read `their_slices` of the source.
 
         Args:
             source: their tensor, or what gives its slices, such as a tensor in an open file.
@@ -98,18 +99,18 @@ class Layout:
         ]
 
     def _ranges(self, ours: Slices) -> Ranges:
-        """Returns the range of each axis that is a dimension of ours by itself."""
+        """Return the range of each axis that is a dimension of ours by itself."""
         ranges: Ranges = {}
         for dim, size, cut in zip(self._ours, self.ours_shape, ours, strict=True):
             start, stop, step = cut.indices(size)
             if step != 1:
-                raise ValueError(f"slices of a slab must have step 1, got {cut}")
+                raise UserError(f"slices of a slab must have step 1, got {cut}")
             if len(dim) == 1:
                 ranges[dim[0]] = (start, max(start, stop))
         return ranges
 
     def _view(self, tensor: np.ndarray, dims: tuple[Dim, ...]) -> np.ndarray:
-        """Returns a view with one dimension per axis, in the order of ours."""
+        """Return a view with one dimension per axis, in the order of ours."""
         factors = [factor for dim in dims for factor in dim]
         whole = tensor.reshape([factor.span for factor in factors])
         share = whole[tuple(factor.index for factor in factors)]
@@ -120,7 +121,7 @@ class Layout:
 
 
 def _narrowed(dim: Dim, ranges: Ranges) -> tuple[slice, Dim]:
-    """Returns what to read of a dimension, and what is then left to take apart."""
+    """Return what to read of a dimension, and what is then left to take apart."""
     start, length = 0, _length(dim)
     while dim:
         head, rest = dim[0], dim[1:]

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -71,11 +73,11 @@ class _Parts:
 def parse(
     text: str, ours_shape: tuple[int, ...], sizes: Mapping[str, int]
 ) -> tuple[tuple[Dim, ...], tuple[tuple[str, ...], ...]]:
-    """Returns (dimensions of theirs, names of the axes of each dimension of ours)."""
+    """Return (dimensions of theirs, names of the axes of each dimension of ours)."""
     theirs, arrow, mine = text.partition("->")
     ours = tuple(tuple(_words(node)) for node in _nodes(mine))
     if not arrow or len(ours) != len(ours_shape):
-        raise ValueError(
+        raise UserError(
             f"layout {text!r} must read 'theirs -> ours' with {len(ours_shape)} dimensions of "
             f"ours, for a slab of shape {ours_shape}"
         )
@@ -84,7 +86,7 @@ def parse(
     dims = tuple(_dim(text, node, names, known) for node in _nodes(theirs))
     found = [axis.name for dim in dims for factor in dim for axis in factor.axes]
     if sorted(found) != sorted(names):
-        raise ValueError(f"layout {text!r} has axes {found} on their side and {names} on ours")
+        raise UserError(f"layout {text!r} has axes {found} on their side and {names} on ours")
     return dims, ours
 
 
@@ -122,7 +124,7 @@ def _solve(
     shape: tuple[int, ...],
     sizes: Mapping[str, int],
 ) -> dict[str, int]:
-    """Returns the size of every axis; each dimension of ours may have one that is not given."""
+    """Return the size of every axis; each dimension of ours may have one that is not given."""
     known = {name: int(name) for dim in ours for name in dim if name.isdigit()}
     for dim, size in zip(ours, shape, strict=True):
         if len(dim) > 1:
@@ -132,7 +134,7 @@ def _solve(
         if len(open_names) == 1 and size % rest == 0:
             known[open_names[0]] = size // rest
         elif open_names or rest != size:
-            raise ValueError(
+            raise UserError(
                 f"layout {text!r}: dimension ({' '.join(dim)}) of {size} does not fit "
                 f"{ {name: known.get(name, '?') for name in dim} }"
             )
@@ -143,7 +145,7 @@ def _dim(text: str, node: str | list | _Parts, names: list[str], known: dict[str
     factors: list[Axis | Pick | Window] = []
     for factor in node if isinstance(node, list) else [node]:
         if factors and isinstance(factors[-1], Window):
-            raise ValueError(f"layout {text!r}: parts joined by + must come last")
+            raise UserError(f"layout {text!r}: parts joined by + must come last")
         if isinstance(factor, _Parts):
             factors.append(_window(text, factor, names, known))
         elif "/" in factor:
@@ -162,7 +164,7 @@ def _window(text: str, parts: _Parts, names: list[str], known: dict[str, int]) -
             start, chosen = total, axes
         total += math.prod(axis.size for axis in axes)
     if chosen is None:
-        raise ValueError(f"layout {text!r}: none of the parts joined by + is on our side")
+        raise UserError(f"layout {text!r}: none of the parts joined by + is on our side")
     return Window(start, total, chosen)
 
 
@@ -170,5 +172,5 @@ def _axis(text: str, name: str, known: dict[str, int]) -> Axis:
     if name.isdigit():
         return Axis(name, int(name))
     if name not in known:
-        raise ValueError(f"layout {text!r} needs the size of {name!r}")
+        raise UserError(f"layout {text!r} needs the size of {name!r}")
     return Axis(name, known[name])

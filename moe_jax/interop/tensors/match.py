@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.interop.files.shard import Slices, TensorEntry
 from moe_jax.interop.tensors.pieces import Piece
 
@@ -49,17 +50,17 @@ class LazyTensor:
 def check_matches(
     source: TensorSource, pieces: Sequence[Piece], skipped: Sequence[str] = ()
 ) -> None:
-    """Raises ValueError unless the source has all tensors of `pieces`, as they must be, and no
+    """Raise UserError unless the source has all tensors of `pieces`, as they must be, and no
     others but those that `skipped` patterns match; names tensors and shapes."""
     for piece in pieces:
         entry = source.entry(piece.theirs)
         if entry.shape != piece.layout.theirs_shape:
-            raise ValueError(
+            raise UserError(
                 f"{source.path}: {piece.theirs} has shape {list(entry.shape)}, config.json makes "
                 f"it {list(piece.layout.theirs_shape)}: one of them is of another model"
             )
         if not _is_number(entry.dtype):
-            raise ValueError(
+            raise UserError(
                 f"{source.path}: {piece.theirs} is {entry.dtype}, weights must be float32, "
                 "float16 or bfloat16: this way of quantising is not supported"
             )
@@ -68,7 +69,7 @@ def check_matches(
     unused = [name for name in source.tensors if name not in used and not known.fullmatch(name)]
     if unused:
         rest = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
-        raise ValueError(
+        raise UserError(
             f"{source.path}: no part of the model that config.json describes uses "
             f"{', '.join(unused[:NAMED])}{rest}: left out, the model would compute something else"
         )

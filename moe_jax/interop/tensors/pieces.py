@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.tensors.layout import Layout
 from moe_jax.model.pattern import segments
@@ -38,17 +39,17 @@ class Piece:
 
 
 def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
-    """Returns the pieces that make up every element of every parameter, once each.
+    """Return the pieces that make up every element of every parameter, once each.
 
     Raises:
-        ValueError: the family has no tensor for some of the parameters; names them.
+        UserError: the family has no tensor for some of the parameters; names them.
     """
     variables = Skeleton(config).variables
     found = {name: _row(name, family, variables) for name in variables}
     rows = {name: row for name, row in found.items() if row is not None}
     homeless = [name for name in variables if name not in rows]
     if homeless:
-        raise ValueError(
+        raise UserError(
             f"family {family.name!r} has no tensors for {', '.join(homeless)} of this model: "
             "export it as another family, or change what gives it these parameters"
         )
@@ -60,7 +61,7 @@ def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
 
 
 def skipped(config: Config, family: Family) -> tuple[str, ...]:
-    """Returns patterns of names of tensors that directories have and this model does not."""
+    """Return patterns of names of tensors that directories have and this model does not."""
     patterns = [p.replace("{num_layers}", str(config.model.num_layers)) for p in family.skipped]
     if config.model.tie_embeddings == "tied":
         # Some files store the table twice; transformers does not read the second.
@@ -93,7 +94,7 @@ def _pieces_of(
 
 
 def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
-    """Returns the name of a parameter in its block, and the layer of each of its rows; no rows
+    """Return the name of a parameter in its block, and the layer of each of its rows; no rows
     outside of layers."""
     match = _IN_LAYER.fullmatch(name)
     if match is None:
@@ -106,7 +107,7 @@ def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
 
 
 def _axis_sizes(model: ModelConfig) -> dict[str, int]:
-    """Returns the sizes of what layouts may name without having it on our side."""
+    """Return the sizes of what layouts may name without having it on our side."""
     attention = model.attention
     return {
         "m": attention.head_dim,

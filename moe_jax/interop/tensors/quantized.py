@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.interop.config_json import QUANTIZATION
 from moe_jax.interop.files.shard import Slices, TensorEntry
 from moe_jax.interop.tensors.match import TensorSource
@@ -31,20 +32,20 @@ _DTYPE = np.dtype(ml_dtypes.bfloat16)
 
 
 def decoded(source: TensorSource, config_json: Mapping[str, Any]) -> TensorSource:
-    """Returns the tensors of a model as numbers, whatever they are stored as.
+    """Return the tensors of a model as numbers, whatever they are stored as.
 
     Args:
         source: the tensors as they are stored.
         config_json: says how in `quantization_config`, if it is there.
 
     Raises:
-        ValueError: the method is not known, or tensors do not fit together; names them.
+        UserError: the method is not known, or tensors do not fit together; names them.
     """
     quantization = config_json.get(QUANTIZATION)
     if quantization is None:
         return source
     if not isinstance(quantization, Mapping):
-        raise ValueError(
+        raise UserError(
             f"{source.path}: config.json: {QUANTIZATION} = {quantization!r:.200} must be an object "
             "with a quant_method"
         )
@@ -53,7 +54,7 @@ def decoded(source: TensorSource, config_json: Mapping[str, Any]) -> TensorSourc
         return Mxfp4(source)
     if method == "fp8":
         return Fp8(source, quantization)
-    raise ValueError(
+    raise UserError(
         f"{source.path}: config.json: {QUANTIZATION}.quant_method = {method!r} is not supported, "
         "known are 'mxfp4' and 'fp8': use the model's directory without quantisation"
     )
@@ -75,11 +76,11 @@ class _Decoded:
         return self._source.bytes_read
 
     def entry(self, name: str) -> TensorEntry:
-        """Returns shape and dtype of a tensor; raises ValueError where there is none."""
+        """Return shape and dtype of a tensor; raise UserError where there is none."""
         return self._decoded[name] if name in self._decoded else self._source.entry(name)
 
     def read(self, name: str, slices: Slices | None = None) -> np.ndarray:
-        """Reads a tensor or a part of it; what is decoded comes as float32."""
+        """Read a tensor or a part of it; what is decoded comes as float32."""
         if name not in self._decoded:
             return self._source.read(name, slices)
         shape = self._decoded[name].shape
@@ -103,7 +104,7 @@ class Mxfp4(_Decoded):
             base = name.removesuffix("_blocks")
             scales = source.entry(f"{base}_scales")
             if entry.shape[:-1] != scales.shape or entry.shape[-1:] != (GROUP // 2,):
-                raise ValueError(
+                raise UserError(
                     f"{source.path}: {name} {list(entry.shape)} must have {GROUP // 2} bytes for "
                     f"each of {scales.name} {list(scales.shape)}"
                 )
@@ -133,7 +134,7 @@ class Fp8(_Decoded):
         block = quantization.get("weight_block_size")
         counts = isinstance(block, list) and all(type(n) is int and n > 0 for n in block)
         if not counts or len(block) != 2:
-            raise ValueError(
+            raise UserError(
                 f"{source.path}: config.json: {QUANTIZATION}.weight_block_size = {block!r} is not "
                 "supported: it must be two numbers, such as [128, 128]"
             )
@@ -145,7 +146,7 @@ class Fp8(_Decoded):
             scales = source.entry(f"{name}_scale_inv")
             grid = tuple(math.ceil(n / b) for n, b in zip(entry.shape, block, strict=False))
             if scales.shape != grid or scales.dtype != np.float32:
-                raise ValueError(
+                raise UserError(
                     f"{source.path}: {scales.name} is {scales.dtype} {list(scales.shape)}, "
                     f"{name} {list(entry.shape)} in blocks of {block} needs float32 {list(grid)}"
                 )

@@ -12,7 +12,7 @@ TILE = 128
 
 
 def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
-    """Does `target[...] = source`, tile by tile where their innermost dimensions differ.
+    """Do `target[...] = source`, tile by tile where their innermost dimensions differ.
 
     Args:
         target: of any strides; converts to its dtype.
@@ -31,6 +31,6 @@ def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def _innermost(array: np.ndarray) -> int:
-    """Returns the dimension whose neighbours are nearest in memory; -1 without any."""
+    """Return the dimension whose neighbours are nearest in memory; -1 without any."""
     strides = [(s, dim) for dim, s in enumerate(array.strides) if array.shape[dim] > 1]
     return min(strides)[1] if strides else -1

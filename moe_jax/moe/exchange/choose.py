@@ -15,7 +15,7 @@ _CHOICES: tuple[TransportName, ...] = ("all_to_all", "all_gather")
 
 
 def rows_sent(transport: TransportName, tokens: int, config: Config, devices: int) -> int:
-    """Returns rows of d_model that one device sends in one exchange, both ways together.
+    """Return rows of d_model that one device sends in one exchange, both ways together.
 
     all_to_all: capacity rows to each expert elsewhere, and as many back. all_gather: its tokens
     to all others (the ring passes on devices - 1 blocks), and the partial sums back likewise.
@@ -32,7 +32,7 @@ def rows_sent(transport: TransportName, tokens: int, config: Config, devices: in
 
 
 def cheapest_transport(config: Config, devices: int, tokens: int) -> TransportName:
-    """Returns the config's transport, with "auto" resolved for `tokens` per device and stream."""
+    """Return the config's transport, with "auto" resolved for `tokens` per device and stream."""
     wanted = config.exchange.transport
     if wanted != "auto":
         return wanted
@@ -42,7 +42,7 @@ def cheapest_transport(config: Config, devices: int, tokens: int) -> TransportNa
 
 
 def choose_transport(config: Config, devices: int, tokens: int) -> TransportName:
-    """Returns `cheapest_transport`, and logs why where there was a choice."""
+    """Return `cheapest_transport`, and logs why where there was a choice."""
     best = cheapest_transport(config, devices, tokens)
     if config.exchange.transport == "auto" and devices > 1:
         rows = {name: rows_sent(name, tokens, config, devices) for name in _CHOICES}

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moe_jax.config.schema import ExchangeConfig
+from moe_jax.errors import UserError
 from moe_jax.shapes import ChoicesTK, RowsLRD, WeightsTK
 
 TransportName = Literal["local", "all_gather", "all_to_all"]
@@ -77,7 +78,7 @@ class ExchangeSpec:
 
 
 def capacity(tokens: int, top_k: int, experts: int, factor: float, sources: int = 1) -> int:
-    """Returns rows per expert and source in one round: factor x mean load, rounded up.
+    """Return rows per expert and source in one round: factor x mean load, rounded up.
 
     An expert's rows from all `sources` together are a multiple of 8, which tensor cores want.
     Never more than `tokens`, since a token visits an expert at most once.
@@ -95,9 +96,9 @@ def make_spec(
     hosts: tuple[int, ...],
     tensor: int = 1,
 ) -> ExchangeSpec:
-    """Returns the spec of a validated config on an expert axis of `devices`."""
+    """Return the spec of a validated config on an expert axis of `devices`."""
     if num_experts % devices:
-        raise ValueError(
+        raise UserError(
             f"num_experts ({num_experts}) must be a multiple of the expert axis ({devices})"
         )
     if transport != "local" and devices == 1:
@@ -109,5 +110,5 @@ def make_spec(
 
 
 def load_per_expert(experts_tk: ChoicesTK, num_experts: int) -> Int[Array, " e"]:
-    """Returns how many rows go to each expert, in O(rows)."""
+    """Return how many rows go to each expert, in O(rows)."""
     return jnp.zeros(num_experts, jnp.int32).at[experts_tk.reshape(-1)].add(1, mode="drop")

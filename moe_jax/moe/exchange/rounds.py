@@ -46,7 +46,7 @@ def serve(
     capacity: int,
     overflow: Literal["rounds", "drop"],
 ) -> Served:
-    """Sends rows through `experts_fn` and sums them per token, weighted.
+    """Send rows through `experts_fn` and sum them per token, weighted.
 
     Args:
         x_td: this device's tokens.
@@ -105,7 +105,7 @@ def _further_rounds(
     most_rounds: int,
     y_td: TokensTD,
 ) -> TokensTD:
-    """Adds rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
+    """Add rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
 
     The main round's result goes through the branch, which so comes after it.
     """

@@ -62,7 +62,7 @@ def make_queues(experts_tk: ChoicesTK, num_experts: int) -> Queues:
 
 
 def window(queues: Queues, index: Int[Array, ""] | int, capacity: int) -> Window:
-    """Returns places [index * capacity, (index + 1) * capacity) of every queue."""
+    """Return places [index * capacity, (index + 1) * capacity) of every queue."""
     num_experts, choices = queues.start_e.size, queues.order_r.size
     place_c = index * capacity + jnp.arange(capacity, dtype=jnp.int32)
     filled_ec = place_c[None, :] < queues.length_e[:, None]
@@ -75,12 +75,12 @@ def window(queues: Queues, index: Int[Array, ""] | int, capacity: int) -> Window
 
 
 def to_rows(x_td: TokensTD, at: Window) -> Float[Array, "r d"]:
-    """Returns row r = the token of the choice that fills it, or zeros."""
+    """Return row r = the token of the choice that fills it, or zeros."""
     return _to_rows(x_td, at)
 
 
 def from_rows(rows_rd: Float[Array, "r d"], weights_tk: WeightsTK | None, at: Window) -> TokensTD:
-    """Returns for each token the weighted sum (in float32) of the rows its choices fill."""
+    """Return for each token the weighted sum (in float32) of the rows its choices fill."""
     total = jnp.zeros((at.row_tk.shape[0], rows_rd.shape[-1]), jnp.float32)
     for k in range(at.row_tk.shape[1]):
         rows_td = _taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32)
@@ -89,14 +89,14 @@ def from_rows(rows_rd: Float[Array, "r d"], weights_tk: WeightsTK | None, at: Wi
 
 
 def weighted_to_rows(x_td: TokensTD, weights_tk: WeightsTK, at: Window) -> Float[Array, "r d"]:
-    """Returns row r = token times combine weight of the choice that fills it, or zeros."""
+    """Return row r = token times combine weight of the choice that fills it, or zeros."""
     weights_r = _taken_or(weights_tk.T.reshape(-1), at.choice_r, 0)
     rows_rd = to_rows(x_td, at).astype(jnp.float32) * weights_r[:, None]
     return rows_rd.astype(x_td.dtype)
 
 
 def scalars_from_rows(scalars_r: Float[Array, " r"], at: Window) -> WeightsTK:
-    """Returns each choice's scalar; 0 for choices of other rounds."""
+    """Return each choice's scalar; 0 for choices of other rounds."""
     return _taken_or(scalars_r, at.row_tk, 0)
 
 

@@ -10,7 +10,7 @@ from moe_jax.moe.exchange.rounds import Served
 
 
 def exchange_stats(routing: Routing, served: Served, spec: ExchangeSpec) -> ExchangeStats:
-    """Returns the statistics of this device's rows. Runs inside `on_device_shards`."""
+    """Return the statistics of this device's rows. Runs inside `on_device_shards`."""
     load_e = load_per_expert(routing.experts_tk, spec.num_experts).astype(jnp.float32)
     total = load_e.sum()
     position = jax.lax.axis_index(BATCH_AXES)
@@ -28,7 +28,7 @@ def exchange_stats(routing: Routing, served: Served, spec: ExchangeSpec) -> Exch
 
 
 def _reach(spec: ExchangeSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each device position which experts it holds, and which its host holds [p, e]."""
+    """Return for each device position which experts it holds, and which its host holds [p, e]."""
     positions = np.arange(len(spec.hosts))
     device_of_e = np.arange(spec.num_experts) // spec.experts_per_device
     first_in_group = positions - positions % spec.devices

@@ -23,6 +23,6 @@ class Wire:
 
 
 def agreement(axes: tuple[str, ...], tensor: int) -> Callable[[Int[Array, ""]], Int[Array, ""]]:
-    """Returns the maximum over `axes` and, where experts are split, the tensor axis."""
+    """Return the maximum over `axes` and, where experts are split, the tensor axis."""
     together = (*axes, TENSOR) if tensor > 1 else axes
     return lambda rounds: jax.lax.pmax(rounds, together) if together else rounds

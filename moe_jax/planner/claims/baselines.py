@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_jax.config import Config, override
+from moe_jax.errors import UserError
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.modelled.bounds import Mode
 from moe_jax.planner.modelled.estimate import Estimate, estimate
@@ -62,19 +63,19 @@ def baseline_config(config: Config, baseline: Baseline, *changes: str) -> Config
         changes: further overrides.
 
     Raises:
-        ValueError: the devices are no multiple of 16, or a stage of the pipeline has no layer.
+        UserError: the devices are no multiple of 16, or a stage of the pipeline has no layer.
     """
     mesh = config.mesh
     devices = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
     replicas, rest = divmod(devices, TENSOR * PIPE)
     if rest:
-        raise ValueError(
+        raise UserError(
             f"TP={TENSOR}, PP={PIPE} needs a multiple of {TENSOR * PIPE} devices and {config.name} "
             f"has {devices}: compare a config of 16 devices, such as paper_ep16.toml"
         )
     layers = config.model.num_layers
     if layers < PIPE:
-        raise ValueError(
+        raise UserError(
             f"PP={PIPE} needs a layer for each stage and {config.name} has model.num_layers = "
             f"{layers}: compare a model of {PIPE} layers or more"
         )

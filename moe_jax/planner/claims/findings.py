@@ -7,6 +7,7 @@ Which claims there are and how each is checked is `report.py`, the figures come 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from moe_jax.errors import UserError
 from moe_jax.planner.report.figures import Kind
 from moe_jax.planner.report.results import Plan
 
@@ -26,13 +27,13 @@ class Source:
         """The figure itself.
 
         Raises:
-            ValueError: when the plan has none (a GPU that XLA estimates no times for).
+            UserError: when the plan has none (a GPU that XLA estimates no times for).
         """
         value: Any = plan
         for name in self.key.split("."):
             value = getattr(value, name)
             if value is None:
-                raise ValueError(f"the plan {self.plan} has no {self.key}: {name} is unknown")
+                raise UserError(f"the plan {self.plan} has no {self.key}: {name} is unknown")
         return float(value)
 
 

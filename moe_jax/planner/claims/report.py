@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moe_jax.config import Config, override
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.planner.claims.baselines import BASELINES, baseline_config
@@ -61,7 +62,7 @@ class ClaimsReport:
     plans: Mapping[str, Plan]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values; plans by name only, as each has a JSON of its own."""
+        """Return plain values; plans by name only, as each has a JSON of its own."""
         claims = [asdict(claim) for claim in self.claims]
         return {"claims": claims, "plans": list(self.plans)}
 
@@ -75,7 +76,7 @@ def check_claims(config: Config, calibration: Calibration | None = None) -> Clai
         calibration: measured rates of the paper's GPU.
 
     Raises:
-        ValueError: the config is no multiple of 16 devices, or cannot be scaled or compared.
+        UserError: the config is no multiple of 16 devices, or cannot be scaled or compared.
         PlanExtraMissing: with the line that installs what is missing.
     """
     found = programs(config)
@@ -89,7 +90,7 @@ def programs(config: Config) -> Programs:
     the other number of layers, the training step, and both of each baseline.
 
     Raises:
-        ValueError: the devices do not fill hosts of 8.
+        UserError: the devices do not fill hosts of 8.
     """
     mesh = config.mesh
     devices = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
@@ -143,7 +144,7 @@ def report(
 def _target(devices: int) -> Target:
     hosts, rest = divmod(devices, DEVICES_PER_HOST)
     if rest or not hosts:
-        raise ValueError(
+        raise UserError(
             f"the paper's hosts have {DEVICES_PER_HOST} devices each and the mesh has {devices}: "
             f"use paper_ep16.toml, or a mesh of a multiple of {DEVICES_PER_HOST} devices"
         )

@@ -6,6 +6,7 @@ is `xla/replay.py`; layouts without a schedule are modelled in `modelled/estimat
 
 from collections.abc import Callable
 
+from moe_jax.errors import UserError
 from moe_jax.planner.report.results import Plan
 from moe_jax.planner.xla.overlap import layer_timelines, own_times
 from moe_jax.planner.xla.replay import play
@@ -15,11 +16,11 @@ def step_with_faster_collectives(plan: Plan, factor: float) -> float:
     """Seconds of a forward step whose collectives take 1 / `factor` of their time.
 
     Raises:
-        ValueError: for a plan without a timeline or whose layers exchange nothing.
+        UserError: for a plan without a timeline or whose layers exchange nothing.
     """
     layers = layer_timelines(plan.timelines).forward
     if plan.step is None or not layers:
-        raise ValueError(f"{plan.config.name}: the plan has no timeline of a layer that exchanges")
+        raise UserError(f"{plan.config.name}: the plan has no timeline of a layer that exchanges")
     own = own_times(plan.timelines)
     faster = {signature: us / factor for signature, us in own.items()}
     before, after = (

@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from moe_jax.config.schema import MeshConfig
+from moe_jax.errors import UserError
 from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import target_options
 
@@ -43,14 +44,14 @@ def load_builder(spec: str) -> Callable[..., Any]:
     """The function behind "module:function".
 
     Raises:
-        ValueError: when `spec` has another form, or the module no such function.
+        UserError: when `spec` has another form, or the module no such function.
     """
     module, _, function = spec.partition(":")
     if not module or not function:
-        raise ValueError(f"build must be 'module:function', got {spec!r}")
+        raise UserError(f"build must be 'module:function', got {spec!r}")
     found: Any = getattr(importlib.import_module(module), function, None)
     if not callable(found):
-        raise ValueError(f"module {module} has no function {function!r} to build a program with")
+        raise UserError(f"module {module} has no function {function!r} to build a program with")
     return found
 
 
@@ -116,5 +117,5 @@ def _only(dump_dir: Path, pattern: str) -> Path:
     found = sorted(dump_dir.glob(pattern))
     if len(found) != 1:
         names = ", ".join(p.name for p in found)
-        raise ValueError(f"one compile wrote {len(found)} files {pattern} ({names}), not 1")
+        raise UserError(f"one compile wrote {len(found)} files {pattern} ({names}), not 1")
     return found[0]

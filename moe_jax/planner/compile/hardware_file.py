@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.clusters import Cluster, known_clusters, parse_clusters
 from moe_jax.hardware.gpus import Gpu, known_gpus, parse_gpus
 from moe_jax.planner.compile.target import Target
@@ -27,11 +28,11 @@ class Hardware:
         """`hosts` x `devices_per_host` GPUs called `gpu` (in any case).
 
         Raises:
-            ValueError: an unknown name, or more devices per host than its servers have.
+            UserError: an unknown name, or more devices per host than its servers have.
         """
         name = next((n for n in self.gpus if n.lower() == gpu.lower()), None)
         if name is None:
-            raise ValueError(
+            raise UserError(
                 f"unknown GPU {gpu!r}: use one of {', '.join(self.gpus)}, or describe it in a file "
                 "for --hardware"
             )
@@ -47,7 +48,7 @@ def load_hardware(path: str | Path) -> Hardware:
     """Read a user's file; what comes with the package stays, unless the file has its name.
 
     Raises:
-        ValueError: the file cannot be read or is not TOML; a table or field is missing, unknown,
+        UserError: the file cannot be read or is not TOML; a table or field is missing, unknown,
             without a source or of a wrong type; a GPU has no cluster of its name, or a cluster no
             GPU.
     """
@@ -55,14 +56,14 @@ def load_hardware(path: str | Path) -> Hardware:
         text = Path(path).read_text(encoding="utf-8")
         tables = tomllib.loads(text)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"cannot read the hardware file {path}: {error.strerror}: pass a readable TOML file"
         ) from error
     # The last is what the parser raises at lists nested too deeply.
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"hardware file {path} is not TOML: {error}") from error
+        raise UserError(f"hardware file {path} is not TOML: {error}") from error
     if unknown := sorted(tables.keys() - set(_TABLES)):
-        raise ValueError(
+        raise UserError(
             f"hardware file {path}: unknown tables {', '.join(unknown)}: use [gpus.NAME], "
             "[clusters.NAME] and [sources]"
         )
@@ -70,10 +71,10 @@ def load_hardware(path: str | Path) -> Hardware:
         gpus = {**known_gpus(), **parse_gpus(text)}
         clusters = {**known_clusters(), **parse_clusters(text)}
     except ValueError as error:
-        raise ValueError(f"hardware file {path}: {error}") from error
+        raise UserError(f"hardware file {path}: {error}") from error
     if alone := sorted(gpus.keys() ^ clusters.keys()):
         missing = [f"[{'clusters' if name in gpus else 'gpus'}.{name}]" for name in alone]
-        raise ValueError(
+        raise UserError(
             f"hardware file {path}: a GPU and its servers share a name: add {', '.join(missing)}"
         )
     return Hardware(gpus, clusters)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_jax.config.schema import MeshConfig
+from moe_jax.errors import UserError
 from moe_jax.mesh.xla_options import require_known, target_options, xla_flags
 from moe_jax.planner.compile.target import Target, target_text
 from moe_jax.planner.xla.timeline import Timeline, parse_timelines
@@ -26,11 +27,11 @@ from moe_jax.planner.xla.timeline import Timeline, parse_timelines
 INSTALL = "pip install 'moe-jax[plan]'"
 
 
-class PlanExtraMissing(ValueError):
+class PlanExtraMissing(UserError):
     """What deviceless compilation needs is not installed."""
 
 
-class CompileFailed(ValueError):
+class CompileFailed(UserError):
     """A job could not be built or compiled; the message ends with the worker's traceback."""
 
 
@@ -72,10 +73,10 @@ class Compiled:
         """XLA's simulated timelines, one per computation that its scheduler arranged.
 
         Raises:
-            ValueError: for a target whose collectives XLA has no cost model for.
+            UserError: for a target whose collectives XLA has no cost model for.
         """
         if not self.target.has_timeline:
-            raise ValueError(f"{self.target.why_no_timeline}; memory and hlo_text are real")
+            raise UserError(f"{self.target.why_no_timeline}; memory and hlo_text are real")
         return parse_timelines(self.schedule_text)
 
 
@@ -96,7 +97,7 @@ def compile_all(target: Target, jobs: Sequence[Job]) -> tuple[Compiled, ...]:
 
     Raises:
         PlanExtraMissing: with the line that installs what is missing.
-        ValueError: when a mesh has another number of devices than the target, or the installed XLA
+        UserError: when a mesh has another number of devices than the target, or the installed XLA
             does not know an option that the results rest on.
         CompileFailed: at the first job that fails; no later job runs.
     """
@@ -154,7 +155,7 @@ def _check_size(job: Job, target: Target) -> None:
     sizes = job.mesh.model_dump()
     if (size := math.prod(sizes.values())) != target.devices:
         axes = ", ".join(f"{axis}={n}" for axis, n in sizes.items())
-        raise ValueError(
+        raise UserError(
             f"the mesh of {job.build} ({axes}) has {size} devices, the target {target.hosts} hosts "
             f"x {target.devices_per_host} = {target.devices}: make them equal"
         )

@@ -63,7 +63,7 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
-    """Returns the batch of a step as ShapeDtypeStructs with shardings."""
+    """Return the batch of a step as ShapeDtypeStructs with shardings."""
     sharding = NamedSharding(mesh, BATCH_SPEC)
 
     def array(dtype: Any) -> jax.ShapeDtypeStruct:

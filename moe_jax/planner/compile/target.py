@@ -6,6 +6,7 @@ compile in `jobs.py`.
 
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.clusters import Cluster, known_clusters
 from moe_jax.hardware.gpus import Gpu
 from moe_jax.hardware.network import NETWORK_EFFICIENCY
@@ -90,7 +91,7 @@ class Target:
 
     def __post_init__(self):
         if self.hosts < 1 or self.devices_per_host < 1:
-            raise ValueError(
+            raise UserError(
                 f"a target needs at least 1 host and 1 device per host, got hosts = {self.hosts}, "
                 f"devices_per_host = {self.devices_per_host}"
             )
@@ -139,7 +140,7 @@ class Target:
 def _known_cluster(gpu: Gpu) -> Cluster:
     known = known_clusters()
     if gpu.name not in known:
-        raise ValueError(
+        raise UserError(
             f"no cluster of {gpu.name!r} is known (there are {', '.join(known)}): pass "
             f"Target(cluster=...), or add [clusters.{gpu.name}] to the file that has the GPU"
         )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.network import collective_time
 from moe_jax.hardware.rates import Rates
 from moe_jax.hardware.topology import Topology
@@ -114,7 +115,7 @@ class Clock:
         found = (i for i in self.timeline(computation).instructions if i.name == collective)
         if i := next(found, None):
             return i
-        raise ValueError(f"{collective} is not in the timeline of {computation}")
+        raise UserError(f"{collective} is not in the timeline of {computation}")
 
     def _bound_untold(self, timelines: Sequence[Timeline]) -> None:
         """A collective that nothing waits for has windows longer than itself; its modelled time

@@ -19,6 +19,7 @@ Only what leaves a device counts. Devices that send different amounts are averag
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.network import Group, group_of
 from moe_jax.hardware.topology import Topology
 from moe_jax.planner.xla.hlo import Collective, HloComputation, collectives_of
@@ -58,10 +59,10 @@ def sent(collective: Collective, topology: Topology) -> Sent:
     """What one device sends in one run of a collective, by the convention above.
 
     Raises:
-        ValueError: for a kind without a convention.
+        UserError: for a kind without a convention.
     """
     if collective.kind not in _CONVENTIONS:
-        raise ValueError(
+        raise UserError(
             f"{collective.name}: no convention for the bytes of {collective.kind!r}; there is one "
             f"for {', '.join(_CONVENTIONS)}"
         )

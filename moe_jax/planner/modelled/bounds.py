@@ -10,6 +10,7 @@ from typing import Literal
 
 from moe_jax.axes import EXPERT
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.topology import Topology
 from moe_jax.model.pattern import layer_specs
@@ -56,11 +57,11 @@ def copies_per_token(num_experts: int, top_k: int, hosts: int, devices_per_host:
         top_k: k distinct experts.
 
     Raises:
-        ValueError: when the experts cannot be spread evenly.
+        UserError: when the experts cannot be spread evenly.
     """
     devices = hosts * devices_per_host
     if num_experts % devices:
-        raise ValueError(
+        raise UserError(
             f"{num_experts} experts do not spread evenly over {hosts} x {devices_per_host} "
             f"devices: their number must be a multiple of {devices}"
         )

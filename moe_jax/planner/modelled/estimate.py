@@ -10,6 +10,7 @@ from typing import Literal
 
 from moe_jax.axes import AXES
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.rates import rates_for
 from moe_jax.model.flops import flops_per_token
@@ -88,7 +89,7 @@ def estimate(
         skew: load of the busiest expert over the mean, minus 1; 0 is balanced routing.
 
     Raises:
-        ValueError: the mesh has another number of devices than the target, the batch does not
+        UserError: the mesh has another number of devices than the target, the batch does not
             give every shard whole sequences, or a mode or skew that makes no sense.
     """
     _check(config, target, mode, skew)
@@ -111,15 +112,15 @@ def estimate(
 def _check(config: Config, target: Target, mode: Mode, skew: float) -> None:
     size = math.prod(getattr(config.mesh, axis) for axis in AXES)
     if size != target.devices:
-        raise ValueError(
+        raise UserError(
             f"the mesh has {size} devices and the target {target.hosts} hosts x "
             f"{target.devices_per_host} = {target.devices}: make them equal"
         )
     if mode not in ("forward", "train", "decode"):
-        raise ValueError(f"mode {mode!r} must be forward, train or decode")
+        raise UserError(f"mode {mode!r} must be forward, train or decode")
     most = config.model.moe.num_experts / config.model.moe.top_k - 1
     if not 0 <= skew <= most:
-        raise ValueError(
+        raise UserError(
             f"skew ({skew}) must be from 0 to {most:g}: an expert gets each token at most once, "
             "num_experts / top_k times the mean load"
         )

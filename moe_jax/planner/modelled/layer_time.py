@@ -165,7 +165,7 @@ class LayerModel:
         return self.config.mesh.fsdp * self.config.mesh.expert
 
     def _gradients(self, spec: LayerSpec) -> float:
-        """Sums of one layer's gradients over devices that hold the same parameters. A pipeline
+        """Sum of one layer's gradients over devices that hold the same parameters. A pipeline
         adds its microbatches up first."""
         if self.share.schedule.stages > 1:
             return 0.0

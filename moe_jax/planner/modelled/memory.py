@@ -85,7 +85,7 @@ class MemoryModel:
         yield "workspace", workspace + self._logits() + self._gathered()
 
     def _gradients(self) -> float:
-        """Copies of all gradients: those of the pass under way, the float32 sum over passes; in a
+        """Copy of all gradients: those of the pass under way, the float32 sum over passes; in a
         pipeline the sum over ticks beside those of one, and the layers' on their way to where they
         live."""
         schedule, copies = self.share.schedule, 1.0

@@ -13,6 +13,7 @@ from typing import cast
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.model.cache import entry_shapes
 from moe_jax.model.flops import expert_parameters, layer_parameters
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
@@ -82,14 +83,14 @@ class Share:
         """Tokens of a microbatch that a layer works on, over the whole tensor axis.
 
         Raises:
-            ValueError: the batch does not give every shard and microbatch whole sequences.
+            UserError: the batch does not give every shard and microbatch whole sequences.
         """
         mesh, train = self.config.mesh, self.config.train
         microbatches = self.accumulation * self.schedule.microbatches
         parts = mesh.data * mesh.fsdp * mesh.expert * microbatches
         sequences, rest = divmod(train.global_batch, parts)
         if rest or not sequences:
-            raise ValueError(
+            raise UserError(
                 f"train.global_batch ({train.global_batch}) must be a multiple of {parts} = "
                 f"mesh data x fsdp x expert ({parts // microbatches}) x microbatches "
                 f"({microbatches})"

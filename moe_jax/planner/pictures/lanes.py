@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_jax.errors import UserError
 from moe_jax.planner.xla.hlo import shape_bytes
 from moe_jax.planner.xla.overlap import (
     LayerTimelines,
@@ -106,11 +107,11 @@ def layer_lanes(timelines: Sequence[Timeline]) -> tuple[Lanes, ...]:
         timelines: all timelines of the program, as compiled or played again.
 
     Raises:
-        ValueError: when no computation exchanges tokens, so that there is nothing to look at.
+        UserError: when no computation exchanges tokens, so that there is nothing to look at.
     """
     layers = layer_timelines(timelines)
     if not layers.forward + layers.backward:
-        raise ValueError(
+        raise UserError(
             "the program exchanges no tokens, so there is no layer to draw: an all_to_all "
             "transport on two or more devices does"
         )

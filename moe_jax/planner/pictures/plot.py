@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from moe_jax.errors import UserError
 from moe_jax.planner.search.scaling import ScalingCurve
 
 INSTALL = "pip install 'moe-jax[plot]'"
@@ -14,7 +15,7 @@ INSTALL = "pip install 'moe-jax[plot]'"
 _STYLES = (("o", "#3f6fe0"), ("s", "#d97a00"), ("^", "#0f9d8a"), ("D", "#b0408f"))
 
 
-class PlotExtraMissing(ValueError):
+class PlotExtraMissing(UserError):
     """matplotlib is not installed."""
 
 
@@ -27,10 +28,10 @@ def plot_scaling(curves: Sequence[ScalingCurve], path: str | Path, *, title: str
 
     Raises:
         PlotExtraMissing: with the line that installs matplotlib.
-        ValueError: without curves, or for a file name whose ending is no known format.
+        UserError: without curves, or for a file name whose ending is no known format.
     """
     if not curves:
-        raise ValueError("there is no scaling curve to plot")
+        raise UserError("there is no scaling curve to plot")
     figure = _figure(Path(path))
     figure.suptitle(f"{title} (dashed: ideal)")
     layer, speed = figure.subplots(1, 2)
@@ -92,10 +93,10 @@ def check_plot(path: Path) -> None:
 
     Raises:
         PlotExtraMissing: with the line that installs matplotlib.
-        ValueError: for a file name whose ending is no known format, or a missing directory.
+        UserError: for a file name whose ending is no known format, or a missing directory.
     """
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"cannot write {path}: give a file in a directory that exists")
+        raise UserError(f"cannot write {path}: give a file in a directory that exists")
     _figure(path)
 
 
@@ -108,5 +109,5 @@ def _figure(path: Path) -> Any:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
-        raise ValueError(f"{path.name} must end in a format such as .png or .svg: {sorted(known)}")
+        raise UserError(f"{path.name} must end in a format such as .png or .svg: {sorted(known)}")
     return figure

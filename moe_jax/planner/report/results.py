@@ -53,7 +53,7 @@ class Plan:
         return self.memory.fits
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values: every group with its `kind`, times in seconds, sizes in bytes."""
+        """Return plain values: every group with its `kind`, times in seconds, sizes in bytes."""
         skipped = {"config", "target", "timelines"}
         groups = {f.name: f for f in dataclasses.fields(self) if f.name not in skipped}
         return {

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from moe_jax.config import Config, override
+from moe_jax.errors import UserError
 from moe_jax.planner.report.figures import Predicted
 from moe_jax.planner.report.results import Plan
 
@@ -54,23 +55,23 @@ def scaled(config: Config, devices: int, by: ScaleBy) -> Config:
             changes.
 
     Raises:
-        ValueError: when the new size is no multiple of the other axes' product, or `by` is unknown.
+        UserError: when the new size is no multiple of the other axes' product, or `by` is unknown.
     """
     if by not in get_args(ScaleBy):
-        raise ValueError(f"scaling by {by!r} is not known: use {' or '.join(get_args(ScaleBy))}")
+        raise UserError(f"scaling by {by!r} is not known: use {' or '.join(get_args(ScaleBy))}")
     mesh, moe = config.mesh, config.model.moe
     axis = "expert" if by == "experts" else "data"
     now = mesh.pipe * mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
     others = now // getattr(mesh, axis)
     if devices < 1 or devices % others:
-        raise ValueError(
+        raise UserError(
             f"{config.name} scales to multiples of {others} devices (all mesh axes but {axis}), "
             f"not to {devices}"
         )
     size = devices // others
     changes = [f"mesh.{axis}={size}", f"name={config.name}_{by}_{devices}"]
     if config.train.global_batch * devices % now:
-        raise ValueError(
+        raise UserError(
             f"train.global_batch ({config.train.global_batch}) on {now} devices cannot be scaled "
             f"to {devices} with the same tokens per device: make it a multiple of {now}"
         )
@@ -84,10 +85,10 @@ def scaling_curve(label: str, plans: tuple[Plan, ...]) -> ScalingCurve:
     """The curve of plans, by number of devices.
 
     Raises:
-        ValueError: without plans, or for a GPU that XLA estimates no times for.
+        UserError: without plans, or for a GPU that XLA estimates no times for.
     """
     if not plans:
-        raise ValueError("a scaling curve needs at least one plan")
+        raise UserError("a scaling curve needs at least one plan")
     ordered = sorted(plans, key=lambda plan: plan.target.devices)
     return ScalingCurve(
         label=label,
@@ -115,7 +116,7 @@ def _point(plan: Plan) -> ScalingPoint:
 def _predicted(plan: Plan) -> Predicted:
     if plan.predicted is None:
         gpu = plan.target.gpu.name
-        raise ValueError(f"XLA estimates no times for {gpu}: plan for h100, h200 or b200")
+        raise UserError(f"XLA estimates no times for {gpu}: plan for h100, h200 or b200")
     return plan.predicted
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from moe_jax.axes import TENSOR
 from moe_jax.config import ConfigError, check
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.network import axis_group
 from moe_jax.mesh.build import mesh_shape
@@ -26,7 +27,7 @@ from moe_jax.planner.search.layouts import describe, layouts
 TYPICAL_SKEW = 0.2
 
 
-class NothingFits(ValueError):
+class NothingFits(UserError):
     """No layout can run; the message says why, and which one is nearest."""
 
 
@@ -166,7 +167,7 @@ def _slow(config: Config, target: Target) -> str | None:
 
 
 def _count(refused: dict[str, Refusal], problem: str) -> None:
-    """Counts problems that differ in numbers or in lists of axes only as one."""
+    """Count problems that differ in numbers or in lists of axes only as one."""
     rule = re.sub(r"\d[\d.]*", "#", problem)
     rule = re.sub(r"\w+ #( x \w+ #)*\)|either .*|to #.*", "", rule)
     seen = refused.get(rule)

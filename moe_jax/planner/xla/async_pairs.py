@@ -44,7 +44,7 @@ def async_pairs(hlo_text: str, kind: str = "all-to-all") -> tuple[AsyncPair, ...
         hlo_text: `jax.stages.Compiled.as_text()`.
 
     Raises:
-        ValueError: when the text is not a scheduled module.
+        UserError: when the text is not a scheduled module.
     """
     module = parse_hlo(hlo_text)
     counter = _Matmuls(module)

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Value:
@@ -63,11 +65,11 @@ def parse_buffers(proto: bytes) -> Buffers:
         proto: `Compiled.buffers`.
 
     Raises:
-        ValueError: when it holds no buffer assignment.
+        UserError: when it holds no buffer assignment.
     """
     assignment = _message(memoryview(proto)).get(_ASSIGNMENT)
     if assignment is None:
-        raise ValueError("this HloProto holds no buffer assignment: dump the compiled module")
+        raise UserError("this HloProto holds no buffer assignment: dump the compiled module")
     parts = list(_fields(assignment))
     totals: Counter[str] = Counter()
     arguments = {}
@@ -159,7 +161,7 @@ def _fields(data: memoryview | bytes) -> Iterator[tuple[int, int | memoryview]]:
             length, at = _varint(data, at)
             value, at = data[at : at + length], at + length
         else:
-            raise ValueError(f"protobuf wire type {kind} is not known here")
+            raise UserError(f"protobuf wire type {kind} is not known here")
         yield key >> 3, value
 
 

@@ -8,6 +8,8 @@ import re
 
 import numpy as np
 
+from moe_jax.errors import UserError
+
 Groups = tuple[tuple[int, ...], ...]
 
 _LISTS = re.compile(r"(?:replica_groups|source_target_pairs)=(\{(?:\{[\d,]*\},?)*\})")
@@ -29,7 +31,7 @@ def device_groups(attributes: str) -> Groups:
         The groups; for a permute, its (source, target) pairs; () for a group of all devices.
 
     Raises:
-        ValueError: for a form that is not known here.
+        UserError: for a form that is not known here.
     """
     if found := _LISTS.search(attributes):
         return tuple(_numbers(row) for row in re.findall(r"\{([\d,]+)\}", found[1]))
@@ -40,7 +42,7 @@ def device_groups(attributes: str) -> Groups:
         sizes = {name: int(size) for name, size in _AXIS.findall(found[1])}
         order = _order(found[2] or str(math.prod(sizes.values())), found[3])
         return _over_axes(sizes, order, found[4])
-    raise ValueError(f"no device groups in a form known here: {attributes[:200]!r}")
+    raise UserError(f"no device groups in a form known here: {attributes[:200]!r}")
 
 
 def _order(shape: str, transposed: str | None) -> np.ndarray:
@@ -50,7 +52,7 @@ def _order(shape: str, transposed: str | None) -> np.ndarray:
 
 
 def _over_axes(sizes: dict[str, int], order: np.ndarray, over: str) -> Groups:
-    """Groups along some axes (or parts of axes) of a mesh."""
+    """Group along some axes (or parts of axes) of a mesh."""
     ids = order.reshape(tuple(sizes.values()))
     names = list(sizes)
     inner = []

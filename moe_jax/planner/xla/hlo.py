@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.planner.xla.groups import device_groups
 from moe_jax.planner.xla.timeline import COLLECTIVES
 
@@ -76,10 +77,10 @@ def parse_hlo(text: str) -> dict[str, HloComputation]:
         Name -> computation, in printed order.
 
     Raises:
-        ValueError: when the module is not scheduled, for then its order means nothing.
+        UserError: when the module is not scheduled, for then its order means nothing.
     """
     if "is_scheduled=true" not in text.partition("\n")[0]:
-        raise ValueError("this HLO is not scheduled: pass the text of a compiled program")
+        raise UserError("this HLO is not scheduled: pass the text of a compiled program")
     bodies: dict[str, list[HloInstruction]] = {}
     body: list[HloInstruction] = []
     for line in text.splitlines():
@@ -111,7 +112,7 @@ def _closing(text: str) -> int:
         depth += 1 if match[0] == "(" else -1
         if depth == 0:
             return match.end()
-    raise ValueError(f"unbalanced parentheses in HLO: {text[:80]}")
+    raise UserError(f"unbalanced parentheses in HLO: {text[:80]}")
 
 
 def called(instruction: HloInstruction) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ def collectives(hlo_text: str) -> tuple[Collective, ...]:
     """Every collective of a scheduled module, an async pair counted once.
 
     Raises:
-        ValueError: for text in a form this parser does not know.
+        UserError: for text in a form this parser does not know.
     """
     found = (collectives_of(computation) for computation in parse_hlo(hlo_text).values())
     return tuple(collective for some in found for collective in some)
@@ -186,7 +187,7 @@ def done_of(start: HloInstruction, computation: HloComputation) -> HloInstructio
     for instruction in computation.instructions:
         if instruction.opcode == opcode and start.name in instruction.operands:
             return instruction
-    raise ValueError(f"{start.name} in {computation.name} has no {opcode}")
+    raise UserError(f"{start.name} in {computation.name} has no {opcode}")
 
 
 def is_blocking(start: HloInstruction) -> bool:
@@ -216,5 +217,5 @@ def _array_bytes(dtype: str, dims: str) -> int:
         return 0
     bits = _DTYPE_BITS.match(dtype)
     if bits is None:
-        raise ValueError(f"HLO element type {dtype!r} is not known to shape_bytes")
+        raise UserError(f"HLO element type {dtype!r} is not known to shape_bytes")
     return -(-count * int(bits[1]) // 8)

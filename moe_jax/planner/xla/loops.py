@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from moe_jax.errors import UserError
 from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called
 
 _TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"(\d+)"')
@@ -24,7 +25,7 @@ def body_of(loop: HloInstruction) -> str:
     """The name of the computation that a `while` repeats."""
     found = _BODY.search(loop.attributes)
     if found is None:
-        raise ValueError(f"{loop.name} is a while without a body: {loop.attributes[:80]!r}")
+        raise UserError(f"{loop.name} is a while without a body: {loop.attributes[:80]!r}")
     return found[1]
 
 

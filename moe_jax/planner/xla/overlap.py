@@ -9,10 +9,11 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
 from moe_jax.planner.xla.timeline import COLLECTIVES, Instruction, Timeline, starts
 
 
-class OverlapLost(ValueError):
+class OverlapLost(UserError):
     """Communication that should hide does not."""
 
 
@@ -125,11 +126,11 @@ def overlap(
         own: `own_times` of the whole module; by default of this timeline alone.
 
     Raises:
-        ValueError: when there is no such collective, for then a share means nothing.
+        UserError: when there is no such collective, for then a share means nothing.
     """
     found = windows(timeline, kind)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{timeline.computation} has no {kind}: choose its computation with layer_timelines"
         )
     own = own_times([timeline]) if own is None else own

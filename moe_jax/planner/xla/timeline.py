@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moe_jax.errors import UserError
+
 #: HLO opcodes that move data between devices, without their -start and -done.
 COLLECTIVES = (
     "all-gather",
@@ -86,13 +88,13 @@ def parse_timelines(text: str) -> tuple[Timeline, ...]:
         One timeline per scheduled computation, in the dump's order.
 
     Raises:
-        ValueError: when the text has another form.
+        UserError: when the text has another form.
     """
     if not text:
         return ()
     module_text, *schedules = text.split("\ncomputation_schedules {\n")
     if not module_text.startswith("hlo_module {"):
-        raise ValueError(
+        raise UserError(
             f"not a schedule dump of XLA: it starts with {text[:40]!r}, not with 'hlo_module {{'"
         )
     module = _Module(module_text)
@@ -112,7 +114,7 @@ _SLOT = re.compile(
 def _timeline(schedule: str, module: "_Module") -> Timeline:
     found, rate = _SCHEDULE_ID.search(schedule), _RATE.search("\n" + schedule)
     if found is None or rate is None:
-        raise ValueError("a schedule without computation_id or cycles_per_microsecond")
+        raise UserError("a schedule without computation_id or cycles_per_microsecond")
     scale = float(rate[1])
     computation = found[1]
     raw = module.instructions(computation)
@@ -158,7 +160,7 @@ class _Module:
         ids, root = _COMPUTATION_ID.findall(block), _ROOT_ID.findall(block)
         name = re.search(r'name: "([^"]+)"', head)
         if not ids or not root or name is None:
-            raise ValueError("a computation without name, id or root_id in the schedule dump")
+            raise UserError("a computation without name, id or root_id in the schedule dump")
         computation = ids[-1]
         self.names[computation] = name[1]
         self._chunks[computation] = [c.partition("\n    }\n")[0] + "\n" for c in chunks]
@@ -210,7 +212,7 @@ class _Module:
             return text
         called = _CALLED.search("\n" + text)
         if called is None:
-            raise ValueError(f"{_field('name', text)} is an async-start that calls nothing")
+            raise UserError(f"{_field('name', text)} is an async-start that calls nothing")
         return self.instructions(called[1])[self._roots[called[1]]]
 
 

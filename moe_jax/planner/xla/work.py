@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.rates import Rates
 from moe_jax.model.flops import mean_context
 from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called, shape_bytes
@@ -123,7 +124,7 @@ def _contracted(
 ) -> int:
     found = re.search(rf"{name}[ =]*{form}", instruction.attributes)
     if found is None:
-        raise ValueError(f"{instruction.name}: a matrix product that contracts nothing known")
+        raise UserError(f"{instruction.name}: a matrix product that contracts nothing known")
     dims = dimensions(computation.by_name[instruction.operands[0]].shape)
     return math.prod(dims[int(d)] for d in re.findall(r"\d+", found[1]))
 
@@ -132,7 +133,7 @@ def dimensions(shape: str) -> tuple[int, ...]:
     """Dimensions of a printed shape; of a tuple, those of its first array."""
     found = re.search(r"\[([\d,<=]*)\]", shape)
     if found is None:
-        raise ValueError(f"no dimensions in the HLO shape {shape!r}")
+        raise UserError(f"no dimensions in the HLO shape {shape!r}")
     return tuple(int(d.removeprefix("<=")) for d in found[1].split(",") if d)
 
 
@@ -145,7 +146,7 @@ def _attention(call: HloInstruction, target: str) -> Work:
     """Causal model FLOPs, 4 x elements x mean context forward and twice that backward."""
     found = re.search(r"backend_config=(\{.*)", call.attributes)
     if found is None:
-        raise ValueError(f"{call.name}: a cuDNN attention call without a configuration")
+        raise UserError(f"{call.name}: a cuDNN attention call without a configuration")
     config: dict[str, Any] = json.JSONDecoder().raw_decode(found[1])[0]["cudnn_fmha_backend_config"]
     length = int(config["intermediate_tensor_shape"]["dimensions"][-1])
     context = mean_context(length, int(config["sliding_window_length"]))

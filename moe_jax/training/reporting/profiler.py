@@ -19,7 +19,7 @@ class Profiler:
             self._running = True
 
     def after(self, step: int, result: object) -> None:
-        """Stops once `result`, what the last step computed, is there."""
+        """Stop once `result`, what the last step computed, is there."""
         if self._running and step == self._last:
             jax.block_until_ready(result)
             self.close()

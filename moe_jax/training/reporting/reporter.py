@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.model.flops import flops_per_token
 from moe_jax.moe.layer import MoeStats
@@ -116,10 +117,10 @@ def make_report(
         memory: see `memory.measure_memory`.
 
     Raises:
-        ValueError: a duration is not positive.
+        UserError: a duration is not positive.
     """
     if seconds <= 0 or seconds_per_step <= 0:
-        raise ValueError(f"a step takes time: got {seconds} s, mean {seconds_per_step} s")
+        raise UserError(f"a step takes time: got {seconds} s, mean {seconds_per_step} s")
     tokens_per_second = config.train.global_batch * config.data.sequence_length / seconds
     devices = math.prod(getattr(config.mesh, axis) for axis in AXES)
     flops = tokens_per_second * flops_per_token(config).total_training / devices

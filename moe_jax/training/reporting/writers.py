@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from moe_jax.config.schema import Config
+from moe_jax.errors import UserError
 
 FILE = "metrics.jsonl"
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -25,7 +26,7 @@ INSTALL = "pip install 'moe-jax[track]'"
 log = logging.getLogger(__name__)
 
 
-class MissingWriter(ValueError):
+class MissingWriter(UserError):
     """A writer of `metrics.writers` is not installed."""
 
 
@@ -62,7 +63,7 @@ class MetricsWriters:
         """Write values that are numbers, strings, None or lists of them.
 
         Raises:
-            ValueError: at the first record: `metrics.jsonl` holds something else than metrics.
+            UserError: at the first record: `metrics.jsonl` holds something else than metrics.
         """
         if not self._is_main:
             return
@@ -202,7 +203,7 @@ def _step_of(line: bytes, path: Path, number: int) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {number} is no record with a step: {line[:80]!r}; remove the line, or "
             "move the file away to start a new one"
         ) from error
