@@ -1,8 +1,10 @@
 """Which files a model's directory may name: those that lie in it, and no others.
 
-What the files hold is read elsewhere (`interop/files/directory.py`, `moe_jax.data.prompting`).
+JSON files are parsed here too; what they mean is known elsewhere (`interop/files/directory.py`,
+`moe_jax.data.prompting`).
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,6 +50,22 @@ def file_inside(directory: Path, name: Any, why: str = "") -> Path:
     if not real.is_file():
         raise UserError(f"{directory / name}: {why}the file is missing: fetch it again")
     return directory / name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of the user's that must hold an object.
+
+    Raises:
+        UserError: it is not JSON, or holds something else; names the file.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    # The last is what the parser raises at lists nested too deeply.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
+    return value
 
 
 def is_named(directory: Path, name: str) -> bool:

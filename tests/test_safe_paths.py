@@ -2,7 +2,8 @@
 
 import pytest
 
-from moe_jax.safe_paths import file_inside, is_named
+from moe_jax.errors import UserError
+from moe_jax.safe_paths import file_inside, is_named, read_json
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", ".", "..", "a/b", "", None, 3])
@@ -41,3 +42,21 @@ def test_blobs_belong_to_snapshots_only(tmp_path):
     assert file_inside(tmp_path / "snapshots" / "0123abcd", "a.json").read_text() == "{}"
     with pytest.raises(ValueError, match=r"a\.json: it is a link to .*outside"):
         file_inside(tmp_path / "models" / "0123abcd", "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"a\.json is not JSON: "),
+        ("[" * 100_000, r"a\.json is not JSON: "),
+        ("\xff", r"a\.json is not JSON: "),
+        ("[1]", r"a\.json holds a list, it must be a JSON object"),
+    ],
+)
+def test_a_file_that_holds_no_json_object_is_named(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        read_json(path)
+    path.write_text('{"a": 1}')
+    assert read_json(path) == {"a": 1}

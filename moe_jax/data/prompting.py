@@ -3,7 +3,6 @@
 Read as `transformers` reads it. The tokenizer itself is in `tokenizers.py`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from moe_jax.data.chat import ChatTemplate
 from moe_jax.errors import UserError
-from moe_jax.safe_paths import file_inside, is_named
+from moe_jax.safe_paths import file_inside, is_named, read_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -38,7 +37,7 @@ def read_prompting(directory: Path) -> Prompting:
     Raises:
         UserError: a file is broken, or leads out of the directory.
     """
-    settings = _read_json(directory, TOKENIZER_CONFIG)
+    settings = _read_settings(directory, TOKENIZER_CONFIG)
     named = settings if "added_tokens_decoder" in settings else _both(directory, settings)
     special_tokens = _special_tokens(named)
     return Prompting(
@@ -48,7 +47,7 @@ def read_prompting(directory: Path) -> Prompting:
 
 def _both(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Directories from before `added_tokens_decoder` have a second file, which wins."""
-    return settings | _read_json(directory, SPECIAL_TOKENS)
+    return settings | _read_settings(directory, SPECIAL_TOKENS)
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
@@ -64,7 +63,7 @@ def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
 def _end_ids(directory: Path) -> frozenset[int]:
     """The generation config decides; without one, the model's config does."""
     for name in (GENERATION_CONFIG, MODEL_CONFIG):
-        settings = _read_json(directory, name)
+        settings = _read_settings(directory, name)
         ids = settings.get("eos_token_id")
         if ids is None:
             continue
@@ -98,14 +97,7 @@ def _chat(
     return ChatTemplate(source, special_tokens, origin)
 
 
-def _read_json(directory: Path, name: str) -> dict[str, Any]:
+def _read_settings(directory: Path, name: str) -> dict[str, Any]:
     if not is_named(directory, name):
         return {}
-    path = file_inside(directory, name)
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
-    return value
+    return read_json(file_inside(directory, name))

@@ -1,7 +1,6 @@
 """config.json of a Hugging Face model to our `Config` and back, by the table of its family.
 
-The entries are in `families/`, their kinds in `table/setting.py` and the `..._settings.py` beside
-it. Weights are not touched here.
+The entries are in `families/`, their kinds in `table/`. Weights are not touched here.
 """
 
 import difflib
@@ -13,6 +12,7 @@ import tomli_w
 from moe_jax.config import Config, check, parse_config
 from moe_jax.errors import UserError
 from moe_jax.interop.families import FAMILIES
+from moe_jax.interop.files.directory import QUANTIZATION
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.table.family import Family
 from moe_jax.interop.table.setting import Fields, Values
@@ -30,8 +30,6 @@ IGNORED = frozenset((
     "unsloth_version", "use_cache",
 ))
 # fmt: on
-#: Says how tensors are stored; `tensors/quantized.py` reads it.
-QUANTIZATION = "quantization_config"
 #: What an export is not like its source in: it holds plain numbers, and no code.
 _NOT_KEPT = (QUANTIZATION, "auto_map")
 #: Null unless the source has them: absent, transformers takes those of another model.
@@ -75,16 +73,16 @@ def to_config(config_json: Mapping[str, Any]) -> Config:
     fields = Fields(family.name, config_json, family.defaults)
     _refuse_unknown(fields, family)
     length = fields.whole("max_position_embeddings")
-    found: dict[str, Any] = {}
+    model: dict[str, Any] = {}
     for setting in family.settings:
         for path, value in setting.read(fields).items():
-            _put(found, path, value)
-    rope = found["attention"].get("rope", {})
+            _put(model, path, value)
+    rope = model["attention"].get("rope", {})
     if rope.get("scaling") == "longrope":
         length = rope["original_context"]
     raw = {
         "name": family.model_type,
-        "model": found,
+        "model": model,
         "data": {"sequence_length": min(length, USUAL_LENGTH)},
     }
     config = parse_config(tomli_w.dumps(raw), origin="read from config.json")

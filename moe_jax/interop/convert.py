@@ -17,12 +17,12 @@ from moe_jax.interop.files.staging import refuse_existing, staged
 from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, copy_files
 from moe_jax.interop.open import ORIGIN, ImportDType, ImportedModel, open_model
 from moe_jax.interop.tensors.match import LazyTensor, check_matches
-from moe_jax.interop.tensors.pieces import Piece, pieces, skipped
+from moe_jax.interop.tensors.pieces import Piece, pieces, skipped_patterns
 from moe_jax.interop.tensors.tiles import copy_tiled
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.workdir import write_config
 
-#: Told bytes done and bytes in all.
+#: Is given bytes done and bytes in all.
 Report = Callable[[int, int], None]
 
 
@@ -43,8 +43,8 @@ def from_hf(
     """
     refuse_existing(out)
     model = open_model(path, overrides, dtype)
-    found = pieces(model.config, model.family)
-    check_matches(model.source, found, skipped(model.config, model.family))
+    slabs = pieces(model.config, model.family)
+    check_matches(model.source, slabs, skipped_patterns(model.config, model.family))
     with staged(out) as folder:
         # config.json names ids that end a text where generation_config.json is missing.
         files = [path / CONFIG, *model.directory.tokenizer_files()]
@@ -56,9 +56,9 @@ def from_hf(
             ORIGIN: model.origin(),
             "versions": {"moe-jax": importlib.metadata.version("moe-jax")},
         }
-        plans = _plans(config, found)
+        plans = _plans(config, slabs)
         with StreamedWriter(folder / "checkpoints", 0, info, plans) as writer:
-            _write(model, found, plans, writer, report)
+            _write(model, slabs, plans, writer, report)
 
 
 def state_path(skeleton: Skeleton, name: str) -> str:
@@ -67,15 +67,15 @@ def state_path(skeleton: Skeleton, name: str) -> str:
 
 
 def _with_own_tokenizer(model: ImportedModel, out: Path) -> Config:
-    """The config names the copy, unless another tokenizer was asked for."""
+    """Return the config naming the copy, unless another tokenizer was asked for."""
     if model.config.data.tokenizer != str(model.directory.path.absolute() / TOKENIZER_JSON):
         return model.config
     return override(model.config, [f"data.tokenizer={out.absolute() / TOKENIZER / TOKENIZER_JSON}"])
 
 
-def _plans(config: Config, found: Sequence[Piece]) -> dict[str, ArrayPlan]:
+def _plans(config: Config, slabs: Sequence[Piece]) -> dict[str, ArrayPlan]:
     skeleton = Skeleton(config)
-    lead = {piece.ours: len(piece.index) for piece in found}
+    lead = {piece.ours: len(piece.index) for piece in slabs}
     return {
         state_path(skeleton, name): ArrayPlan(info.shape, np.dtype(info.dtype).name, lead[name])
         for name, info in skeleton.variables.items()
@@ -84,14 +84,14 @@ def _plans(config: Config, found: Sequence[Piece]) -> dict[str, ArrayPlan]:
 
 def _write(
     model: ImportedModel,
-    found: Sequence[Piece],
+    slabs: Sequence[Piece],
     plans: Mapping[str, ArrayPlan],
     writer: StreamedWriter,
     report: Report,
 ) -> None:
     skeleton, done = Skeleton(model.config), 0
     total = sum(plan.size for plan in plans.values())
-    for piece in found:
+    for piece in slabs:
         path = state_path(skeleton, piece.ours)
         plan, tensor = plans[path], LazyTensor(model.source, piece.theirs)
         lead = len(piece.index)

@@ -1,4 +1,4 @@
-"""Holds the numbers of layers and experts against the tensors that are there.
+"""Checks the numbers of layers and experts against the tensors that are there.
 
 Everything is built layer by layer and expert by expert, so that a wrong number is refused first.
 Whether each tensor fits is `tensors/match.py`.
@@ -19,7 +19,7 @@ from moe_jax.interop.table.setting import Count, Fields
 def check_counts(
     path: Path, config_json: Mapping[str, Any], tensors: Mapping[str, TensorEntry]
 ) -> None:
-    """Refuses a config.json with more layers or experts than its directory has.
+    """Refuse a config.json with more layers or experts than its directory has.
 
     Args:
         path: the directory.

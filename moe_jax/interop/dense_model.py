@@ -19,7 +19,7 @@ from moe_jax.interop.files.directory import CONFIG
 from moe_jax.interop.files.tokenizer_files import is_hf_directory, tokenizer_files
 from moe_jax.interop.open import ImportDType, open_model
 from moe_jax.interop.tensors.match import LazyTensor, check_matches
-from moe_jax.interop.tensors.pieces import pieces, skipped
+from moe_jax.interop.tensors.pieces import pieces, skipped_patterns
 from moe_jax.model.pattern import segments
 from moe_jax.model.skeleton import Skeleton
 
@@ -53,19 +53,19 @@ def open_dense(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
     Raises:
         UserError: it cannot be read, or its model has experts already.
     """
-    found = _open_hf(path, step, dtype) if is_hf_directory(path) else _open_run(path, step, dtype)
-    if "moe" in found.config.model.layers:
+    model = _open_hf(path, step, dtype) if is_hf_directory(path) else _open_run(path, step, dtype)
+    if "moe" in model.config.model.layers:
         raise UserError(f"{path} has experts already: upcycling starts from a dense model")
-    return found
+    return model
 
 
 def _open_hf(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
     if step is not None:
         raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
     model = open_model(path, [], dtype)
-    found = pieces(model.config, model.family)
-    check_matches(model.source, found, skipped(model.config, model.family))
-    by_slab = {(piece.ours, piece.index): piece for piece in found}
+    slabs = pieces(model.config, model.family)
+    check_matches(model.source, slabs, skipped_patterns(model.config, model.family))
+    by_slab = {(piece.ours, piece.index): piece for piece in slabs}
 
     def read(name: str, row: tuple[int, ...]) -> np.ndarray:
         piece = by_slab[name, row]

@@ -93,7 +93,7 @@ def to_hf(
 
 
 def plan_export(contents: Contents, dtype: ExportDType) -> Export:
-    """Says what a checkpoint becomes; reads no arrays.
+    """Plan what a checkpoint becomes; reads no arrays.
 
     Raises:
         UserError: it has no config, lacks arrays, or fits no family.

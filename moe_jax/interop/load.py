@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from moe_jax.config.schema import Config
 from moe_jax.interop.table.family import Family
 from moe_jax.interop.tensors.match import LazyTensor, TensorSource, check_matches
-from moe_jax.interop.tensors.pieces import Piece, pieces, skipped
+from moe_jax.interop.tensors.pieces import Piece, pieces, skipped_patterns
 from moe_jax.interop.tensors.tiles import copy_tiled
 from moe_jax.model.skeleton import Arrays, Skeleton
 
@@ -40,12 +40,12 @@ def load_weights(
     Raises:
         UserError: tensors are missing, left over, or of another shape than the config says.
     """
-    found = pieces(config, family)
-    check_matches(source, found, skipped(config, family))
+    needed = pieces(config, family)
+    check_matches(source, needed, skipped_patterns(config, family))
     skeleton = Skeleton(config)
     params, buffers = skeleton.abstract(mesh)
     by_name: dict[str, dict[tuple[int, ...], Piece]] = {}
-    for piece in found:
+    for piece in needed:
         by_name.setdefault(piece.ours, {})[piece.index] = piece
 
     def place(wanted: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
@@ -79,10 +79,10 @@ def read_part(
 def _place(
     source: TensorSource, slabs: dict[tuple[int, ...], Piece], spec: jax.ShapeDtypeStruct
 ) -> jax.Array:
-    """Read each different shard of this process once, and gives it to the devices that hold it."""
+    """Read each different shard of this process once, and give it to the devices that hold it."""
     sharding = spec.sharding
     assert isinstance(sharding, NamedSharding), "the skeleton gives every array its sharding"
-    holders: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    holders: dict[tuple[tuple[int, int], ...], list] = {}
     for device, index in sharding.addressable_devices_indices_map(spec.shape).items():
         assert index is not None, "devices of this process hold something"
         holders.setdefault(_bounds(index, spec.shape), []).append(device)

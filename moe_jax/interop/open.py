@@ -1,4 +1,4 @@
-"""Opens a Hugging Face directory as a model of ours: its tensors, its family, its config.
+"""Opening a Hugging Face directory as a model of ours: its tensors, its family, its config.
 
 Reading the tensors is `load.py` (onto a mesh) and `convert.py` (into a checkpoint).
 """
@@ -18,13 +18,11 @@ from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.table.family import Family
 from moe_jax.interop.tensors.match import TensorSource
-from moe_jax.interop.tensors.quantized import decoded
+from moe_jax.interop.tensors.quantized import dequantize
 
 ImportDType = Literal["auto", "float32", "bfloat16"]
 #: Key of what a checkpoint's `info` says about the model that it was imported from.
 ORIGIN = "hugging_face"
-
-
 #: Learning rate of an imported config: that of torchtune's recipes for tuning all weights.
 TUNING_RATE = 2e-5
 
@@ -46,8 +44,10 @@ class ImportedModel:
     config: Config
 
     def origin(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the directory, so that an export is like it: its
-        config.json, and the dtype of its tensors, most of which have the same."""
+        """Return what a checkpoint keeps of the directory, so that an export is like it.
+
+        Its config.json, and the dtype of its tensors, most of which have the same.
+        """
         dtypes = {name: entry.dtype.name for name, entry in self.source.tensors.items()}
         usual = Counter(dtypes.values()).most_common(1)[0][0]
         others = {name: dtype for name, dtype in dtypes.items() if dtype != usual}
@@ -73,7 +73,7 @@ def open_model(
     check_counts(directory.path, directory.config, directory.tensors)
     config = to_config(directory.config)
     family = family_of(directory.config)
-    source = decoded(directory, directory.config)
+    source = dequantize(directory, directory.config)
     if dtype == "auto":
         widths = Counter(entry.dtype.name for entry in source.tensors.values())
         dtype = "bfloat16" if widths.most_common(1)[0][0] == "bfloat16" else "float32"

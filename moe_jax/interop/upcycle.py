@@ -64,12 +64,15 @@ class Upcycling:
 
     @property
     def experts(self) -> int:
+        """Number of experts in a layer."""
         return self.copies * self.granularity
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """Returns why the model computes something else than the dense one at first; nothing if
-        it computes the same."""
+        """Why the model computes something else than the dense one at first.
+
+        Nothing if it computes the same.
+        """
         reasons = []
         if self.top_k % self.granularity:
             reasons.append(
@@ -104,18 +107,18 @@ def upcycled_config(dense: Config, how: Upcycling, overrides: Sequence[str] = ()
     )
     layers = ("dense",) * (how.every - 1) + ("moe",)
     model = dense.model.model_copy(update={"layers": layers, "moe": moe})
-    found = override(
+    config = override(
         dense.model_copy(update={"model": model, "name": f"{dense.name}-moe"}), overrides
     )
     # A bias of selection begins at 0, which changes nothing yet.
     resting = "model.moe.router.selection_bias"
-    if changed := [d for d in differences(found.model, model) if not d.startswith(resting)]:
+    if changed := [d for d in differences(config.model, model) if not d.startswith(resting)]:
         raise UserError(
             f"--set asks for another model than upcycling makes ({'; '.join(changed)}): set only "
             "what is not part of the model, such as mesh, precision or data"
         )
-    check(found)
-    return found
+    check(config)
+    return config
 
 
 def upcycle(
@@ -164,7 +167,7 @@ def upcycle(
 
 
 def _with_own_tokenizer(config: Config, dense: DenseModel, out: Path) -> Config:
-    """The config names the copy, unless another tokenizer was asked for."""
+    """Return the config naming the copy, unless another tokenizer was asked for."""
     copied = any(file.name == TOKENIZER_JSON for file in dense.files)
     if not copied or config.data.tokenizer != dense.config.data.tokenizer:
         return config
@@ -223,8 +226,10 @@ def _cut(expert_name: str, how: Upcycling) -> Callable[[np.ndarray, int], np.nda
 
 
 def _router(config: Config, how: Upcycling, layer: int) -> np.ndarray:
-    """Parts of a copy share a column, so that a token takes all of them or none: these are the
-    virtual groups of He et al."""
+    """Return a fresh router, of one column for all parts of a copy.
+
+    So that a token takes all of them or none: these are the virtual groups of He et al.
+    """
     rng = np.random.default_rng([how.seed, layer])
     columns = rng.standard_normal((config.model.d_model, how.copies), np.float32)
     return np.repeat(columns * np.float32(config.model.init_std), how.granularity, axis=1)

@@ -30,6 +30,7 @@ from moe_jax.planner.modelled.per_device import pipeline_schedule
 from moe_jax.planner.report.figures import Step
 from moe_jax.planner.report.results import Mode, Plan
 from moe_jax.planner.report.speed import predict
+from moe_jax.planner.xla.async_pairs import async_pairs
 from moe_jax.planner.xla.buffers import parse_buffers
 from moe_jax.planner.xla.hlo import parse_hlo
 
@@ -158,6 +159,7 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         assumptions=tuple(_assumptions(request, clock, calibration)),
         versions={package: version(package) for package in _PACKAGES},
         timelines=tuple(clock.timeline(t.computation) for t in timelines),
+        pairs=() if timed else async_pairs(module),
     )
 
 

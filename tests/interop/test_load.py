@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from support.checkpoint_cases import two_processes
+from support.hf.tensor_layouts import whole_slab
 from support.model_directories import BF16, MIXTRAL, config_of, write_model
 from support.places import TESTS, WORKERS
 
@@ -38,7 +39,7 @@ def expected(config, tensors):
         name: np.zeros(info.shape, np.float32) for name, info in Skeleton(config).variables.items()
     }
     for piece in pieces(config, MIXTRAL):
-        arrays[piece.ours][piece.index] = piece.layout.to_ours(tensors[piece.theirs])
+        arrays[piece.ours][piece.index] = whole_slab(piece.layout, tensors[piece.theirs])
     return arrays
 
 

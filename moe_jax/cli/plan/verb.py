@@ -25,6 +25,7 @@ from moe_jax.planner.compile.hardware_file import known_hardware, load_hardware
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import plan
 from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.xla.async_pairs import hideable, require_hideable
 from moe_jax.planner.xla.overlap import OverlapLost, layer_timelines, own_times, require_hidden
 
 
@@ -163,6 +164,8 @@ def share(text: str) -> float:
 
 def _judge(made: Plan, hidden: float) -> int:
     """Print whether each layer hides its exchange; return the exit code."""
+    if not made.target.has_timeline:
+        return _judge_text(made, hidden)
     layers, own = layer_timelines(made.timelines), own_times(made.timelines)
     found = (*layers.forward, *layers.backward)
     if not found:
@@ -173,5 +176,20 @@ def _judge(made: Plan, hidden: float) -> int:
             print(f"{direction} layer hides: {require_hidden(timeline, hidden, own=own)}")
         except OverlapLost as lost:
             print(f"moe-jax plan: {direction} layer: {lost}", file=sys.stderr)
+            return exit_codes.NOT_HIDDEN
+    return exit_codes.OK
+
+
+def _judge_text(made: Plan, hidden: float) -> int:
+    """Print how much of its exchange each computation could hide, by the program's text."""
+    computations = hideable(made.pairs)
+    if not computations:
+        raise UserError("--require-hidden: this program has no all-to-all")
+    print(f"{made.target.why_no_timeline}: what follows is the most that can hide, by the program")
+    for figures in computations:
+        try:
+            print(f"can hide: {require_hideable(figures, hidden)}")
+        except OverlapLost as lost:
+            print(f"moe-jax plan: {lost}", file=sys.stderr)
             return exit_codes.NOT_HIDDEN
     return exit_codes.OK

@@ -1,8 +1,8 @@
 """The families of models that can be read and written: a table of tensors and settings each.
 
 A new one is a file here and its line below: rows that say where each parameter of ours lies, and
-entries that say what each field of its config.json is to us. `tests/hf_cases.py` compares it with
-`transformers`.
+entries that say what each field of its config.json is to us. `tests/support/hf/hf_cases.py`
+compares it with `transformers`.
 """
 
 from moe_jax.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, DEEPSEEK_V3_HALVES

@@ -1,0 +1,1 @@
+"""Safetensors, JSON and tokenizer files on disk; what they mean is known above."""

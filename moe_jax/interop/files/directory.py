@@ -4,7 +4,6 @@ Reads safetensors and JSON only; pickled weights are refused, code in the direct
 How the bytes of one file are read is `shard.py`; what tensors and settings mean is `families/`.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ import numpy as np
 
 from moe_jax.errors import UserError
 from moe_jax.interop.files.shard import Slices, TensorEntry, read_header, read_slice
-from moe_jax.safe_paths import file_inside, is_named
+from moe_jax.safe_paths import file_inside, is_named, read_json
 
 CONFIG = "config.json"
+#: Field of config.json that says how tensors are stored; `tensors/quantized.py` reads it.
+QUANTIZATION = "quantization_config"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -120,7 +121,7 @@ class HfDirectory:
         listed = self._json(INDEX).get("weight_map")
         if not isinstance(listed, dict) or not listed:
             raise UserError(f"{self.path / INDEX}: no weight_map of tensors: fetch it again")
-        found: dict[str, _Place] = {}
+        places: dict[str, _Place] = {}
         shards: dict[str, dict[str, _Place]] = {}
         for name, file in listed.items():
             if str(file) not in shards:
@@ -129,22 +130,15 @@ class HfDirectory:
                 raise UserError(
                     f"{self.path / file}: {name} is not in it, {INDEX} says it is: fetch both again"
                 )
-            found[name] = shards[file][name]
-        return found
+            places[name] = shards[file][name]
+        return places
 
     def _shard(self, name: str, why: str = "") -> dict[str, _Place]:
         path = self._inside(name, why)
         return {tensor: _Place(path, entry) for tensor, entry in read_header(path).items()}
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self._inside(name, "")
-        try:
-            value = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{path} holds a {type(value).__name__}, it must be a JSON object")
-        return value
+        return read_json(self._inside(name, ""))
 
     def _inside(self, name: Any, why: str) -> Path:
         """Return the file of that name, which belongs to the directory and is not pickled."""

@@ -122,10 +122,10 @@ def read_slice(path: Path, entry: TensorEntry, slices: Slices | None = None) -> 
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    header = dict(pairs)
+    if len(header) != len(pairs):
         raise UserError("a name appears twice")
-    return found
+    return header
 
 
 def _entry(path: Path, name: str, fields: Any, data: int) -> TensorEntry:

@@ -20,16 +20,6 @@ def is_hf_directory(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def tokenizer_folder(model: Path) -> Path | None:
-    """Return where a model's tokenizer files are; None for a run that has none of its own.
-
-    Args:
-        model: a Hugging Face directory, or a working directory of ours.
-    """
-    folder = model if is_hf_directory(model) else model / TOKENIZER
-    return folder if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
-
-
 def tokenizer_files(model: Path) -> list[Path]:
     """Return the tokenizer files of a working directory; none if it has no folder of them."""
     folder = model / TOKENIZER

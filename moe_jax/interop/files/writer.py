@@ -52,7 +52,7 @@ def parse_size(text: str) -> int:
 
 
 def divide(specs: Sequence[TensorSpec], most: int) -> list[list[TensorSpec]]:
-    """Cuts tensors, in their order, into shards of at most `most` bytes; one at least in each."""
+    """Cut tensors, in their order, into shards of at most `most` bytes; one at least in each."""
     shards: list[list[TensorSpec]] = [[]]
     room = most
     for spec in specs:

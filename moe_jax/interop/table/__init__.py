@@ -1,0 +1,1 @@
+"""Kinds of entries that the tables of families are made of."""

@@ -198,7 +198,7 @@ def _factor(fields: Fields, rope: dict[str, Any]) -> float:
 
 
 def _mscale(factor: float, mscale: float) -> float:
-    """The temperature of YaRN (Peng et al., 2023, eq. 15), times DeepSeek's `mscale`."""
+    """Return the temperature of YaRN (Peng et al., 2023, eq. 15), times DeepSeek's `mscale`."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
@@ -213,7 +213,7 @@ def _yarn_attention_factor(rope: dict[str, Any], factor: float) -> float:
 
 
 def _longrope_attention_factor(rope: dict[str, Any], factor: float) -> float:
-    """LongRoPE (Ding et al., 2024, section 3.3)."""
+    """Return the factor of LongRoPE (Ding et al., 2024, section 3.3)."""
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
     original = rope["original_max_position_embeddings"]

@@ -1,8 +1,7 @@
 """Kinds of entries in the two-way table between a config.json and our `ModelConfig`.
 
-Simple kinds are here; those that compute something are in `attention.py`,
-`layers.py` and `rope.py`. Fields of ours are written from `model` on:
-`attention.heads`.
+Simple kinds are here; those that compute something are in `attention.py`, `layers.py` and
+`rope.py`. Fields of ours are written from `model` on: `attention.heads`.
 """
 
 from collections.abc import Mapping

@@ -48,14 +48,11 @@ class Layout:
     def __repr__(self) -> str:
         return f"Layout({self.text!r}, {self.ours_shape})"
 
-    def to_ours(self, tensor: Any) -> np.ndarray:
-        """Return our slab, read from their whole tensor."""
-        return self.read(tensor, tuple(slice(0, size) for size in self.ours_shape))
-
     def to_theirs(self, slab: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Write our slab to its share of their whole tensor, and return that tensor.
 
         Args:
+            slab: of `ours_shape`.
             out: their tensor, C-contiguous; a new one of zeros if None.
         """
         out = np.zeros(self.theirs_shape, slab.dtype) if out is None else out
@@ -69,16 +66,11 @@ class Layout:
         copy_tiled(view, slab.reshape(view.shape))
         return out
 
-    def their_slices(self, ours: Slices) -> Slices:
-        """Return what to read of their tensor for a part of our slab.
-
-        An axis that comes first in its dimension of theirs is read in part; others are read whole.
-        """
-        ranges = self._ranges(ours)
-        return tuple(_narrowed(dim, ranges)[0] for dim in self._theirs)
-
     def read(self, source: Any, ours: Slices) -> np.ndarray:
-        """Return a part of our slab; read `their_slices` of the source.
+        """Return a part of our slab.
+
+        Of the source no more is read than needed: an axis that comes first in its dimension of
+        theirs is read in part, others whole.
 
         Args:
             source: their tensor, or what gives its slices, such as a tensor in an open file.

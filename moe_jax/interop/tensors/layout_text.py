@@ -1,4 +1,4 @@
-"""Reads the text of a layout; what it means for arrays is in `layout.py`."""
+"""The text of a layout, parsed; what it means for arrays is in `layout.py`."""
 
 import math
 import re
@@ -84,9 +84,11 @@ def parse(
     known = _solve(text, ours, ours_shape, sizes)
     names = [name for dim in ours for name in dim]
     dims = tuple(_dim(text, node, names, known) for node in _nodes(theirs))
-    found = [axis.name for dim in dims for factor in dim for axis in factor.axes]
-    if sorted(found) != sorted(names):
-        raise UserError(f"layout {text!r} has axes {found} on their side and {names} on ours")
+    theirs_names = [axis.name for dim in dims for factor in dim for axis in factor.axes]
+    if sorted(theirs_names) != sorted(names):
+        raise UserError(
+            f"layout {text!r} has axes {theirs_names} on their side and {names} on ours"
+        )
     return dims, ours
 
 

@@ -1,4 +1,4 @@
-"""Holds a model's tensors against the pieces that our parameters need, before anything is read.
+"""Checks a model's tensors against the pieces that our parameters need, before anything is read.
 
 What the pieces are is `pieces.py`; reading them onto a mesh is `interop/load.py`, into a checkpoint
 `interop/convert.py`.
@@ -29,11 +29,17 @@ class TensorSource(Protocol):
     tensors: Mapping[str, TensorEntry]
 
     @property
-    def bytes_read(self) -> int: ...
+    def bytes_read(self) -> int:
+        """Tensor data read so far, in bytes."""
+        ...
 
-    def read(self, name: str, slices: Slices | None = None) -> np.ndarray: ...
+    def read(self, name: str, slices: Slices | None = None) -> np.ndarray:
+        """Read a tensor, or the part of it that `slices` (one per dimension) cut out."""
+        ...
 
-    def entry(self, name: str) -> TensorEntry: ...
+    def entry(self, name: str) -> TensorEntry:
+        """Return shape and dtype of a tensor; raise UserError where there is none."""
+        ...
 
 
 class LazyTensor:
@@ -50,8 +56,16 @@ class LazyTensor:
 def check_matches(
     source: TensorSource, pieces: Sequence[Piece], skipped: Sequence[str] = ()
 ) -> None:
-    """Raise UserError unless the source has all tensors of `pieces`, as they must be, and no
-    others but those that `skipped` patterns match; names tensors and shapes."""
+    """Check that a source has all tensors of a model, as they must be, and no others.
+
+    Args:
+        source: the tensors.
+        pieces: what the model needs of them.
+        skipped: patterns of further names that are left alone.
+
+    Raises:
+        UserError: one is missing, left over or of another shape; names tensors and shapes.
+    """
     for piece in pieces:
         entry = source.entry(piece.theirs)
         if entry.shape != piece.layout.theirs_shape:

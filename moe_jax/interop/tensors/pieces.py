@@ -45,8 +45,7 @@ def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
         UserError: the family has no tensor for some of the parameters; names them.
     """
     variables = Skeleton(config).variables
-    found = {name: _row(name, family, variables) for name in variables}
-    rows = {name: row for name, row in found.items() if row is not None}
+    rows = {name: row for name in variables if (row := _row(name, family, variables)) is not None}
     homeless = [name for name in variables if name not in rows]
     if homeless:
         raise UserError(
@@ -60,7 +59,7 @@ def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
     )
 
 
-def skipped(config: Config, family: Family) -> tuple[str, ...]:
+def skipped_patterns(config: Config, family: Family) -> tuple[str, ...]:
     """Return patterns of names of tensors that directories have and this model does not."""
     patterns = [p.replace("{num_layers}", str(config.model.num_layers)) for p in family.skipped]
     if config.model.tie_embeddings == "tied":
@@ -94,8 +93,10 @@ def _pieces_of(
 
 
 def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
-    """Return the name of a parameter in its block, and the layer of each of its rows; no rows
-    outside of layers."""
+    """Return the name of a parameter in its block, and the layer of each of its rows.
+
+    Outside of layers there are no rows.
+    """
     match = _IN_LAYER.fullmatch(name)
     if match is None:
         return name, []

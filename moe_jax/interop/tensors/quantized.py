@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from moe_jax.errors import UserError
-from moe_jax.interop.config_json import QUANTIZATION
+from moe_jax.interop.files.directory import QUANTIZATION
 from moe_jax.interop.files.shard import Slices, TensorEntry
 from moe_jax.interop.tensors.match import TensorSource
 
@@ -31,7 +31,7 @@ _EXPONENT_BIAS = 127
 _DTYPE = np.dtype(ml_dtypes.bfloat16)
 
 
-def decoded(source: TensorSource, config_json: Mapping[str, Any]) -> TensorSource:
+def dequantize(source: TensorSource, config_json: Mapping[str, Any]) -> TensorSource:
     """Return the tensors of a model as numbers, whatever they are stored as.
 
     Args:
@@ -132,19 +132,19 @@ class Fp8(_Decoded):
 
     def __init__(self, source: TensorSource, quantization: Mapping[str, Any]):
         block = quantization.get("weight_block_size")
-        counts = isinstance(block, list) and all(type(n) is int and n > 0 for n in block)
-        if not counts or len(block) != 2:
+        pair = block if isinstance(block, list) and len(block) == 2 else []
+        if not pair or not all(type(n) is int and n > 0 for n in pair):
             raise UserError(
                 f"{source.path}: config.json: {QUANTIZATION}.weight_block_size = {block!r} is not "
                 "supported: it must be two numbers, such as [128, 128]"
             )
-        self._block = tuple(block)
+        self._block = tuple(pair)
         decoded, used = {}, set()
         for name, entry in source.tensors.items():
             if entry.dtype != np.dtype(ml_dtypes.float8_e4m3fn):
                 continue
             scales = source.entry(f"{name}_scale_inv")
-            grid = tuple(math.ceil(n / b) for n, b in zip(entry.shape, block, strict=False))
+            grid = tuple(math.ceil(n / b) for n, b in zip(entry.shape, pair, strict=False))
             if scales.shape != grid or scales.dtype != np.float32:
                 raise UserError(
                     f"{source.path}: {scales.name} is {scales.dtype} {list(scales.shape)}, "

@@ -1,0 +1,1 @@
+"""What the paper claims, held against plans of the same programs."""

@@ -21,6 +21,8 @@ TENSOR, PIPE = 8, 2
 
 @dataclass(frozen=True)
 class Baseline:
+    """A way to run the model that expert parallelism is compared with."""
+
     name: str
     #: The config's name, and its file's in `configs/`.
     config: str
@@ -57,9 +59,11 @@ BASELINES = (NAIVE, TUNED)
 
 
 def baseline_config(config: Config, baseline: Baseline, *changes: str) -> Config:
-    """`config` with its model and batch on a mesh of TP=8, PP=2 and replicas of that.
+    """Return a config with its model and batch on a mesh of TP=8, PP=2 and replicas of that.
 
     Args:
+        config: of any mesh; only the number of its devices is kept.
+        baseline: which of `BASELINES`.
         changes: further overrides.
 
     Raises:
@@ -96,10 +100,14 @@ def most_microbatches(
     mode: Mode,
     **how: Any,
 ) -> int | None:
-    """The largest number of pipelined microbatches with which a baseline is still slow enough.
+    """Return the most pipelined microbatches with which a baseline is still slow enough.
 
     Args:
+        config: the side that the baseline is compared with.
+        baseline: which of `BASELINES`.
         slow_enough: true up to some number of microbatches.
+        target: the cluster.
+        mode: the program that is timed.
         how: calibration and skew, as for `estimate`.
 
     Returns:

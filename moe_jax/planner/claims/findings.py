@@ -24,7 +24,7 @@ class Source:
     key: str
 
     def read(self, plan: Plan) -> float:
-        """The figure itself.
+        """Return the figure itself.
 
         Raises:
             UserError: when the plan has none (a GPU that XLA estimates no times for).
@@ -77,7 +77,7 @@ class Claim:
 
 
 def show(value: float, unit: Unit) -> str:
-    """A value with its unit, to three digits or so; GB are 10^9 bytes."""
+    """Print a value with its unit, to three digits or so; GB are 10^9 bytes."""
     return {
         "count": f"{value:g}",
         "bytes": f"{value / 1e9:#.3g}".rstrip(".") + " GB",

@@ -45,28 +45,37 @@ class Evidence:
 
     @property
     def forward(self) -> str:
+        """The forward plan of the smallest cluster."""
         return next(iter(self.experts.values()))
 
     @property
     def label(self) -> str:
+        """What the smallest cluster is called: EP16."""
         return next(iter(self.experts))
 
     def ours(self, mode: Mode) -> str:
-        """The plan that a baseline's is compared with."""
+        """Return the plan that a baseline's is compared with."""
         return self.train if mode == "train" else self.forward
 
     def read(self, name: str, key: str) -> tuple[float, Source]:
+        """Return a figure of the plan of that name, and where it is from."""
         source = Source(name, key)
         return source.read(self.plans[name]), source
 
     def series(self, names: Mapping[str, str], key: str) -> tuple[list[Point], tuple[Source, ...]]:
-        found = {at: self.read(name, key) for at, name in names.items()}
-        points = [Point(at, value) for at, (value, _) in found.items()]
-        return points, tuple(source for _, source in found.values())
+        """Return one figure of several plans.
+
+        Args:
+            names: place (EP16, ...) -> plan.
+            key: of the figure; see `Source`.
+        """
+        figures = {at: self.read(name, key) for at, name in names.items()}
+        points = [Point(at, value) for at, (value, _) in figures.items()]
+        return points, tuple(source for _, source in figures.values())
 
 
 def other_layers(config: Config) -> int:
-    """The number of layers that the paper also states: 4, or 16 for a config of 4."""
+    """Return the number of layers that the paper also states: 4, or 16 for a config of 4."""
     return LAYERS[0] if config.model.num_layers == LAYERS[1] else LAYERS[1]
 
 

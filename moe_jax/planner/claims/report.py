@@ -1,7 +1,7 @@
 """The paper's claims, checked: which programs to compile, and the report of what came out.
 
-The checks themselves are `size.py`, `speed.py` and `speedup.py`, how the report
-looks is `table.py`, the command `cli/claims.py`.
+The checks themselves are `size.py`, `speed.py` and `speedup.py`, how the report looks is
+`table.py`, the command `cli/claims.py`.
 """
 
 from collections.abc import Mapping
@@ -79,15 +79,17 @@ def check_claims(config: Config, calibration: Calibration | None = None) -> Clai
         UserError: the config is no multiple of 16 devices, or cannot be scaled or compared.
         PlanExtraMissing: with the line that installs what is missing.
     """
-    found = programs(config)
-    made = plan_all(tuple(found.requests.values()), calibration=calibration)
-    plans = dict(zip(found.requests, made, strict=True))
-    return report(config, found, plans, calibration)
+    needed = programs(config)
+    compiled = plan_all(tuple(needed.requests.values()), calibration=calibration)
+    plans = dict(zip(needed.requests, compiled, strict=True))
+    return report(config, needed, plans, calibration)
 
 
 def programs(config: Config) -> Programs:
-    """What is to be compiled: forward for all sizes in both readings of scaling, forward with
-    the other number of layers, the training step, and both of each baseline.
+    """Return what is to be compiled.
+
+    Forward for all sizes in both readings of scaling, forward with the other number of layers, the
+    training step, and both of each baseline.
 
     Raises:
         UserError: the devices do not fill hosts of 8.
@@ -113,7 +115,7 @@ def programs(config: Config) -> Programs:
     other = override(config, [f"model.num_layers={n}", f"name={config.name}_{n}_layers"])
     of_other = add(other, "forward")
     train = add(config, "train")
-    baselines = {
+    baselines: dict[tuple[str, Mode], str] = {
         (baseline.name, mode): add(baseline_config(config, baseline), mode)
         for baseline in BASELINES
         for mode in _COMPARED
@@ -123,19 +125,26 @@ def programs(config: Config) -> Programs:
 
 def report(
     config: Config,
-    found: Programs,
+    needed: Programs,
     plans: Mapping[str, Plan],
     calibration: Calibration | None = None,
 ) -> ClaimsReport:
-    """Check every claim with plans of `programs(config)`."""
+    """Check every claim.
+
+    Args:
+        config: the paper's smallest.
+        needed: `programs(config)`.
+        plans: of its requests, by name.
+        calibration: what the plans were made with.
+    """
     evidence = Evidence(
         config=config,
         plans=plans,
-        experts=found.experts,
-        replicas=found.replicas,
-        train=found.train,
-        other_layers=found.other_layers,
-        baselines=found.baselines,
+        experts=needed.experts,
+        replicas=needed.replicas,
+        train=needed.train,
+        other_layers=needed.other_layers,
+        baselines=needed.baselines,
         calibration=calibration,
     )
     return ClaimsReport(tuple(check(evidence) for check in CHECKS), plans)

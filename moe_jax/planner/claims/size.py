@@ -45,6 +45,7 @@ def check_layers(e: Evidence) -> Claim:
 
 
 def check_parameters(e: Evidence) -> Claim:
+    """Count the parameters of both numbers of layers."""
     other = override(e.config, [f"model.num_layers={other_layers(e.config)}"])
     findings = tuple(
         Finding(
@@ -64,6 +65,7 @@ def check_parameters(e: Evidence) -> Claim:
 
 
 def check_buffer(e: Evidence) -> Claim:
+    """Check whose buffer the stated one is: the whole batch's, or a device's share of it."""
     c = e.config
     batch, length, width = c.train.global_batch, c.data.sequence_length, c.model.d_model
     size = float(batch * length * width * DTYPE_BYTES[c.precision.compute])
@@ -88,6 +90,7 @@ def check_buffer(e: Evidence) -> Claim:
 
 
 def check_memory(e: Evidence) -> Claim:
+    """Check what a device needs, forward and in training."""
     names = {**e.experts, **e.replicas}
     forward, sources = e.series(names, "memory.peak_bytes")
     most = max(point.value for point in forward)

@@ -12,6 +12,7 @@ from moe_jax.planner.claims.whatif import smallest, step_with_faster_collectives
 
 
 def check_scaling(e: Evidence) -> Claim:
+    """Check that tokens/s grow with the devices, in both readings of how the model grows."""
     findings = (
         _scaling(e, "experts grow with the devices", e.experts),
         _scaling(e, f"{e.config.model.moe.num_experts} experts, replicas", e.replicas),
@@ -20,7 +21,7 @@ def check_scaling(e: Evidence) -> Claim:
 
 
 def _scaling(e: Evidence, case: str, names: Mapping[str, str]) -> Finding:
-    """Tokens/s per device over those of the smallest cluster."""
+    """Compare tokens/s per device with those of the smallest cluster."""
     names = {e.label: e.forward, **names}
     speeds, sources = e.series(names, "predicted.tokens_per_s")
     per_device = [p.value / e.plans[names[p.at]].target.devices for p in speeds]
@@ -59,6 +60,7 @@ def _scaling_takes(e: Evidence, worst: str, point: Point) -> str:
 
 
 def check_utilisation(e: Evidence) -> Claim:
+    """Check how busy the network is, while collectives cross hosts and over the whole step."""
     trained = {f"{e.label} train": e.train}
     findings = tuple(
         _utilisation(e, case, names, key)
@@ -89,7 +91,7 @@ def _utilisation(e: Evidence, case: str, names: Mapping[str, str], key: str) -> 
 
 
 def _utilisation_takes(low: float, high: float) -> str:
-    """The same bytes in another time: how much shorter, or longer, it would have to be."""
+    """Say how much shorter, or longer, the same bytes would have to take."""
     least, most = UTILISATION
     if low < least:
         return f"the same bytes in {low / least:.0%} of the time, where it is lowest"

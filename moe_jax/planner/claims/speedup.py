@@ -15,11 +15,13 @@ from moe_jax.planner.report.results import Mode
 
 
 def check_throughput(e: Evidence) -> Claim:
+    """Check the training step's speed over each baseline's."""
     findings = tuple(_findings(e, "train", THROUGHPUT))
     return Claim("throughput over TP=8, PP=2 (training step)", f"{THROUGHPUT}x", findings)
 
 
 def check_latency(e: Evidence) -> Claim:
+    """Check the forward pass's speed over each baseline's."""
     findings = tuple(_findings(e, "forward", LATENCY))
     return Claim("latency over TP=8, PP=2 (forward of one batch)", f"{LATENCY}x", findings)
 
@@ -41,7 +43,7 @@ class Comparison:
     baseline: Baseline
 
     def compiled(self) -> Finding:
-        """Balanced routing, from the compiled schedules of both."""
+        """Compare on balanced routing, from the compiled schedules of both."""
         e = self.evidence
         names = (e.baselines[self.baseline.name, self.mode], e.ours(self.mode))
         (theirs, _), (ours, _) = (e.read(name, "predicted.step_s") for name in names)
@@ -64,7 +66,7 @@ class Comparison:
         )
 
     def skewed(self) -> Finding:
-        """The busiest expert at `SKEW` over the mean: both sides modelled."""
+        """Compare with the busiest expert at `SKEW` over the mean: both sides modelled."""
         theirs, ours = self._theirs(SKEW), self._ours(SKEW)
         speedup = _step(theirs) / _step(ours)
         return Finding(
@@ -112,7 +114,7 @@ class Comparison:
         return f" (this one needs {show(memory.peak_bytes, 'bytes')}: it does not fit)"
 
     def _parts(self) -> Iterator[str]:
-        """Why a batch that the paper may have run as one microbatch is taken in parts."""
+        """Say why a batch that the paper may have run as one microbatch is taken in parts."""
         parts = baseline_config(self.evidence.config, self.baseline).train.accumulation
         if parts == 1:
             return
@@ -131,8 +133,10 @@ class Comparison:
         )
 
     def _unpadded(self, skew: float) -> str:
-        """What a grouped matmul would do for the baseline, which exchanges nothing: it has no
-        empty rows, and skew costs it nothing."""
+        """Say what a grouped matmul would do for the baseline, which exchanges nothing.
+
+        It has no empty rows, and skew costs it nothing.
+        """
         speedup = _step(self._theirs(0.0, "exchange.capacity_factor=1")) / _step(self._ours(skew))
         factor = self.evidence.config.exchange.capacity_factor
         return (
@@ -141,7 +145,7 @@ class Comparison:
         )
 
     def _named_assumptions(self, skew: float) -> Iterator[str]:
-        """What both rest on once, what only one rests on with its name."""
+        """Yield what both rest on once, what only one rests on with its name."""
         theirs, ours = self._theirs(skew).assumptions, self._ours(skew).assumptions
         for assumption in theirs:
             shared = assumption in ours

@@ -17,7 +17,7 @@ _MARKS = {"holds": "green", "fails": "red", "not stated": "dim"}
 
 
 def claims_table(report: ClaimsReport) -> Group:
-    """Every finding by claim; numbers in brackets refer to the assumptions below the table."""
+    """Draw every finding by claim; numbers in brackets refer to the assumptions below the table."""
     return Group(*_parts(report))
 
 
@@ -50,13 +50,13 @@ def _row(stated: str, f: Finding, numbers: dict[str, int]) -> tuple[str, ...]:
 
 
 def _assumptions(report: ClaimsReport) -> dict[str, int]:
-    """Assumption -> its number, in order of first use."""
+    """Return assumption -> its number, in order of first use."""
     found = (a for claim in report.claims for f in claim.findings for a in _basis(f))
     return {text: number for number, text in enumerate(dict.fromkeys(found), 1)}
 
 
 def _basis(f: Finding) -> Iterator[str]:
-    """A finding's assumptions, and the plans that it takes figures from."""
+    """Yield a finding's assumptions, and the plans that it takes figures from."""
     yield from f.assumptions
     if f.sources:
         yield "figures of the plans " + ", ".join(dict.fromkeys(s.plan for s in f.sources))

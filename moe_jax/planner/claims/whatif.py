@@ -13,7 +13,7 @@ from moe_jax.planner.xla.replay import play
 
 
 def step_with_faster_collectives(plan: Plan, factor: float) -> float:
-    """Seconds of a forward step whose collectives take 1 / `factor` of their time.
+    """Return the seconds of a forward step whose collectives take 1 / `factor` of their time.
 
     Raises:
         UserError: for a plan without a timeline or whose layers exchange nothing.
@@ -32,11 +32,12 @@ def step_with_faster_collectives(plan: Plan, factor: float) -> float:
 
 
 def smallest(reaches: Callable[[float], bool], low: float, high: float) -> float | None:
-    """The smallest value from which on `reaches` is true, to 1 %.
+    """Return the smallest value from which on `reaches` is true, to 1 %.
 
     Args:
         reaches: false below some value and true from there on.
-        low, high: where to look.
+        low: where to begin looking.
+        high: where to stop.
 
     Returns:
         The value; `low` where already that reaches, None where not even `high` does.

@@ -1,0 +1,1 @@
+"""Compiling a config's programs for a cluster that is not there."""

@@ -6,7 +6,6 @@ for each batch of jobs. Reading what came out is for `xla/timeline.py`, `xla/hlo
 """
 
 import importlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,12 @@ PLATFORM = "cuda"
 
 
 def target_mesh(target_text: str, hosts: int, devices_per_host: int, config: MeshConfig) -> Mesh:
-    """A mesh over the devices of a cluster that is not there.
+    """Return a mesh over the devices of a cluster that is not there.
 
     Args:
         target_text: XLA's description of the GPU (`target.target_text`).
-        hosts, devices_per_host: the cluster; devices are numbered host by host.
+        hosts: of the cluster.
+        devices_per_host: of each; devices are numbered host by host.
         config: the mesh axes' sizes, their product being `hosts * devices_per_host`.
 
     Returns:
@@ -41,7 +41,7 @@ def target_mesh(target_text: str, hosts: int, devices_per_host: int, config: Mes
 
 
 def load_builder(spec: str) -> Callable[..., Any]:
-    """The function behind "module:function".
+    """Return the function behind "module:function".
 
     Raises:
         UserError: when `spec` has another form, or the module no such function.
@@ -49,18 +49,18 @@ def load_builder(spec: str) -> Callable[..., Any]:
     module, _, function = spec.partition(":")
     if not module or not function:
         raise UserError(f"build must be 'module:function', got {spec!r}")
-    found: Any = getattr(importlib.import_module(module), function, None)
-    if not callable(found):
+    builder: Any = getattr(importlib.import_module(module), function, None)
+    if not callable(builder):
         raise UserError(f"module {module} has no function {function!r} to build a program with")
-    return found
+    return builder
 
 
 @dataclass(frozen=True)
 class Program:
     """What a compile left behind."""
 
-    #: Bytes of memory, seconds of tracing and compiling.
-    figures: dict[str, Any]
+    #: Bytes of memory.
+    figures: dict[str, int]
     #: The scheduled HLO.
     hlo_text: str
     #: XLA's schedule as proto text; "" when the scheduler had nothing to schedule.
@@ -75,23 +75,22 @@ def compile_program(
     """Build a program on `mesh`, compile it, collect XLA's schedule.
 
     Args:
+        mesh: over the target's devices.
         build: "module:function"; called as `function(mesh, **kwargs)`, it returns a jitted
             function and the tuple of its abstract arguments (shapes, dtypes, shardings).
+        kwargs: what it is called with besides the mesh.
         options: XLA options that override `target_options()`.
         dump_dir: where this process's XLA_FLAGS make XLA write dumps.
     """
-    t0 = time.perf_counter()
     jitted, args = load_builder(build)(mesh, **kwargs)
     lowered = jitted.trace(*args).lower(lowering_platforms=(PLATFORM,))
-    t1 = time.perf_counter()
     # XLA names a dump after its module alone: what is there now belongs to someone else.
     for stale in dump_dir.iterdir():
         stale.unlink()
     compiled = lowered.compile(compiler_options=target_options() | dict(options))
-    t2 = time.perf_counter()
     stats: Any = compiled.memory_analysis()
     return Program(
-        figures=_memory(stats) | {"trace_s": t1 - t0, "compile_s": t2 - t1},
+        figures=_memory(stats),
         hlo_text=compiled.as_text(),
         schedule_text=_schedule(dump_dir),
         buffers=_only(dump_dir, "*gpu_after_optimizations.hlo.pb").read_bytes(),
@@ -114,8 +113,8 @@ def _schedule(dump_dir: Path) -> str:
 
 
 def _only(dump_dir: Path, pattern: str) -> Path:
-    found = sorted(dump_dir.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(p.name for p in found)
-        raise UserError(f"one compile wrote {len(found)} files {pattern} ({names}), not 1")
-    return found[0]
+    paths = sorted(dump_dir.glob(pattern))
+    if len(paths) != 1:
+        names = ", ".join(p.name for p in paths)
+        raise UserError(f"one compile wrote {len(paths)} files {pattern} ({names}), not 1")
+    return paths[0]

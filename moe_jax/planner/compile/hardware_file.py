@@ -25,7 +25,7 @@ class Hardware:
     clusters: Mapping[str, Cluster]
 
     def target(self, gpu: str, hosts: int = 1, devices_per_host: int = 8) -> Target:
-        """`hosts` x `devices_per_host` GPUs called `gpu` (in any case).
+        """Return a cluster of `hosts` x `devices_per_host` GPUs called `gpu` (in any case).
 
         Raises:
             UserError: an unknown name, or more devices per host than its servers have.
@@ -40,7 +40,7 @@ class Hardware:
 
 
 def known_hardware() -> Hardware:
-    """The GPUs and clusters that come with the package."""
+    """Return the GPUs and clusters that come with the package."""
     return Hardware(known_gpus(), known_clusters())
 
 

@@ -61,8 +61,6 @@ class Compiled:
     alias_bytes: int
     temp_bytes: int
     peak_bytes: int
-    trace_s: float
-    compile_s: float
     hlo_text: str = field(repr=False)
     schedule_text: str = field(repr=False)
     #: XLA's module as a serialised HloProto; `xla/buffers.py` reads what is in memory when.
@@ -78,11 +76,6 @@ class Compiled:
         if not self.target.has_timeline:
             raise UserError(f"{self.target.why_no_timeline}; memory and hlo_text are real")
         return parse_timelines(self.schedule_text)
-
-
-def compile_for(target: Target, job: Job) -> Compiled:
-    """Compile one job; see `compile_all`."""
-    return compile_all(target, [job])[0]
 
 
 def compile_all(target: Target, jobs: Sequence[Job]) -> tuple[Compiled, ...]:
@@ -172,7 +165,7 @@ def _request(target: Target, jobs: Sequence[Job], dumps: Path) -> dict[str, Any]
 
 
 def _environment(target: Target, dumps: Path) -> dict[str, str]:
-    """The worker's environment: the caller's, without what would make results depend on it."""
+    """Return the caller's environment without what would make results depend on it."""
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     return mine | {
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
@@ -187,7 +180,7 @@ def _environment(target: Target, dumps: Path) -> dict[str, str]:
 
 
 def _worker_options(target: Target, dumps: Path) -> dict[str, bool | str]:
-    """Options that reach the compiler only through the environment."""
+    """Return the options that reach the compiler only through the environment."""
     return {
         "xla_dump_to": str(dumps),
         "xla_dump_latency_hiding_schedule": True,

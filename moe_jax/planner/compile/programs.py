@@ -1,7 +1,6 @@
-"""The programs that deviceless compiles are about: the very functions that training and
-inference run.
+"""The programs that are planned: the very functions that training and inference run.
 
-Each is a builder for `compile.Job`: called by the worker with a mesh over the target's devices,
+Each is a builder for `jobs.Job`: called by the worker with a mesh over the target's devices,
 it returns a jitted function and its abstract arguments.
 """
 
@@ -25,21 +24,24 @@ from moe_jax.training.step import Steps, make_steps
 
 
 def train_step(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
-    """The whole training step: forward, backward, optimiser; state donated."""
+    """Build the whole training step: forward, backward, optimiser; state donated."""
     steps = _steps(mesh, config, devices_per_host)
     state = abstract_state(steps.skeleton, steps.optimizer, mesh)
     return steps.jit_train(), (state, abstract_batch(steps.config, mesh))
 
 
 def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
-    """From a batch to its loss."""
+    """Build the way from a batch to its loss."""
     steps = _steps(mesh, config, devices_per_host)
     params, buffers = steps.skeleton.abstract(mesh)
     return steps.jit_evaluate(), (params, buffers, abstract_batch(steps.config, mesh))
 
 
 def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
-    """The next token of each sequence of the global batch, from a cache of the sequence length."""
+    """Build the step that gives each sequence of the global batch its next token.
+
+    Caches are of the sequence length, and full.
+    """
     skeleton = Skeleton(Config.model_validate(config, strict=False))
     slots = skeleton.config.train.global_batch
     context = skeleton.config.data.sequence_length
@@ -66,7 +68,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     """Return the batch of a step as ShapeDtypeStructs with shardings."""
     sharding = NamedSharding(mesh, BATCH_SPEC)
 
-    def array(dtype: Any) -> jax.ShapeDtypeStruct:
+    def array(dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(batch_shape(config), dtype, sharding=sharding)
 
     ids = array(jnp.int32)

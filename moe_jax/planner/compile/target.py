@@ -55,7 +55,7 @@ class Estimator:
     chunk_prep_us: int = 1
 
     def options(self, devices_per_host: int) -> dict[str, str]:
-        """XLA's option of them all. It reaches the compiler only through the environment.
+        """Return XLA's option of them all. It reaches the compiler only through the environment.
 
         Since jaxlib 0.12 a host's devices are a partition, and 0.10 wants them as a node. XLA says
         nothing of a name it does not know, and takes all devices for one host's.
@@ -69,7 +69,7 @@ class Estimator:
 
 
 def estimator_for(cluster: Cluster) -> Estimator:
-    """XLA's estimator settings for a cluster: the rate that its adapters reach."""
+    """Return XLA's estimator settings for a cluster: the rate that its adapters reach."""
     rate = NETWORK_EFFICIENCY * cluster.network_bytes_per_s
     return Estimator(nic_gbytes_per_s=max(1, round(rate / 1e9)))
 
@@ -104,6 +104,7 @@ class Target:
 
     @property
     def devices(self) -> int:
+        """GPUs of all hosts."""
         return self.hosts * self.devices_per_host
 
     @property
@@ -148,7 +149,7 @@ def _known_cluster(gpu: Gpu) -> Cluster:
 
 
 def target_text(gpu: Gpu) -> str:
-    """XLA's `GpuTargetConfigProto` for `gpu`, as proto text."""
+    """Return XLA's `GpuTargetConfigProto` for `gpu`, as proto text."""
     major, minor = gpu.compute_capability.split(".")
     # Hopper and newer: the instructions of sm_90a, sm_100a (wgmma and its successors).
     extension = "ACCELERATED_FEATURES" if int(major) >= 9 else "NONE"
@@ -198,7 +199,7 @@ def _vector_rates(gpu: Gpu) -> list[_Rate]:
 
 
 def _tensor_rates(gpu: Gpu) -> list[_Rate]:
-    """Tensor cores halve their rate per doubling of the element; f32 runs as TF32."""
+    """Return the rates of tensor cores: half per doubling of the element; f32 runs as TF32."""
     clock, bf16 = gpu.tensor_clock_hz, gpu.tensor_bf16_per_core
     generation = int(gpu.compute_capability.split(".")[0])
     bytes_1 = _INT8 + (_FP8 if generation >= 9 else ())

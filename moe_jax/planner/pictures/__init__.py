@@ -1,0 +1,1 @@
+"""Timelines and curves drawn: HTML, Chrome traces, matplotlib."""

@@ -42,6 +42,7 @@ class Bar:
 
     @property
     def duration_us(self) -> float:
+        """How long it computes."""
         return self.end_us - self.start_us
 
 
@@ -81,27 +82,32 @@ class Lanes:
     overlaps: tuple[Overlap, ...]
 
     def busy_us(self, of: Category) -> float:
+        """Return the time that the compute lane spends on one category, in µs."""
         return sum(b.duration_us for b in self.bars if b.category == of)
 
     @property
     def compute_us(self) -> float:
+        """Time in which something computes."""
         return sum(b.duration_us for b in self.bars)
 
     @property
     def communication_us(self) -> float:
+        """What all collectives take by themselves."""
         return sum(f.own_us for f in self.flights)
 
     @property
     def exposed_us(self) -> float:
+        """Time in which some collective is under way and nothing computes."""
         return sum(b - a for a, b in self.exposed)
 
     @property
     def hidden_us(self) -> float:
+        """Communication that is not exposed."""
         return max(0.0, self.communication_us - self.exposed_us)
 
 
 def layer_lanes(timelines: Sequence[Timeline]) -> tuple[Lanes, ...]:
-    """The layers of a program: forward, and backward where there is one.
+    """Return the layers of a program: forward, and backward where there is one.
 
     Args:
         timelines: all timelines of the program, as compiled or played again.
@@ -120,9 +126,12 @@ def layer_lanes(timelines: Sequence[Timeline]) -> tuple[Lanes, ...]:
 
 
 def _titled(layers: LayerTimelines) -> Iterable[tuple[str, Timeline]]:
-    for direction, found in (("Forward", layers.forward), ("Backward", layers.backward)):
-        for i, timeline in enumerate(found, 1):
-            yield f"{direction} layer" + (f" ({i} of {len(found)})" if found[1:] else ""), timeline
+    for direction, layers_of in (("Forward", layers.forward), ("Backward", layers.backward)):
+        for i, timeline in enumerate(layers_of, 1):
+            yield (
+                f"{direction} layer" + (f" ({i} of {len(layers_of)})" if layers_of[1:] else ""),
+                timeline,
+            )
 
 
 def _lanes(title: str, timeline: Timeline, own: Mapping[str, float]) -> Lanes:
@@ -155,10 +164,10 @@ def _lanes(title: str, timeline: Timeline, own: Mapping[str, float]) -> Lanes:
     )
 
 
-def _packed(found: Sequence[Window]) -> Iterable[tuple[Window, int]]:
-    """Each window with the first lane that is free when it starts."""
+def _packed(of_kind: Sequence[Window]) -> Iterable[tuple[Window, int]]:
+    """Yield each window with the first lane that is free when it starts."""
     ends: list[float] = []
-    for window in sorted(found, key=lambda w: w.start_us):
+    for window in sorted(of_kind, key=lambda w: w.start_us):
         free = (n for n, end in enumerate(ends) if end <= window.start_us)
         lane = next(free, len(ends))
         ends[lane : lane + 1] = [window.end_us]
@@ -179,7 +188,10 @@ def _bar(i: Instruction) -> Bar:
 
 
 def _category(i: Instruction) -> Category:
-    """A schedule holds no bodies of fusions, but XLA names those with a matmul inside gemm_..."""
+    """Return what an instruction is, by its name.
+
+    A schedule holds no bodies of fusions, but XLA names those with a matmul inside gemm_...
+    """
     if i.target.startswith(ATTENTION):
         return "attention"
     is_matmul = i.name.startswith("gemm") or i.target.startswith("__cublas") or i.opcode == "dot"

@@ -35,7 +35,8 @@ def timeline_page(
 
     Args:
         layers: from `lanes.layer_lanes`.
-        title, subtitle: what was compiled, and for what.
+        title: what was compiled.
+        subtitle: for what.
         kind: what the times are: compiled or modelled.
         facts: further figures, such as memory and predicted speed.
         notes: what the times rest on, one sentence each.
@@ -108,7 +109,7 @@ def _figures(lanes: Lanes) -> Iterator[str]:
 
 
 def _parts(lanes: Lanes) -> Iterator[tuple[str, float]]:
-    """What adds up to the layer's time, by style class."""
+    """Yield what adds up to the layer's time, by style class."""
     for category in ("matmul", "attention", "other"):
         yield category, lanes.busy_us(category)
     yield "exposed", lanes.exposed_us

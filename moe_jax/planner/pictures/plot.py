@@ -25,6 +25,7 @@ def plot_scaling(curves: Sequence[ScalingCurve], path: str | Path, *, title: str
     Args:
         curves: at least one; the ideal stays at its first point's value.
         path: of the file; its ending decides the format.
+        title: of the picture.
 
     Raises:
         PlotExtraMissing: with the line that installs matplotlib.
@@ -52,9 +53,9 @@ def plot_scaling(curves: Sequence[ScalingCurve], path: str | Path, *, title: str
 
 def _draw_layer(axes: Any, curves: Sequence[ScalingCurve]) -> None:
     for curve, style in _styled(curves):
-        found = [(p.devices, 1e3 * p.layer_s) for p in curve.points if p.layer_s is not None]
-        if found:  # a model too short to be scanned has no layer of its own
-            _draw(axes, found, style | {"label": f"{curve.label} ({curve.layer_kind})"})
+        points = [(p.devices, 1e3 * p.layer_s) for p in curve.points if p.layer_s is not None]
+        if points:  # a model too short to be scanned has no layer of its own
+            _draw(axes, points, style | {"label": f"{curve.label} ({curve.layer_kind})"})
     axes.set_ylabel("ms")
     axes.set_title("time of one forward layer", fontsize=10)
 
@@ -63,18 +64,18 @@ def _draw_speed(axes: Any, curves: Sequence[ScalingCurve]) -> None:
     for curve, style in _styled(curves):
         last = curve.points[-1]
         linear = f"{curve.efficiency(last):.0%} of linear at {last.devices}"
-        found = [(p.devices, p.tokens_per_s / p.devices) for p in curve.points]
-        _draw(axes, found, style | {"label": f"{curve.label} ({curve.kind}): {linear}"})
+        points = [(p.devices, p.tokens_per_s / p.devices) for p in curve.points]
+        _draw(axes, points, style | {"label": f"{curve.label} ({curve.kind}): {linear}"})
     axes.set_ylabel("tokens/s")
     axes.set_title("speed per device", fontsize=10)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def _draw(axes: Any, found: Sequence[tuple[int, float]], style: dict[str, Any]) -> None:
-    """A curve, and beside it the ideal of weak scaling: as at its first point."""
-    axes.plot(*zip(*found, strict=True), **style)
-    axes.plot([n for n, _ in found], [found[0][1]] * len(found), **_IDEAL)
-    highest = max(value for _, value in found)
+def _draw(axes: Any, points: Sequence[tuple[int, float]], style: dict[str, Any]) -> None:
+    """Draw a curve, and beside it the ideal of weak scaling: as at its first point."""
+    axes.plot(*zip(*points, strict=True), **style)
+    axes.plot([n for n, _ in points], [points[0][1]] * len(points), **_IDEAL)
+    highest = max(value for _, value in points)
     # Room for the legend, which must not hide a point.
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.35 * highest))
 

@@ -16,6 +16,7 @@ from moe_jax.config.schema import Config
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.report import tables
 from moe_jax.planner.report.figures import CollectiveCost, Memory, Predicted, Step, Wire
+from moe_jax.planner.xla.async_pairs import AsyncPair
 from moe_jax.planner.xla.timeline import Timeline
 
 Mode = Literal["forward", "train", "decode"]
@@ -43,6 +44,8 @@ class Plan:
     #: Package -> version.
     versions: Mapping[str, str]
     timelines: tuple[Timeline, ...] = field(repr=False)
+    #: For a GPU without timelines: the exchange's collectives, and what can run beside each.
+    pairs: tuple[AsyncPair, ...] = field(default=(), repr=False)
 
     @property
     def peak_bytes_per_device(self) -> int:
@@ -54,7 +57,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: every group with its `kind`, times in seconds, sizes in bytes."""
-        skipped = {"config", "target", "timelines"}
+        skipped = {"config", "target", "timelines", "pairs"}
         groups = {f.name: f for f in dataclasses.fields(self) if f.name not in skipped}
         return {
             "config": self.config.model_dump(mode="json"),

@@ -1,0 +1,1 @@
+"""What XLA leaves behind, read: HLO text, schedules, buffers. Knows no config of ours."""

@@ -1,20 +1,14 @@
-"""Does communication hide? The answer of a compiled program's text, which knows no times.
+"""Can communication hide? The answer of a compiled program's text, which knows no times.
 
 A collective can hide only if it is a start and a done with matmuls between them. How well it hides
-by XLA's own estimate is judged in `overlap.py`; the text is parsed in `hlo.py`.
+by XLA's own estimate is judged in `overlap.py`; for GPUs that XLA estimates no times for, this is
+all there is. The text is parsed in `hlo.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_jax.planner.xla.hlo import (
-    HloComputation,
-    called,
-    done_of,
-    is_blocking,
-    parse_hlo,
-    shape_bytes,
-)
+from moe_jax.planner.xla.hlo import HloComputation, called, done_of, is_blocking, shape_bytes
 from moe_jax.planner.xla.overlap import OverlapLost
 
 
@@ -34,21 +28,96 @@ class AsyncPair:
     #: What it delivers to one device.
     result_bytes: int
 
+    @property
+    def can_hide(self) -> bool:
+        """Whether it is asynchronous, with a matmul between start and done."""
+        return self.is_async and self.matmuls > 0
 
-def async_pairs(hlo_text: str, kind: str = "all-to-all") -> tuple[AsyncPair, ...]:
+    @property
+    def in_branch(self) -> bool:
+        """Whether it may not run at all: an overflow round of the exchange."""
+        return "conditional" in self.context
+
+
+@dataclass(frozen=True)
+class Hideable:
+    """How much of what one kind of collective delivers in a computation can hide, in bytes."""
+
+    computation: str
+    kind: str
+    count: int
+    result_bytes: int
+    hideable_bytes: int
+    #: Starts of those that cannot.
+    bare: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """The most that can hide: 1 = all of it."""
+        return self.hideable_bytes / self.result_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.computation}: {self.count} x {self.kind}, {self.result_bytes / 2**20:.1f} MiB, "
+            f"of which {self.share:.1%} have a matmul between start and done"
+        )
+
+
+def async_pairs(
+    module: Mapping[str, HloComputation], kind: str = "all-to-all"
+) -> tuple[AsyncPair, ...]:
     """List the collectives of one kind and count the matmuls that may run beside each.
 
     Matmuls in fusions, calls and loop bodies count; those in branches do not, as they may not run.
 
     Args:
-        hlo_text: `jax.stages.Compiled.as_text()`.
-
-    Raises:
-        UserError: when the text is not a scheduled module.
+        module: from `parse_hlo`.
+        kind: the kind of collective.
     """
-    module = parse_hlo(hlo_text)
     counter = _Matmuls(module)
     return tuple(pair for c in module.values() for pair in _pairs(c, kind, counter))
+
+
+def hideable(pairs: Sequence[AsyncPair]) -> tuple[Hideable, ...]:
+    """Sum up pairs by computation, those in branches and those that deliver nothing left out."""
+    looked_at = [p for p in pairs if not p.in_branch and p.result_bytes]
+    by_computation = {
+        name: [p for p in looked_at if p.computation == name]
+        for name in dict.fromkeys(p.computation for p in looked_at)
+    }
+    return tuple(
+        Hideable(
+            name,
+            mine[0].kind,
+            len(mine),
+            sum(p.result_bytes for p in mine),
+            sum(p.result_bytes for p in mine if p.can_hide),
+            tuple(p.start for p in mine if not p.can_hide),
+        )
+        for name, mine in by_computation.items()
+    )
+
+
+def require_hideable(figures: Hideable, hidden: float) -> Hideable:
+    """Demand that collectives can hide; whether they do, only times could tell.
+
+    Args:
+        figures: of one computation.
+        hidden: the least share of the bytes, from 0 to 1.
+
+    Returns:
+        The figures, when they do.
+
+    Raises:
+        OverlapLost: with the figures and the collectives that cannot.
+    """
+    if figures.share >= hidden:
+        return figures
+    raise OverlapLost(
+        f"{figures}; at least {hidden:.1%} must be hidden. Without a matmul beside them: "
+        f"{', '.join(figures.bare[:3])}. Use more streams, or check that the dot merger is off "
+        "(mesh/xla_options.py)"
+    )
 
 
 def _pairs(computation: HloComputation, kind: str, matmuls: "_Matmuls") -> Iterable[AsyncPair]:
@@ -71,44 +140,6 @@ def _pairs(computation: HloComputation, kind: str, matmuls: "_Matmuls") -> Itera
             bool(done) and not is_blocking(start),
             shape_bytes(result.shape),
         )
-
-
-def require_async(
-    hlo_text: str, kind: str = "all-to-all", bare: int = 0, min_bytes: int = 0
-) -> tuple[AsyncPair, ...]:
-    """Demand that collectives are asynchronous and have matmuls between start and done.
-
-    Branches (overflow rounds) are left out: they rarely run and have nothing to hide behind.
-
-    Args:
-        bare: how many per computation may block, or have no matmul beside them. The first
-            dispatch and the last combine of a forward layer have nothing left to hide behind.
-        min_bytes: smaller collectives are left out; elementwise work is enough to hide them.
-
-    Returns:
-        The pairs looked at.
-
-    Raises:
-        OverlapLost: naming those that do not comply; or when there are none to look at.
-    """
-    pairs = tuple(
-        p
-        for p in async_pairs(hlo_text, kind)
-        if "conditional" not in p.context and p.result_bytes >= min_bytes
-    )
-    if not pairs:
-        raise OverlapLost(f"the program has no {kind} outside branches")
-    for computation in dict.fromkeys(p.computation for p in pairs):
-        mine = [p for p in pairs if p.computation == computation]
-        alone = [p for p in mine if p.matmuls == 0 or not p.is_async]
-        if len(alone) > bare:
-            names = ", ".join(p.start + ("" if p.is_async else " (blocks)") for p in alone)
-            raise OverlapLost(
-                f"{computation}: {len(alone)} of {len(mine)} {kind} have no matmul beside them: "
-                f"{names}; at most {bare} may. Use more streams, or check that the dot merger is "
-                "off (mesh/xla_options.py)"
-            )
-    return pairs
 
 
 class _Matmuls:

@@ -7,6 +7,7 @@ matter. What the values are for is decided in `compiled/memory.py`.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from moe_jax.errors import UserError
 
@@ -57,6 +58,9 @@ _EVENT = 1
 _KIND, _BUFFER, _COMPUTATION, _INSTRUCTION, _CANONICAL = 1, 2, 3, 4, 5
 _ALLOC, _FREE = 0, 1
 
+#: Field number -> a number, or the bytes of a text or of another message: the schema knows which.
+_Message = dict[int, Any]
+
 
 def parse_buffers(proto: bytes) -> Buffers:
     """Read the buffer assignment of a compiled module.
@@ -104,17 +108,18 @@ def _kind(allocation: Mapping[int, int]) -> str:
     return "temp"
 
 
-def _fullest(events: list[dict], logical: Mapping[int, dict]) -> tuple[Value, ...]:
-    """Plays allocations and releases; memory is free when none of its sharers needs it."""
+def _fullest(events: list[_Message], logical: Mapping[int, _Message]) -> tuple[Value, ...]:
+    """Play allocations and releases; memory is free when none of its sharers needs it."""
     canonical: dict[int, int] = {}
     users: Counter[int] = Counter()
-    live: dict[int, dict] = {}
+    live: dict[int, _Message] = {}
     size = most = 0
-    fullest: dict[int, dict] = {}
+    fullest: dict[int, _Message] = {}
     for event in events:
-        buffer, kind = event.get(_BUFFER, 0), event.get(_KIND, _ALLOC)
+        buffer: int = event.get(_BUFFER, 0)
+        kind = event.get(_KIND, _ALLOC)
         if kind != _FREE:
-            shared = event.get(_CANONICAL, buffer) if kind != _ALLOC else buffer
+            shared: int = event.get(_CANONICAL, buffer) if kind != _ALLOC else buffer
             home = canonical[buffer] = canonical.get(shared, shared)
             users[home] += 1
             live[home] = event
@@ -130,7 +135,7 @@ def _fullest(events: list[dict], logical: Mapping[int, dict]) -> tuple[Value, ..
     return tuple(_value(event, logical[home], logical) for home, event in fullest.items())
 
 
-def _value(event: dict, home: dict, logical: Mapping[int, dict]) -> Value:
+def _value(event: _Message, home: _Message, logical: Mapping[int, _Message]) -> Value:
     where = logical[event.get(_BUFFER, 0)].get(_DEFINED_AT, b"")
     index = [i for number, part in _fields(where) if number == _SHAPE_INDEX for i in _packed(part)]
     return Value(
@@ -141,13 +146,13 @@ def _value(event: dict, home: dict, logical: Mapping[int, dict]) -> Value:
     )
 
 
-def _message(data: memoryview) -> dict:
-    """Field number -> value; of a repeated field, the last."""
+def _message(data: memoryview) -> _Message:
+    """Return field number -> value; of a repeated field, the last."""
     return dict(_fields(data))
 
 
-def _fields(data: memoryview | bytes) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message in protobuf's wire format."""
+def _fields(data: memoryview | bytes) -> Iterator[tuple[int, Any]]:
+    """Yield (number, value) of a message's fields, in protobuf's wire format."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -176,7 +181,7 @@ def _varint(data: memoryview | bytes, at: int) -> tuple[int, int]:
 
 
 def _packed(part: int | memoryview) -> Iterator[int]:
-    """A repeated integer, packed or one by one."""
+    """Yield a repeated integer, packed or one by one."""
     if isinstance(part, int):
         yield part
         return

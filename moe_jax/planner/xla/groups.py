@@ -46,7 +46,7 @@ def device_groups(attributes: str) -> Groups:
 
 
 def _order(shape: str, transposed: str | None) -> np.ndarray:
-    """The devices' numbers in the order that [2,4]T(1,0) means."""
+    """Return the devices' numbers in the order that [2,4]T(1,0) means."""
     ids = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
     return ids.transpose(_numbers(transposed)) if transposed else ids
 

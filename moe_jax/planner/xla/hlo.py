@@ -17,8 +17,10 @@ from moe_jax.planner.xla.timeline import COLLECTIVES
 
 @dataclass(frozen=True)
 class HloInstruction:
-    """One line of HLO. `shape` and `attributes` are as printed; a parameter's attributes begin
-    with its number."""
+    """One line of HLO.
+
+    `shape` and `attributes` are as printed; a parameter's attributes begin with its number.
+    """
 
     name: str
     opcode: str
@@ -38,6 +40,7 @@ class HloComputation:
 
     @functools.cached_property
     def by_name(self) -> dict[str, HloInstruction]:
+        """Its instructions by name."""
         return {i.name: i for i in self.instructions}
 
 
@@ -106,7 +109,7 @@ def _instruction(name: str, rest: str) -> HloInstruction:
 
 
 def _closing(text: str) -> int:
-    """Position behind the parenthesis that closes the one `text` starts with."""
+    """Return the position behind the parenthesis that closes the one `text` starts with."""
     depth = 0
     for match in re.finditer(r"[()]", text):
         depth += 1 if match[0] == "(" else -1
@@ -116,7 +119,7 @@ def _closing(text: str) -> int:
 
 
 def called(instruction: HloInstruction) -> tuple[str, ...]:
-    """Names of the computations that `instruction` calls."""
+    """Return the names of the computations that `instruction` calls."""
     found = _CALLS.findall(instruction.attributes)
     return tuple(n for group in found for n in re.findall(r"[\w.\-]+", group))
 
@@ -125,7 +128,7 @@ _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 def op_name(instruction: HloInstruction) -> str:
-    """Where in the JAX program an instruction comes from; "" where XLA does not say."""
+    """Return where in the JAX program an instruction is from; "" where XLA does not say."""
     found = _OP_NAME.search(instruction.attributes)
     return found[1] if found else ""
 
@@ -147,18 +150,8 @@ def _context(name: str, callers: dict[str, tuple[str, str]]) -> tuple[str, ...]:
     return tuple(reversed(opcodes))
 
 
-def collectives(hlo_text: str) -> tuple[Collective, ...]:
-    """Every collective of a scheduled module, an async pair counted once.
-
-    Raises:
-        UserError: for text in a form this parser does not know.
-    """
-    found = (collectives_of(computation) for computation in parse_hlo(hlo_text).values())
-    return tuple(collective for some in found for collective in some)
-
-
 def collectives_of(computation: HloComputation) -> tuple[Collective, ...]:
-    """Those of one computation."""
+    """Return the collectives of one computation, an async pair counted once."""
     return tuple(
         _collective(instruction, computation)
         for instruction in computation.instructions
@@ -182,7 +175,7 @@ def _collective(start: HloInstruction, computation: HloComputation) -> Collectiv
 
 
 def done_of(start: HloInstruction, computation: HloComputation) -> HloInstruction:
-    """The done of an async start."""
+    """Return the done of an async start."""
     opcode = start.opcode.removesuffix("-start") + "-done"
     for instruction in computation.instructions:
         if instruction.opcode == opcode and start.name in instruction.operands:
@@ -199,13 +192,13 @@ _DTYPE_BITS = re.compile(r"[a-z]+?(\d+)(?:e\d+m\d+\w*)?$")
 
 
 def shape_bytes(shape: str) -> int:
-    """Bytes of a printed shape; of a tuple, the sum of its parts."""
+    """Return the bytes of a printed shape; of a tuple, the sum of its parts."""
     arrays = (array.rstrip("]").split("[") for array in array_shapes(shape))
     return sum(_array_bytes(dtype, dims) for dtype, dims in arrays)
 
 
 def array_shapes(shape: str) -> tuple[str, ...]:
-    """The arrays of a printed shape, in order, without layouts: ("bf16[8,4]", "s32[]")."""
+    """Return the arrays of a printed shape, in order, without layouts: ("bf16[8,4]", "s32[]")."""
     return tuple(re.findall(r"[a-z]\w*\[[\d,<=]*\]", re.sub(r"\{[^}]*\}", "", shape)))
 
 

@@ -16,13 +16,13 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 
 
 def trip_count(loop: HloInstruction) -> int | None:
-    """How often a `while` runs its body; None where XLA could not tell."""
+    """Return how often a `while` runs its body; None where XLA could not tell."""
     found = _TRIPS.search(loop.attributes)
     return int(found[1]) if found else None
 
 
 def body_of(loop: HloInstruction) -> str:
-    """The name of the computation that a `while` repeats."""
+    """Return the name of the computation that a `while` repeats."""
     found = _BODY.search(loop.attributes)
     if found is None:
         raise UserError(f"{loop.name} is a while without a body: {loop.attributes[:80]!r}")
@@ -30,14 +30,14 @@ def body_of(loop: HloInstruction) -> str:
 
 
 def entry_of(module: Mapping[str, HloComputation]) -> str:
-    """The name of the computation that nobody calls."""
+    """Return the name of the computation that nobody calls."""
     inner = {name for c in module.values() for i in c.instructions for name in called(i)}
     (entry,) = module.keys() - inner
     return entry
 
 
 def executions(module: Mapping[str, HloComputation]) -> Counter[str]:
-    """Computation -> times it runs in one call of the program; 0 in branches.
+    """Count how often each computation runs in one call of the program; 0 in branches.
 
     A loop whose number of trips is unknown counts once.
     """

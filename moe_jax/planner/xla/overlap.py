@@ -31,10 +31,12 @@ class Window:
 
     @property
     def window_us(self) -> float:
+        """From the beginning of its start to the end of its done."""
         return self.end_us - self.start_us
 
     @property
     def hidden_us(self) -> float:
+        """Part of the window in which something computes."""
         return self.window_us - self.exposed_us
 
 
@@ -54,6 +56,7 @@ class Overlap:
 
     @property
     def exposed_share(self) -> float:
+        """Exposed time over the collectives' own: 0 = all hidden, 1 = nothing hidden."""
         return self.exposed_us / self.own_us
 
     def __str__(self) -> str:
@@ -73,7 +76,7 @@ class LayerTimelines:
 
 
 def windows(timeline: Timeline, kind: str = "all-to-all") -> tuple[Window, ...]:
-    """The windows of all collectives of one kind, in order of their starts."""
+    """Return the windows of all collectives of one kind, in order of their starts."""
     done = {i.pair: i.end_us for i in timeline.instructions if i.role == "done"}
     lane = _Lane(timeline.instructions)
     return tuple(
@@ -92,9 +95,13 @@ def windows(timeline: Timeline, kind: str = "all-to-all") -> tuple[Window, ...]:
 def exposed_spans(
     timeline: Timeline, kinds: Collection[str] = COLLECTIVES
 ) -> tuple[tuple[float, float], ...]:
-    """When communication of these kinds is under way and nothing computes: (from, to) in µs.
+    """Return when communication is under way and nothing computes: (from, to) in µs.
 
     Spans are disjoint and in order; several collectives that wait together count once.
+
+    Args:
+        timeline: of one computation.
+        kinds: of collectives that are looked at.
     """
     lane = _Lane(timeline.instructions)
     under_way = _union([(w.start_us, w.end_us) for kind in kinds for w in windows(timeline, kind)])
@@ -102,7 +109,7 @@ def exposed_spans(
 
 
 def own_times(timelines: Iterable[Timeline]) -> dict[str, float]:
-    """What each collective takes by itself, in µs, by signature.
+    """Return what each collective takes by itself, in µs, by signature.
 
     XLA does not write it down. But a collective that is waited for has a window of just its own
     time, and collectives of one signature (kind, shape, groups) cost the same wherever they stand:
@@ -123,13 +130,15 @@ def overlap(
     """Sum up one kind of collective in one computation.
 
     Args:
+        timeline: of the computation.
+        kind: the kind of collective.
         own: `own_times` of the whole module; by default of this timeline alone.
 
     Raises:
         UserError: when there is no such collective, for then a share means nothing.
     """
-    found = windows(timeline, kind)
-    if not found:
+    of_kind = windows(timeline, kind)
+    if not of_kind:
         raise UserError(
             f"{timeline.computation} has no {kind}: choose its computation with layer_timelines"
         )
@@ -137,19 +146,12 @@ def overlap(
     return Overlap(
         computation=timeline.computation,
         kind=kind,
-        count=len(found),
-        own_us=sum(own[w.signature] for w in found),
+        count=len(of_kind),
+        own_us=sum(own[w.signature] for w in of_kind),
         exposed_us=sum(b - a for a, b in exposed_spans(timeline, [kind])),
         compute_us=_Lane(timeline.instructions).busy(0.0, timeline.total_us),
         total_us=timeline.total_us,
     )
-
-
-def exposed_share(
-    timeline: Timeline, kind: str = "all-to-all", own: Mapping[str, float] | None = None
-) -> float:
-    """Exposed time over the collectives' own time: 0 = all hidden, 1 = nothing hidden."""
-    return overlap(timeline, kind, own).exposed_share
 
 
 def require_hidden(
@@ -158,7 +160,13 @@ def require_hidden(
     kind: str = "all-to-all",
     own: Mapping[str, float] | None = None,
 ) -> Overlap:
-    """Demand that at least the share `hidden` of one kind of collective hides.
+    """Demand that one kind of collective hides.
+
+    Args:
+        timeline: of the computation.
+        hidden: the least share of the collectives' own time, from 0 to 1.
+        kind: the kind of collective.
+        own: as in `overlap`.
 
     Returns:
         The figures, when it does.
@@ -179,14 +187,14 @@ def require_hidden(
 
 def layer_timelines(timelines: Sequence[Timeline], kind: str = "all-to-all") -> LayerTimelines:
     """Sort out the computations that hold `kind`, leaving out branches (overflow rounds)."""
-    found = [
+    exchanging = [
         t
         for t in timelines
         if "conditional" not in t.context and any(True for _ in starts(t, kind))
     ]
     return LayerTimelines(
-        forward=tuple(t for t in found if not t.is_backward),
-        backward=tuple(t for t in found if t.is_backward),
+        forward=tuple(t for t in exchanging if not t.is_backward),
+        backward=tuple(t for t in exchanging if t.is_backward),
     )
 
 
@@ -206,7 +214,7 @@ class _Lane:
         return self._until(end) - self._until(start)
 
     def gaps(self, start: float, end: float) -> Iterator[tuple[float, float]]:
-        """The idle moments between two, in order."""
+        """Yield the idle moments between two, in order."""
         first = max(0, bisect_right(self._starts, start) - 1)
         for a, b in self._spans[first:]:
             if a >= end:

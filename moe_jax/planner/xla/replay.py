@@ -18,6 +18,7 @@ def play(
     has had its own time. Idle moments that are no wait (about a microsecond at bitcasts) go away.
 
     Args:
+        timeline: as XLA scheduled it.
         duration_us: the duration of an instruction on the compute lane, in µs.
         own: `own_times` of the module the timeline is from.
     """

@@ -56,13 +56,17 @@ class Instruction:
 
     @property
     def duration_us(self) -> float:
+        """What it takes on the compute lane."""
         return self.end_us - self.start_us
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One computation's schedule. `context` holds the opcodes of its callers, outer to inner:
-    () for the entry, ("while",) for the body of a scan over layers."""
+    """One computation's schedule.
+
+    `context` holds the opcodes of its callers, outer to inner: () for the entry, ("while",) for the
+    body of a scan over layers.
+    """
 
     computation: str
     context: tuple[str, ...]
@@ -70,6 +74,7 @@ class Timeline:
 
     @property
     def total_us(self) -> float:
+        """When its last instruction ends."""
         return max((i.end_us for i in self.instructions), default=0.0)
 
     @property
@@ -127,7 +132,7 @@ def _timeline(schedule: str, module: "_Module") -> Timeline:
 
 
 def _field(name: str, text: str) -> str:
-    """A scalar field of an instruction (fields of one stand 6 spaces deep)."""
+    """Return a scalar field of an instruction (fields of one stand 6 spaces deep)."""
     found = re.search(rf'^      {name}: "?([^"\n]*)', text, re.M)
     return found[1] if found else ""
 
@@ -170,7 +175,7 @@ class _Module:
                 self._callers[called] = (computation, _field("opcode", chunk))
 
     def instructions(self, computation: str) -> dict[str, str]:
-        """Id -> text of the computation's instructions."""
+        """Return id -> text of the computation's instructions."""
         found = ((_INSTRUCTION_ID.search(chunk), chunk) for chunk in self._chunks[computation])
         return {match[1]: chunk for match, chunk in found if match}
 
@@ -207,7 +212,7 @@ class _Module:
         )
 
     def _work(self, text: str) -> str:
-        """What an async-start runs (the root of its computation); other instructions as is."""
+        """Return what an async-start runs (its computation's root); other instructions as is."""
         if _field("opcode", text) != "async-start":
             return text
         called = _CALLED.search("\n" + text)
@@ -226,7 +231,7 @@ def _shape(text: str) -> str:
 
 
 def _printed_shape(text: str) -> str:
-    """A shape as HLO prints it: `bf16[16,4096]`, tuples flat."""
+    """Print a shape as HLO does: `bf16[16,4096]`, tuples flat."""
     arrays: list[tuple[str, list[str]]] = []
     for element, dimension in re.findall(r"element_type: (\w+)|\bdimensions: (\d+)", _shape(text)):
         if element and element != "TUPLE":
@@ -243,5 +248,5 @@ def _signature(kind: str, work: str) -> str:
 
 
 def starts(timeline: Timeline, kind: str) -> Iterator[Instruction]:
-    """The starts (and blocking ones) of one kind of collective, in order."""
+    """Yield the starts (and blocking ones) of one kind of collective, in order."""
     return (i for i in timeline.instructions if i.collective == kind and i.role != "done")

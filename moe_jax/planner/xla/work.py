@@ -44,7 +44,7 @@ class Work:
 
 
 def seconds(work: Work, rates: Rates) -> float:
-    """Time of one execution: that of its arithmetic or of its memory, whichever is longer."""
+    """Return the time of one execution: of its arithmetic or its memory, whichever is longer."""
     if work.kind == "attention_forward":
         return work.flops / rates.attention_forward_flops_per_s
     if work.kind == "attention_backward":
@@ -55,7 +55,13 @@ def seconds(work: Work, rates: Rates) -> float:
 
 
 def work_of(instruction: HloInstruction, computation: HloComputation, module: Module) -> Work:
-    """The work of one instruction, of a fusion that of all it holds."""
+    """Return the work of one instruction, of a fusion that of all it holds.
+
+    Args:
+        instruction: of `computation`.
+        computation: where its operands are.
+        module: where the computations are that it calls.
+    """
     if instruction.opcode in _FREE:
         return Work("other", 0, 0)
     target = custom_call_target(instruction)
@@ -69,13 +75,13 @@ def work_of(instruction: HloInstruction, computation: HloComputation, module: Mo
 
 
 def custom_call_target(instruction: HloInstruction) -> str:
-    """The library function that a custom call stands for, else ""."""
+    """Return the library function that a custom call stands for, else ""."""
     found = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
     return found[1] if found else ""
 
 
 def matmul_flops(instruction: HloInstruction, computation: HloComputation, module: Module) -> int:
-    """FLOPs of the matrix products in an instruction: 2 x result elements x contracted size."""
+    """Return FLOPs of an instruction's matrix products: 2 x result elements x contracted size."""
     if instruction.opcode == "dot":
         names = ("lhs_contracting_dims", r"\{([\d,]*)\}")
     elif custom_call_target(instruction).startswith("__cublas"):
@@ -130,7 +136,7 @@ def _contracted(
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
-    """Dimensions of a printed shape; of a tuple, those of its first array."""
+    """Return the dimensions of a printed shape; of a tuple, those of its first array."""
     found = re.search(r"\[([\d,<=]*)\]", shape)
     if found is None:
         raise UserError(f"no dimensions in the HLO shape {shape!r}")
@@ -138,12 +144,12 @@ def dimensions(shape: str) -> tuple[int, ...]:
 
 
 def elements(shape: str) -> int:
-    """Number of elements of a printed shape; of a tuple, those of its first array."""
+    """Return the number of elements of a printed shape; of a tuple, those of its first array."""
     return math.prod(dimensions(shape))
 
 
 def _attention(call: HloInstruction, target: str) -> Work:
-    """Causal model FLOPs, 4 x elements x mean context forward and twice that backward."""
+    """Return causal model FLOPs, 4 x elements x mean context forward and twice that backward."""
     found = re.search(r"backend_config=(\{.*)", call.attributes)
     if found is None:
         raise UserError(f"{call.name}: a cuDNN attention call without a configuration")
@@ -157,7 +163,7 @@ def _attention(call: HloInstruction, target: str) -> Work:
 
 
 def _touched(body: HloComputation) -> int:
-    """Bytes that a fusion reads of its parameters and writes of its root."""
+    """Return the bytes that a fusion reads of its parameters and writes of its root."""
     users: dict[str, list[HloInstruction]] = {}
     for i in body.instructions:
         for operand in i.operands:
@@ -167,7 +173,7 @@ def _touched(body: HloComputation) -> int:
 
 
 def _read(value: HloInstruction, users: Mapping[str, list[HloInstruction]]) -> int:
-    """Bytes read of a value: all of it, unless every user takes a slice, or overwrites one."""
+    """Return the bytes read of a value: all, unless every user takes a slice, or overwrites one."""
     total = 0
     for user in users.get(value.name, []):
         first = user.operands[0] == value.name
@@ -189,7 +195,7 @@ def _written_by(root: HloInstruction, body: HloComputation) -> int:
 
 
 def _plain(instruction: HloInstruction, computation: HloComputation) -> int:
-    """Bytes that an instruction outside fusions reads and writes."""
+    """Return the bytes that an instruction outside fusions reads and writes."""
     if instruction.opcode in _SLICING:
         return 2 * shape_bytes(instruction.shape)
     operands = [shape_bytes(computation.by_name[name].shape) for name in instruction.operands]

@@ -10,10 +10,13 @@ from support.planner.small_programs import OVERRIDES, PAPER, TARGET, compiled, r
 from moe_jax.cli.main import main
 from moe_jax.cli.plan import verb
 from moe_jax.cli.shared import exit_codes
+from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.planner.compile import jobs
+from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import make_plan
 from moe_jax.planner.report.figures import Memory, MemoryPart, Wire
 from moe_jax.planner.report.results import Plan
+from moe_jax.planner.xla.async_pairs import AsyncPair
 from moe_jax.planner.xla.timeline import parse_timelines
 
 
@@ -73,6 +76,30 @@ def test_require_hidden_has_an_exit_code_of_its_own(moe_jax, planned, wanted, co
     assert ("forward layer hides" in out) == (code == exit_codes.OK)
     assert ("at least 90.0% must be hidden" in err) == (code == exit_codes.NOT_HIDDEN)
     assert "parameters" in out
+
+
+def a100_plan(*beside):
+    """A plan for GPUs without a timeline, of all-to-alls with that many matmuls beside each."""
+    pairs = tuple(
+        AsyncPair("all-to-all", f"a2a.{i}", f"done.{i}", "layer", ("while",), n, True, 2**20)
+        for i, n in enumerate(beside)
+    )
+    target = Target(gpu_by_name("a100-80gb"), hosts=2)
+    return dataclasses.replace(hand_plan(0), target=target, timelines=(), pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"), [("0.5", exit_codes.OK), ("0.6", exit_codes.NOT_HIDDEN)]
+)
+def test_without_a_timeline_the_programs_text_tells_what_can_hide(moe_jax, planned, wanted, code):
+    planned(a100_plan(3, 0))
+    found, out, err = moe_jax("--require-hidden", wanted, "--gpu", "a100-80gb")
+    assert found == code
+    assert "XLA estimates no times for hosts of 8 x a100-80gb" in out
+    assert ("can hide: layer: 2 x all-to-all, 2.0 MiB, of which 50.0%" in out) == (code == 0)
+    assert ("at least 60.0% must be hidden" in err) == (code != 0)
+    planned(a100_plan())
+    assert moe_jax("--require-hidden", wanted)[0] == exit_codes.USER_ERROR
 
 
 def test_nothing_to_hide_is_a_mistake(moe_jax, planned):

@@ -2,7 +2,6 @@ from moe_jax.interop.files.tokenizer_files import (
     copy_files,
     is_hf_directory,
     tokenizer_files,
-    tokenizer_folder,
 )
 
 
@@ -13,19 +12,15 @@ def write(path, *names):
     return path
 
 
-def test_a_hugging_face_directory_is_its_own_folder(tmp_path):
-    model = write(tmp_path, "config.json", "tokenizer.json")
-    assert is_hf_directory(model)
-    assert tokenizer_folder(model) == model
+def test_a_hugging_face_directory_is_told_by_its_config(tmp_path):
+    assert is_hf_directory(write(tmp_path, "config.json", "tokenizer.json"))
 
 
 def test_a_working_directory_keeps_them_in_a_folder(tmp_path):
     model = write(tmp_path, "config.toml")
-    assert tokenizer_folder(model) is None
     assert tokenizer_files(model) == []
-    folder = write(model / "tokenizer", "tokenizer.json", "generation_config.json", "other")
+    write(model / "tokenizer", "tokenizer.json", "generation_config.json", "other")
     assert not is_hf_directory(model)
-    assert tokenizer_folder(model) == folder
     assert [file.name for file in tokenizer_files(model)] == [
         "tokenizer.json",
         "generation_config.json",

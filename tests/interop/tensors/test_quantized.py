@@ -17,7 +17,7 @@ from support.hf.hf_models import (
 )
 
 from moe_jax.interop.files.shard import TensorEntry
-from moe_jax.interop.tensors.quantized import decoded
+from moe_jax.interop.tensors.quantized import dequantize
 
 MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}
 SMALL_BLOCKS = {"weight_block_size": [8, 8]}
@@ -66,7 +66,7 @@ def test_mxfp4_is_what_transformers_decodes():
     stored = mxfp4()
     blocks, scales = (torch.from_numpy(stored.arrays[f"w_{n}"]) for n in ("blocks", "scales"))
     want = theirs.convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).numpy()
-    source = decoded(stored, MXFP4)
+    source = dequantize(stored, MXFP4)
     assert source.tensors.keys() == {"w", "other"}
     assert source.entry("w").shape == want.shape == (3, 128, 10)
     assert source.entry("w").dtype == ml_dtypes.bfloat16
@@ -82,7 +82,7 @@ def test_fp8_is_what_transformers_decodes():
     values = torch.from_numpy(stored.arrays["w"].view(np.uint8)).view(torch.float8_e4m3fn)
     scales = torch.from_numpy(stored.arrays["w_scale_inv"])
     want = theirs._dequantize_fp8_weight(values, scales, [128, 128], torch.float32).numpy()
-    source = decoded(stored, FP8)
+    source = dequantize(stored, FP8)
     assert source.tensors.keys() == {"w", "other"}
     np.testing.assert_array_equal(source.read("w"), want)
 
@@ -91,7 +91,7 @@ def test_the_last_blocks_of_fp8_may_be_smaller():
     stored = fp8()
     scales = stored.arrays["w_scale_inv"].repeat(128, 0).repeat(128, 1)[:300, :200]
     want = stored.arrays["w"].astype(np.float32) * scales
-    np.testing.assert_array_equal(decoded(stored, FP8).read("w"), want)
+    np.testing.assert_array_equal(dequantize(stored, FP8).read("w"), want)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_last_blocks_of_fp8_may_be_smaller():
     ],
 )
 def test_a_part_is_decoded_without_reading_the_rest(stored, config, part):
-    source = decoded(stored, config)
+    source = dequantize(stored, config)
     whole = source.read("w")
     before = source.bytes_read
     np.testing.assert_array_equal(source.read("w", part), whole[part])
@@ -112,7 +112,7 @@ def test_a_part_is_decoded_without_reading_the_rest(stored, config, part):
 
 
 def test_other_tensors_pass_through():
-    source = decoded(mxfp4(), MXFP4)
+    source = dequantize(mxfp4(), MXFP4)
     np.testing.assert_array_equal(source.read("other", (slice(1, 3),)), np.ones(2))
     assert source.entry("other").dtype == np.float32
     with pytest.raises(ValueError, match="no tensor w_blocks_not"):
@@ -121,7 +121,7 @@ def test_other_tensors_pass_through():
 
 def test_a_model_that_is_not_quantised_is_left_alone():
     stored = mxfp4()
-    assert decoded(stored, {}) is stored
+    assert dequantize(stored, {}) is stored
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_model_that_is_not_quantised_is_left_alone():
 )
 def test_what_does_not_fit_is_refused_by_name(stored, config, message):
     with pytest.raises(ValueError, match=message):
-        decoded(stored, config)
+        dequantize(stored, config)
 
 
 GPT_OSS = Case(
@@ -222,7 +222,7 @@ def test_a_quantised_model_computes_what_its_numbers_do(case, quantize, quantiza
     plain = saved(case, tmp_path)
     config = json.loads((plain / "config.json").read_text())
     stored = quantize(load_file(plain / "model.safetensors"))
-    source = decoded(Stored(**stored), quantization)
+    source = dequantize(Stored(**stored), quantization)
     numbers = {name: np.ascontiguousarray(source.read(name)) for name in source.tensors}
     theirs = logits_after_loading(written(tmp_path / "numbers", config, numbers))
     ours = logits_of_ours(written(tmp_path / "stored", config | quantization, stored))

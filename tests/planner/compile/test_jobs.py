@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from support.planner.compiles import collectives, compile_for, require_async
 
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.gpus import gpu_by_name
@@ -12,12 +13,11 @@ from moe_jax.planner.compile.jobs import (
     Job,
     PlanExtraMissing,
     compile_all,
-    compile_for,
     require_plan_extra,
 )
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.xla.async_pairs import require_async
-from moe_jax.planner.xla.hlo import collectives
+from moe_jax.planner.xla.async_pairs import async_pairs, hideable
+from moe_jax.planner.xla.hlo import parse_hlo
 from moe_jax.planner.xla.overlap import OverlapLost, layer_timelines, require_hidden
 
 EP16 = MeshConfig(expert=16)
@@ -73,6 +73,8 @@ def test_gpu_that_xla_cannot_time_gives_memory_and_order_but_no_timeline():
     a100 = Target(gpu_by_name("a100-80gb"), hosts=2)
     streams = compile_for(a100, Job(f"{TOY}:two_streams", EP16))
     assert len(require_async(streams.hlo_text)) == 4
+    (exchange,) = hideable(async_pairs(parse_hlo(streams.hlo_text)))
+    assert (exchange.count, exchange.share) == (4, 1.0)
     with pytest.raises(ValueError, match="no times for hosts of 8 x a100-80gb"):
         _ = streams.timelines
 

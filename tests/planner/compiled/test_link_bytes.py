@@ -3,11 +3,12 @@
 import dataclasses
 
 import pytest
+from support.planner.compiles import collectives
 from support.planner.hand_hlo import HLO
 
 from moe_jax.hardware.topology import named_topology
 from moe_jax.planner.compiled.link_bytes import Sent, calls_per_step, sent, widest_group
-from moe_jax.planner.xla.hlo import Collective, collectives, parse_hlo
+from moe_jax.planner.xla.hlo import Collective, parse_hlo
 
 TWO_BY_TWO = named_topology("h100", 2, 2)
 ALL = ((0, 1, 2, 3),)

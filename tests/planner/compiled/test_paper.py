@@ -5,11 +5,11 @@ follow from their config is tested on a small model, in `test_plan.py`.
 """
 
 import pytest
+from support.planner.compiles import require_async
 from support.planner.paper_programs import CONFIGS, compiled, planned
 
 from moe_jax.config import load_config
 from moe_jax.planner.modelled.estimate import estimate
-from moe_jax.planner.xla.async_pairs import require_async
 from moe_jax.planner.xla.overlap import layer_timelines, own_times, require_hidden
 
 GIB = 2**30

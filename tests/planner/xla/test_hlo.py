@@ -1,9 +1,10 @@
 """Reading a compiled program's text: shapes, callers, the inventory of collectives."""
 
 import pytest
+from support.planner.compiles import collectives
 from support.planner.hand_hlo import HLO
 
-from moe_jax.planner.xla.hlo import collectives, parse_hlo, shape_bytes
+from moe_jax.planner.xla.hlo import parse_hlo, shape_bytes
 
 
 def test_inventory_names_what_moves_between_whom_and_where():

@@ -5,7 +5,6 @@ from support.planner.hand_schedules import dump, one_collective
 
 from moe_jax.planner.xla.overlap import (
     OverlapLost,
-    exposed_share,
     exposed_spans,
     layer_timelines,
     overlap,
@@ -26,7 +25,7 @@ def parse_one(text):
 )
 def test_share_is_the_part_of_the_window_without_compute(hidden_us, share):
     timeline = parse_one(one_collective(hidden_us))
-    assert exposed_share(timeline) == pytest.approx(share)
+    assert overlap(timeline).exposed_share == pytest.approx(share)
 
 
 def test_a_wait_counts_wherever_in_the_window_it_stands():
@@ -50,7 +49,7 @@ def test_share_is_of_the_own_time_not_of_a_done_that_comes_late():
         )
     )
     assert overlap(timeline).own_us == pytest.approx(2000)
-    assert exposed_share(timeline) == pytest.approx(0.501)
+    assert overlap(timeline).exposed_share == pytest.approx(0.501)
 
 
 def test_windows_that_overlap_count_a_wait_once():
@@ -85,7 +84,7 @@ def test_exposed_spans_are_the_gaps_of_compute_inside_windows():
 
 
 def test_blocking_collective_is_all_exposed():
-    assert exposed_share(parse_one(dump(("c", 0, 5), ("sync", 5, 9)))) == pytest.approx(1)
+    assert overlap(parse_one(dump(("c", 0, 5), ("sync", 5, 9)))).exposed_share == pytest.approx(1)
 
 
 def test_compute_outside_the_window_hides_nothing():
@@ -110,7 +109,7 @@ def test_require_hidden_returns_figures_or_names_the_worst():
 
 def test_share_of_nothing_is_refused():
     with pytest.raises(ValueError, match="body has no all-gather"):
-        exposed_share(parse_one(one_collective(0)), "all-gather")
+        overlap(parse_one(one_collective(0)), "all-gather")
 
 
 def test_layers_are_told_apart_and_branches_left_out():

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from support.planner.compiles import compile_for
 from support.planner.small_programs import PAPER
 
 from moe_jax.axes import EXPERT
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.gpus import gpu_by_name
-from moe_jax.planner.compile.jobs import Job, compile_for
+from moe_jax.planner.compile.jobs import Job
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, make_job
 

@@ -4,10 +4,11 @@ import math
 from functools import cache
 
 from support.places import CONFIGS
+from support.planner.compiles import compile_for
 
 from moe_jax.config import check, load_config
 from moe_jax.hardware.gpus import gpu_by_name
-from moe_jax.planner.compile.jobs import Compiled, compile_for
+from moe_jax.planner.compile.jobs import Compiled
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, make_job, make_plan
 from moe_jax.planner.report.results import Mode, Plan
