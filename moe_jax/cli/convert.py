@@ -9,8 +9,8 @@ from pathlib import Path
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.byte_progress import ByteProgress
 from moe_jax.cli.shared.options import add_override_argument, refuse_hub_name
-from moe_jax.interop.convert import from_hf
-from moe_jax.interop.export import to_hf
+from moe_jax.interop.convert import import_hf
+from moe_jax.interop.export import export_hf
 from moe_jax.interop.files.writer import parse_size
 
 #: What `transformers` kept to for long; files of this size can be fetched in parallel.
@@ -89,7 +89,7 @@ def run_from_hf(args: argparse.Namespace) -> int:
     """Import; return an exit code."""
     refuse_hub_name(args.directory)
     with ByteProgress("importing") as report:
-        from_hf(args.directory, args.out, args.overrides, args.dtype, report)
+        import_hf(args.directory, args.out, args.overrides, args.dtype, report)
     print(f"imported {args.directory} to {args.out}: see moe-jax inspect {args.out}")
     return exit_codes.OK
 
@@ -98,6 +98,6 @@ def run_to_hf(args: argparse.Namespace) -> int:
     """Export; return an exit code."""
     most = parse_size(args.max_shard_size)
     with ByteProgress("exporting") as report:
-        to_hf(args.checkpoint, args.directory, args.step, args.dtype, most, report)
+        export_hf(args.checkpoint, args.directory, args.step, args.dtype, most, report)
     print(f"exported {args.checkpoint} to {args.directory}")
     return exit_codes.OK

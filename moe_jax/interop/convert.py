@@ -26,7 +26,7 @@ from moe_jax.workdir import write_config
 Report = Callable[[int, int], None]
 
 
-def from_hf(
+def import_hf(
     path: Path, out: Path, overrides: Sequence[str], dtype: ImportDType, report: Report
 ) -> None:
     """Convert a Hugging Face directory.

@@ -54,7 +54,7 @@ class Export:
     specs: Sequence[TensorSpec]
 
 
-def to_hf(
+def export_hf(
     checkpoint: Path, out: Path, step: int | None, dtype: ExportDType, most: int, report: Report
 ) -> None:
     """Convert a checkpoint.
@@ -94,6 +94,10 @@ def to_hf(
 
 def plan_export(contents: Contents, dtype: ExportDType) -> Export:
     """Plan what a checkpoint becomes; reads no arrays.
+
+    Args:
+        contents: the checkpoint.
+        dtype: of the parameters; see `export_hf`.
 
     Raises:
         UserError: it has no config, lacks arrays, or fits no family.

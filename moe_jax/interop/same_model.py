@@ -36,6 +36,10 @@ def differences(one: ModelConfig, other: ModelConfig) -> list[str]:
 
     Patterns that repeat to the same layers are the same, and so are settings of parts that the
     model does not have.
+
+    Args:
+        one: the model whose values are named.
+        other: what it is compared with.
     """
     first, second = _essence(one), _essence(other)
     return [

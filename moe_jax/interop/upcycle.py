@@ -86,6 +86,11 @@ class Upcycling:
 def upcycled_config(dense: Config, how: Upcycling, overrides: Sequence[str] = ()) -> Config:
     """Return the config of the Mixture of Experts, checked.
 
+    Args:
+        dense: the config of the dense model.
+        how: what experts are made of.
+        overrides: values that do not belong to the model, such as "mesh.expert=8".
+
     Raises:
         UserError: the MLP cannot be cut so, or an override does not fit.
     """

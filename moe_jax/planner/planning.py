@@ -20,7 +20,7 @@ from moe_jax.hardware.rates import rates_for
 from moe_jax.inference.engine import check_decoding
 from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
 from moe_jax.model.pattern import segments
-from moe_jax.planner.compile.jobs import Compiled, Job, compile_all
+from moe_jax.planner.compile.jobs import Compiled, CompileJob, compile_all
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.compiled.clock import Clock
 from moe_jax.planner.compiled.memory import make_memory
@@ -124,14 +124,14 @@ def _compiled_by_target(
         yield from zip(mine.values(), workers.map(compiled, targets), strict=True)
 
 
-def make_job(request: Request) -> Job:
+def make_job(request: Request) -> CompileJob:
     """The compile job of a prepared request."""
     kwargs = {
         "config": request.config.model_dump(mode="json"),
         "devices_per_host": request.target.devices_per_host,
     }
     build = f"moe_jax.planner.compile.programs:{PROGRAMS[request.mode]}"
-    return Job(build, request.config.mesh, kwargs)
+    return CompileJob(build, request.config.mesh, kwargs)
 
 
 def make_plan(request: Request, compiled: Compiled, calibration: Calibration | None = None) -> Plan:

@@ -18,7 +18,7 @@ from moe_jax.checkpoint import Checkpoints
 from moe_jax.config.schema import MeshConfig
 from moe_jax.inference import language_model
 from moe_jax.inference.loading import FIXED
-from moe_jax.interop.convert import from_hf as convert
+from moe_jax.interop.convert import import_hf as convert
 from moe_jax.mesh.build import build_mesh
 from moe_jax.workdir import write_config
 

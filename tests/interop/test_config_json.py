@@ -1,9 +1,9 @@
 """config.json and our configuration: what is read, what is refused, what is written."""
 
 import json
-from pathlib import Path
 
 import pytest
+from support.hf.config_jsons import PUBLISHED, YARN, of, small
 from support.hf.hf_cases import CASES
 from support.hf.hf_models import SIZES
 
@@ -11,93 +11,9 @@ from moe_jax.config import Config, override
 from moe_jax.interop.config_json import derive_family, family_of, to_config, to_config_json
 from moe_jax.interop.same_model import differences
 
-#: Sizes that every family needs; further fields take the family's usual values.
-SMALL = {
-    "vocab_size": 32,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-}
-YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "rope_type": "yarn"}
 ORIGINAL = "original_max_position_embeddings"
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [2.0, 2.0]}
-PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 DEEPSEEK_V3, GPT_OSS = (PUBLISHED[name]["config"] for name in ("DeepSeek-V3", "gpt-oss-120b"))
-
-
-def small(model_type: str, **fields) -> dict:
-    return SMALL | {"model_type": model_type} | fields
-
-
-def of(model_type: str, **fields):
-    return to_config(small(model_type, **fields)).model
-
-
-def test_deepseek_v3_as_published_is_read():
-    config = to_config(DEEPSEEK_V3)
-    model = config.model
-    assert model.layers == ("dense",) * 3 + ("moe",) * 58
-    router, rope = model.moe.router, model.attention.rope
-    assert (router.score, router.selection_bias, router.scale) == ("sigmoid", "always", 2.5)
-    assert (router.groups, router.top_groups, router.group_score) == (8, 4, "top2_sum")
-    assert (rope.scaling, rope.factor, rope.attention_factor) == ("yarn", 40, 1.0)
-    # (0.1 ln 40 + 1)² over the square root of 192.
-    assert model.attention.scale == pytest.approx(1.87385 / 192**0.5, rel=1e-5)
-    assert config.data.sequence_length == 4096
-
-
-def test_gpt_oss_as_published_is_read():
-    model = to_config(GPT_OSS).model
-    assert model.attention.windows == (128, 0)
-    assert (model.attention.sinks, model.attention.bias) == ("per_head", "all")
-    assert (model.attention.rope.ramp, model.attention.rope.factor) == ("exact", 32.0)
-    assert (model.moe.activation, model.moe.clamp_limit) == ("swiglu_clamped", 7.0)
-    assert (model.moe.clamp_alpha, model.moe.bias, model.moe.router.bias) == (
-        1.702,
-        "all",
-        "per_expert",
-    )
-
-
-def test_older_and_newer_forms_of_rope_are_the_same():
-    old = of("llama", rope_theta=5000.0, rope_scaling=YARN)
-    assert old == of("llama", rope_parameters=YARN | {"rope_theta": 5000.0})
-    assert old.attention.rope.theta == 5000.0
-    oldest = {key: value for key, value in YARN.items() if key != "rope_type"} | {"type": "yarn"}
-    assert old == of("llama", rope_theta=5000.0, rope_scaling=oldest)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"decoder_sparse_step": 2}, ("dense", "moe")),
-        ({"mlp_only_layers": [0, 3]}, ("dense", "moe", "moe")),
-        ({"decoder_sparse_step": 2, "mlp_only_layers": [1]}, ("dense", "dense", "dense", "moe")),
-        ({}, ("moe",)),
-    ],
-)
-def test_sparse_layers_are_those_that_the_fields_say(fields, expected):
-    assert of("qwen3_moe", **fields).layers == expected
-
-
-@pytest.mark.parametrize(
-    ("model_type", "fields", "expected"),
-    [
-        ("mixtral", {"sliding_window": 9}, (9,)),
-        ("mixtral", {"sliding_window": None}, (0,)),
-        ("qwen3_moe", {"sliding_window": 9}, (0,)),
-        ("qwen3_moe", {"sliding_window": 9, "use_sliding_window": True}, (9,)),
-        ("qwen3", {"use_sliding_window": True, "max_window_layers": 3}, (0, 0, 0, 4096)),
-        ("qwen3", {"use_sliding_window": False, "max_window_layers": 3}, (0,)),
-        ("qwen2_moe", {"use_sliding_window": True, "max_window_layers": 2}, (4096, 0, 0, 0)),
-        ("gpt_oss", {}, (128, 0)),
-        ("gpt_oss", {"layer_types": ["full_attention"] * 4}, (0,)),
-    ],
-)
-def test_windows_are_on_the_layers_that_the_fields_say(model_type, fields, expected):
-    assert of(model_type, **fields).attention.windows == expected
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from support.model_directories import BF16, write_model
 
 from moe_jax.checkpoint import read_contents
 from moe_jax.config import load_config
-from moe_jax.interop.convert import from_hf
-from moe_jax.interop.export import to_hf
+from moe_jax.interop.convert import import_hf
+from moe_jax.interop.export import export_hf
 
 
 def quiet(done: int, total: int) -> None:
@@ -17,11 +17,11 @@ def quiet(done: int, total: int) -> None:
 
 
 def to_ours(directory, out, *overrides, dtype="auto"):
-    from_hf(directory, out, overrides, dtype, quiet)
+    import_hf(directory, out, overrides, dtype, quiet)
 
 
 def to_theirs(checkpoint, out, dtype="auto", most=10_000, step=None):
-    to_hf(checkpoint, out, step, dtype, most, quiet)
+    export_hf(checkpoint, out, step, dtype, most, quiet)
 
 
 def read_all(directory) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -210,7 +210,7 @@ def test_a_shard_that_shrinks_under_way_leaves_nothing(directory, tmp_path):
                 shard.write_bytes(shard.read_bytes()[:1000])
 
     with pytest.raises(ValueError, match=r"cut short within model\.\S+ while it was read"):
-        from_hf(directory, tmp_path / "run", (), "auto", report)
+        import_hf(directory, tmp_path / "run", (), "auto", report)
     assert leftovers(tmp_path) == ["hf"]
 
 

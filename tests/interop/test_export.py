@@ -13,8 +13,8 @@ from support.hf.hf_models import Case, logits_of_theirs, make
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from moe_jax.interop import export
-from moe_jax.interop.convert import from_hf
-from moe_jax.interop.export import to_hf
+from moe_jax.interop.convert import import_hf
+from moe_jax.interop.export import export_hf
 
 
 def tensors_in(path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -30,8 +30,8 @@ def tensors_in(path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 def there_and_back(path) -> None:
     """From `path`/hf to `path`/back."""
-    from_hf(path / "hf", path / "run", (), "auto", lambda done, total: None)
-    to_hf(path / "run", path / "back", None, "auto", 10**9, lambda done, total: None)
+    import_hf(path / "hf", path / "run", (), "auto", lambda done, total: None)
+    export_hf(path / "run", path / "back", None, "auto", 10**9, lambda done, total: None)
 
 
 def loaded(path):

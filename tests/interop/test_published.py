@@ -1,17 +1,14 @@
 """The sizes and fields of models that people have: all fields are understood, and the parameters
 are as many as their authors say (Phi's factors for long contexts are left out)."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
+from support.hf.config_jsons import PUBLISHED
 
 from moe_jax.interop.config_json import derive_family, family_of, to_config
 from moe_jax.interop.tensors.pieces import pieces
 from moe_jax.model.skeleton import Skeleton
-
-PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

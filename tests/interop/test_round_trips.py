@@ -17,8 +17,8 @@ from support.hf.hf_models import (
 )
 
 from moe_jax.config import override
-from moe_jax.interop.convert import from_hf
-from moe_jax.interop.export import to_hf
+from moe_jax.interop.convert import import_hf
+from moe_jax.interop.export import export_hf
 from moe_jax.interop.open import open_model
 from moe_jax.session import make_session
 from moe_jax.training.loop import train
@@ -68,8 +68,8 @@ def quiet(done: int, total: int) -> None:
 )
 def test_there_and_back_is_the_same_directory(case: Case, root, tmp_path):
     theirs = saved(case, root)
-    from_hf(theirs, tmp_path / "run", [], "auto", quiet)
-    to_hf(tmp_path / "run", tmp_path / "back", None, "auto", 10**9, quiet)
+    import_hf(theirs, tmp_path / "run", [], "auto", quiet)
+    export_hf(tmp_path / "run", tmp_path / "back", None, "auto", 10**9, quiet)
     before, after = tensors(theirs), tensors(tmp_path / "back")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -86,7 +86,7 @@ def test_a_model_that_was_trained_on_goes_back(case: Case, root, tmp_path):
     config = override(open_model(theirs).config, ONE_STEP)
     session = make_session(config, "cpu", mesh=mesh_of(config))
     train(session, tmp_path / "run", "none", theirs)
-    to_hf(tmp_path / "run", tmp_path / "back", None, "auto", 10**9, quiet)
+    export_hf(tmp_path / "run", tmp_path / "back", None, "auto", 10**9, quiet)
     after = logits_after_loading(tmp_path / "back")[valid()]
     assert np.abs(after - np.load(theirs / "logits.npy")[valid()]).max() > 0.1
     ours = logits_of_ours(tmp_path / "back", "mesh.expert=8")[valid()]

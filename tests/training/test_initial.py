@@ -8,7 +8,7 @@ import pytest
 from support.model_directories import BF16, config_of, write_model
 
 from moe_jax.checkpoint import CheckpointError, Checkpoints
-from moe_jax.interop.convert import from_hf
+from moe_jax.interop.convert import import_hf
 from moe_jax.interop.open import ORIGIN
 from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.skeleton import Skeleton
@@ -29,7 +29,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def imported(directory, tmp_path):
-    from_hf(directory, tmp_path / "imported", (), "auto", lambda done, total: None)
+    import_hf(directory, tmp_path / "imported", (), "auto", lambda done, total: None)
     return tmp_path / "imported"
 
 

@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=share,
         metavar="SHARE",
         help=f"fail (exit code {exit_codes.NOT_HIDDEN}) unless this share of each layer's "
-        "all-to-all hides, such as 0.9",
+        "all-to-all hides, such as 0.9; of a GPU that XLA has no times for, could hide",
     )
     add_picture_arguments(parser)
     add_scaling_arguments(parser)

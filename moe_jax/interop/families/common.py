@@ -7,7 +7,7 @@ from typing import Any
 
 from moe_jax.interop.table.family import Tensor
 from moe_jax.interop.table.layers import SparseStep
-from moe_jax.interop.table.setting import Always, Choice, Count, Only, Same
+from moe_jax.interop.table.setting import Always, Count, OneOf, Only, Same
 
 LAYER = "model.layers.{layer}"
 SELF_ATTENTION = f"{LAYER}.self_attn"
@@ -87,20 +87,20 @@ SIZES = (
     Count("num_attention_heads", "attention.heads"),
     Same("rms_norm_eps", "norm_eps"),
     Same("initializer_range", "init_std"),
-    Choice("tie_word_embeddings", ("tie_embeddings",), ((True, "tied"), (False, "untied"))),
+    OneOf("tie_word_embeddings", ("tie_embeddings",), ((True, "tied"), (False, "untied"))),
 )
 RMSNORM = Always({"norm": "rmsnorm"})
 #: Top k of a softmax, normalised or not.
 SOFTMAX_TOP_K = (
     Always({"moe.router.score": "softmax"}),
-    Choice(
+    OneOf(
         "norm_topk_prob",
         ("moe.router.normalize_over",),
         ((True, "selected"), (False, "all")),
     ),
 )
 NORMALIZED_TOP_K = Always({"moe.router.score": "softmax", "moe.router.normalize_over": "selected"})
-ATTENTION_BIAS = Choice("attention_bias", ("attention.bias",), ALL_OR_NONE)
+ATTENTION_BIAS = OneOf("attention_bias", ("attention.bias",), ALL_OR_NONE)
 ALL_SPARSE = Always({"layers": ("moe",)})
 ALL_DENSE = Always({"layers": ("dense",)})
 #: Qwen: sparse and dense layers, each with a width of its own.
@@ -108,7 +108,7 @@ QWEN_LAYERS = (
     SparseStep(),
     Count("intermediate_size", "mlp.d_ff"),
     Count("moe_intermediate_size", "moe.d_ff"),
-    Choice("hidden_act", ("moe.activation", "mlp.activation"), GATED),
+    OneOf("hidden_act", ("moe.activation", "mlp.activation"), GATED),
 )
 EXPERTS_PER_TOKEN = Count("num_experts_per_tok", "moe.top_k")
 

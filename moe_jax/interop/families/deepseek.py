@@ -25,7 +25,7 @@ from moe_jax.interop.table.attention import Latent
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.layers import FirstDense
 from moe_jax.interop.table.rope import LatentRope
-from moe_jax.interop.table.setting import Always, Choice, Count, Fields, Only, Same, Values
+from moe_jax.interop.table.setting import Always, Count, Fields, OneOf, Only, Same, Values
 
 
 def _tensors(rotated: str, halves: str) -> tuple[Tensor, ...]:
@@ -100,7 +100,7 @@ _SETTINGS = (
     FirstDense(),
     Count("intermediate_size", "mlp.d_ff"),
     Count("moe_intermediate_size", "moe.d_ff"),
-    Choice("hidden_act", ("moe.activation", "mlp.activation"), GATED),
+    OneOf("hidden_act", ("moe.activation", "mlp.activation"), GATED),
     Count("n_routed_experts", "moe.num_experts", aliases=("num_experts", "num_local_experts")),
     Count("n_shared_experts", "moe.shared_experts", least=0),
     EXPERTS_PER_TOKEN,
@@ -154,7 +154,7 @@ DEEPSEEK_V3 = Family(
         Count("topk_group", "moe.router.top_groups"),
         Always({"moe.router.group_score": "top2_sum", "moe.router.selection_bias": "always"}),
         Always({"moe.router.score": "sigmoid"}),
-        Choice(
+        OneOf(
             "norm_topk_prob", ("moe.router.normalize_over",), ((True, "selected"), (False, "all"))
         ),
         Only("topk_method", "noaux_tc", "it selects with a correction bias"),

@@ -16,7 +16,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.table.attention import HeadDim, KvHeads
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.rope import Rope
-from moe_jax.interop.table.setting import Choice, Count, Same
+from moe_jax.interop.table.setting import Count, OneOf, Same
 
 _EXPERTS = f"{LAYER}.block_sparse_moe"
 
@@ -47,7 +47,7 @@ GRANITE_MOE = Family(
         Count("num_local_experts", "moe.num_experts"),
         Count("intermediate_size", "moe.d_ff"),
         EXPERTS_PER_TOKEN,
-        Choice("hidden_act", ("moe.activation",), GATED),
+        OneOf("hidden_act", ("moe.activation",), GATED),
         NORMALIZED_TOP_K,
     ),
     defaults=DEFAULTS

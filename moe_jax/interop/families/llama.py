@@ -16,7 +16,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.table.attention import HeadDim, KvHeads
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.rope import Rope
-from moe_jax.interop.table.setting import Choice, Count
+from moe_jax.interop.table.setting import Count, OneOf
 
 LLAMA = Family(
     model_type="llama",
@@ -38,8 +38,8 @@ LLAMA = Family(
         ATTENTION_BIAS,
         ALL_DENSE,
         Count("intermediate_size", "mlp.d_ff"),
-        Choice("hidden_act", ("mlp.activation",), GATED),
-        Choice("mlp_bias", ("mlp.bias",), ALL_OR_NONE),
+        OneOf("hidden_act", ("mlp.activation",), GATED),
+        OneOf("mlp_bias", ("mlp.bias",), ALL_OR_NONE),
     ),
     defaults=DEFAULTS
     | {

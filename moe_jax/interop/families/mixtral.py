@@ -18,13 +18,13 @@ from moe_jax.interop.table.attention import HeadDim, KvHeads
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.layers import OneWindow
 from moe_jax.interop.table.rope import Rope
-from moe_jax.interop.table.setting import Always, Choice, Count, Only, Same
+from moe_jax.interop.table.setting import Always, Count, OneOf, Only, Same
 
 _EXPERTS = (
     ALL_SPARSE,
     Count("num_local_experts", "moe.num_experts"),
     Count("intermediate_size", "moe.d_ff"),
-    Choice("hidden_act", ("moe.activation",), GATED),
+    OneOf("hidden_act", ("moe.activation",), GATED),
 )
 _DEFAULTS = DEFAULTS | {
     "rope_theta": 1000000.0,
@@ -79,7 +79,7 @@ PHIMOE = Family(
         Always({"moe.router.score": "sparsemixer"}),
         Only("num_experts_per_tok", 2, "its router picks two experts one after the other"),
         Same("router_jitter_noise", "moe.router.sparsemixer_jitter"),
-        Choice("lm_head_bias", ("head_bias",), ((True, "per_token"), (False, "none"))),
+        OneOf("lm_head_bias", ("head_bias",), ((True, "per_token"), (False, "none"))),
     ),
     defaults=_DEFAULTS
     | {

@@ -17,7 +17,7 @@ from moe_jax.interop.families.common import (
 from moe_jax.interop.table.attention import HeadDim, KvHeads
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.rope import Rope
-from moe_jax.interop.table.setting import Always, Choice, Count, Same
+from moe_jax.interop.table.setting import Always, Count, OneOf, Same
 
 OLMOE = Family(
     model_type="olmoe",
@@ -42,7 +42,7 @@ OLMOE = Family(
         Count("num_experts", "moe.num_experts", aliases=("num_local_experts",)),
         Count("intermediate_size", "moe.d_ff"),
         EXPERTS_PER_TOKEN,
-        Choice("hidden_act", ("moe.activation",), GATED),
+        OneOf("hidden_act", ("moe.activation",), GATED),
         *SOFTMAX_TOP_K,
     ),
     defaults=DEFAULTS

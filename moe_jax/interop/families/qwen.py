@@ -22,7 +22,7 @@ from moe_jax.interop.table.attention import HeadDim, KvHeads
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.table.layers import OneWindow, WindowedLayers
 from moe_jax.interop.table.rope import Rope
-from moe_jax.interop.table.setting import Always, Choice, Count
+from moe_jax.interop.table.setting import Always, Count, OneOf
 
 _DEFAULTS = DEFAULTS | {
     "rms_norm_eps": 1e-6,
@@ -54,7 +54,7 @@ QWEN3 = Family(
         ),
         ALL_DENSE,
         Count("intermediate_size", "mlp.d_ff"),
-        Choice("hidden_act", ("mlp.activation",), GATED),
+        OneOf("hidden_act", ("mlp.activation",), GATED),
     ),
     defaults=_DEFAULTS | {"num_key_value_heads": 32, "head_dim": 128},
 )
@@ -76,7 +76,7 @@ QWEN2_MOE = Family(
         *SIZES,
         RMSNORM,
         *_HEADS,
-        Choice("qkv_bias", ("attention.bias",), ((True, "qkv"), (False, "none"))),
+        OneOf("qkv_bias", ("attention.bias",), ((True, "qkv"), (False, "none"))),
         WindowedLayers(
             usual=lambda fields, layer: layer % 2 == 0 and layer < fields["max_window_layers"],
             further=("max_window_layers",),

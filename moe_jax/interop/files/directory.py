@@ -80,7 +80,11 @@ class HfDirectory:
         self.bytes_read = 0
 
     def read(self, name: str, slices: Slices | None = None) -> np.ndarray:
-        """Read a tensor, or the part of it that `slices` (one per dimension) cut out.
+        """Read a tensor, or a part of it.
+
+        Args:
+            name: of the tensor.
+            slices: the part, one slice per dimension; None for all of it.
 
         Raises:
             UserError: there is no such tensor or slice, or its file was cut short meanwhile.

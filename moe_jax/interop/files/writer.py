@@ -91,6 +91,10 @@ class ShardWriter:
     def write(self, name: str, tensor: np.ndarray) -> None:
         """Write one tensor, whole.
 
+        Args:
+            name: of one of the specs.
+            tensor: of that spec's shape and dtype.
+
         Raises:
             UserError: it was written before, or is not of the announced shape and dtype.
         """

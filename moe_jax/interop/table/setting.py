@@ -36,7 +36,12 @@ class Fields:
         return self._all.get(key, default)
 
     def whole(self, key: str, least: int = 1, most: int | None = None) -> int:
-        """Return the value of a field that must be a whole number of that range.
+        """Return the value of a field that must be a whole number.
+
+        Args:
+            key: of the field.
+            least: the smallest that is allowed.
+            most: the largest; None for no limit.
 
         Raises:
             UserError: it is not; names the field and its value.
@@ -117,7 +122,7 @@ class Count(Same):
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """A value that the two sides write differently; it may stand in several fields of ours."""
 
     theirs: str

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from moe_jax.errors import UserError
-from moe_jax.interop.tensors.layout_text import Axis, Dim, Pick, Window, parse
+from moe_jax.interop.tensors.layout_text import Axis, Dim, Part, Pick, parse_layout
 from moe_jax.interop.tensors.tiles import copy_tiled
 
 Slices = tuple[slice, ...]
@@ -42,7 +42,7 @@ class Layout:
     def __init__(self, text: str, ours_shape: Sequence[int], **sizes: int):
         self.text = text
         self.ours_shape = tuple(ours_shape)
-        self._theirs, self._ours = parse(text, self.ours_shape, sizes)
+        self._theirs, self._ours = parse_layout(text, self.ours_shape, sizes)
         self.theirs_shape = tuple(_length(dim) for dim in self._theirs)
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ def _narrowed(dim: Dim, ranges: Ranges) -> tuple[slice, Dim]:
         if isinstance(head, Pick):
             length //= head.span
             start, dim = start + head.index * length, rest
-        elif isinstance(head, Window):
+        elif isinstance(head, Part):
             length = head.size
             start, dim = start + head.start, head.axes
         else:

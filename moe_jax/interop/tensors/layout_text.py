@@ -41,7 +41,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Window:
+class Part:
     """One part of several that follow each other: from `start`, of `span`."""
 
     start: int
@@ -60,7 +60,7 @@ class Window:
 
 
 #: A dimension of theirs, from outer to inner.
-Dim = tuple[Axis | Pick | Window, ...]
+Dim = tuple[Axis | Pick | Part, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Parts:
     nodes: tuple[str | list, ...]
 
 
-def parse(
+def parse_layout(
     text: str, ours_shape: tuple[int, ...], sizes: Mapping[str, int]
 ) -> tuple[tuple[Dim, ...], tuple[tuple[str, ...], ...]]:
     """Return (dimensions of theirs, names of the axes of each dimension of ours)."""
@@ -144,12 +144,12 @@ def _solve(
 
 
 def _dim(text: str, node: str | list | _Parts, names: list[str], known: dict[str, int]) -> Dim:
-    factors: list[Axis | Pick | Window] = []
+    factors: list[Axis | Pick | Part] = []
     for factor in node if isinstance(node, list) else [node]:
-        if factors and isinstance(factors[-1], Window):
+        if factors and isinstance(factors[-1], Part):
             raise UserError(f"layout {text!r}: parts joined by + must come last")
         if isinstance(factor, _Parts):
-            factors.append(_window(text, factor, names, known))
+            factors.append(_part(text, factor, names, known))
         elif "/" in factor:
             index, count = map(int, factor.split("/"))
             factors.append(Pick(index, count))
@@ -158,7 +158,7 @@ def _dim(text: str, node: str | list | _Parts, names: list[str], known: dict[str
     return tuple(factors)
 
 
-def _window(text: str, parts: _Parts, names: list[str], known: dict[str, int]) -> Window:
+def _part(text: str, parts: _Parts, names: list[str], known: dict[str, int]) -> Part:
     start, total, chosen = 0, 0, None
     for part in parts.nodes:
         axes = tuple(_axis(text, name, known) for name in _words(part))
@@ -167,7 +167,7 @@ def _window(text: str, parts: _Parts, names: list[str], known: dict[str, int]) -
         total += math.prod(axis.size for axis in axes)
     if chosen is None:
         raise UserError(f"layout {text!r}: none of the parts joined by + is on our side")
-    return Window(start, total, chosen)
+    return Part(start, total, chosen)
 
 
 def _axis(text: str, name: str, known: dict[str, int]) -> Axis:

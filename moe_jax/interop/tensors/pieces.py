@@ -41,6 +41,10 @@ class Piece:
 def pieces(config: Config, family: Family) -> tuple[Piece, ...]:
     """Return the pieces that make up every element of every parameter, once each.
 
+    Args:
+        config: the model.
+        family: what its tensors are called.
+
     Raises:
         UserError: the family has no tensor for some of the parameters; names them.
     """
@@ -95,7 +99,12 @@ def _pieces_of(
 def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
     """Return the name of a parameter in its block, and the layer of each of its rows.
 
-    Outside of layers there are no rows.
+    Args:
+        model: says how layers are stacked.
+        name: of the parameter, as in `Skeleton.variables`.
+
+    Returns:
+        The name, and layers counted from 0; none outside of layers.
     """
     match = _IN_LAYER.fullmatch(name)
     if match is None:

@@ -43,7 +43,7 @@ CHECKS = (
 
 
 @dataclass(frozen=True)
-class Programs:
+class ClaimPrograms:
     """The programs to compile, by name, and what each of them is for; see `paper.Evidence`."""
 
     requests: Mapping[str, Request]
@@ -85,7 +85,7 @@ def check_claims(config: Config, calibration: Calibration | None = None) -> Clai
     return report(config, needed, plans, calibration)
 
 
-def programs(config: Config) -> Programs:
+def programs(config: Config) -> ClaimPrograms:
     """Return what is to be compiled.
 
     Forward for all sizes in both readings of scaling, forward with the other number of layers, the
@@ -120,12 +120,12 @@ def programs(config: Config) -> Programs:
         for baseline in BASELINES
         for mode in _COMPARED
     }
-    return Programs(requests, experts, replicas, train, of_other, baselines)
+    return ClaimPrograms(requests, experts, replicas, train, of_other, baselines)
 
 
 def report(
     config: Config,
-    needed: Programs,
+    needed: ClaimPrograms,
     plans: Mapping[str, Plan],
     calibration: Calibration | None = None,
 ) -> ClaimsReport:

@@ -25,7 +25,12 @@ class Hardware:
     clusters: Mapping[str, Cluster]
 
     def target(self, gpu: str, hosts: int = 1, devices_per_host: int = 8) -> Target:
-        """Return a cluster of `hosts` x `devices_per_host` GPUs called `gpu` (in any case).
+        """Return a cluster of `hosts` x `devices_per_host` GPUs.
+
+        Args:
+            gpu: name of the GPU, in any case.
+            hosts: of the cluster.
+            devices_per_host: of each; at most what its servers have.
 
         Raises:
             UserError: an unknown name, or more devices per host than its servers have.

@@ -36,7 +36,7 @@ class CompileFailed(UserError):
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """One program to compile.
 
     `build` names a function as "module:function", importable with the caller's `sys.path`. The
@@ -78,7 +78,7 @@ class Compiled:
         return parse_timelines(self.schedule_text)
 
 
-def compile_all(target: Target, jobs: Sequence[Job]) -> tuple[Compiled, ...]:
+def compile_all(target: Target, jobs: Sequence[CompileJob]) -> tuple[Compiled, ...]:
     """Compile jobs for a cluster that is not there, one after another in one worker process.
 
     Args:
@@ -144,7 +144,7 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _check_size(job: Job, target: Target) -> None:
+def _check_size(job: CompileJob, target: Target) -> None:
     sizes = job.mesh.model_dump()
     if (size := math.prod(sizes.values())) != target.devices:
         axes = ", ".join(f"{axis}={n}" for axis, n in sizes.items())
@@ -154,7 +154,7 @@ def _check_size(job: Job, target: Target) -> None:
         )
 
 
-def _request(target: Target, jobs: Sequence[Job], dumps: Path) -> dict[str, Any]:
+def _request(target: Target, jobs: Sequence[CompileJob], dumps: Path) -> dict[str, Any]:
     return {
         "target_text": target_text(target.gpu),
         "hosts": target.hosts,
@@ -191,7 +191,7 @@ def _worker_options(target: Target, dumps: Path) -> dict[str, bool | str]:
     }
 
 
-def _failure(jobs: Sequence[Job], out: Path, done: subprocess.CompletedProcess[str]) -> str:
+def _failure(jobs: Sequence[CompileJob], out: Path, done: subprocess.CompletedProcess[str]) -> str:
     report = out / "error.json"
     if report.exists():
         error = json.loads(report.read_text())

@@ -1,6 +1,6 @@
 """The programs that are planned: the very functions that training and inference run.
 
-Each is a builder for `jobs.Job`: called by the worker with a mesh over the target's devices,
+Each is a builder for `jobs.CompileJob`: called by the worker with a mesh over the target's devices,
 it returns a jitted function and its abstract arguments.
 """
 
@@ -40,7 +40,10 @@ def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[
 def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
     """Build the step that gives each sequence of the global batch its next token.
 
-    Caches are of the sequence length, and full.
+    Args:
+        mesh: over the target's devices.
+        config: of inference; caches are of its sequence length, and full.
+        devices_per_host: of the target.
     """
     skeleton = Skeleton(Config.model_validate(config, strict=False))
     slots = skeleton.config.train.global_batch

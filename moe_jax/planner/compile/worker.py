@@ -14,7 +14,7 @@ from moe_jax.config.schema import MeshConfig
 from moe_jax.planner.compile.deviceless import compile_program, target_mesh
 
 
-def main(request_path: str, out_dir: str) -> int:
+def run_request(request_path: str, out_dir: str) -> int:
     """Run the jobs of a request. Returns 0, or 1 when one failed."""
     request = json.loads(Path(request_path).read_text())
     out = Path(out_dir)
@@ -49,4 +49,4 @@ def _run(i: int, job: dict, request: dict, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(run_request(*sys.argv[1:]))

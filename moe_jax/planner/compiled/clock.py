@@ -26,7 +26,7 @@ from moe_jax.planner.xla.hlo import (
     op_name,
 )
 from moe_jax.planner.xla.loops import body_of, entry_of, trip_count
-from moe_jax.planner.xla.overlap import exposed_spans, own_times, windows
+from moe_jax.planner.xla.overlap import collective_windows, exposed_spans, own_times
 from moe_jax.planner.xla.replay import play
 from moe_jax.planner.xla.timeline import COLLECTIVES, Instruction, Timeline
 from moe_jax.planner.xla.work import (
@@ -241,7 +241,7 @@ def _waited_for(timelines: Sequence[Timeline]) -> frozenset[str]:
         found |= {
             w.signature
             for kind in COLLECTIVES
-            for w in windows(timeline, kind)
+            for w in collective_windows(timeline, kind)
             if any(a < w.end_us and w.start_us < b for a, b in waits)
         }
     return frozenset(found)

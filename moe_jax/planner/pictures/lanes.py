@@ -11,14 +11,14 @@ from typing import Literal
 from moe_jax.errors import UserError
 from moe_jax.planner.xla.hlo import shape_bytes
 from moe_jax.planner.xla.overlap import (
+    CollectiveWindow,
     LayerTimelines,
     Overlap,
-    Window,
+    collective_windows,
     exposed_spans,
     layer_timelines,
     overlap,
     own_times,
-    windows,
 )
 from moe_jax.planner.xla.timeline import Instruction, Timeline
 from moe_jax.planner.xla.work import ATTENTION
@@ -155,7 +155,7 @@ def _lanes(title: str, timeline: Timeline, own: Mapping[str, float]) -> Lanes:
                 delivers=delivers.get(w.name, ""),
             )
             for kind in kinds
-            for w, lane in _packed(windows(timeline, kind))
+            for w, lane in _packed(collective_windows(timeline, kind))
         ),
         exposed=exposed_spans(timeline),
         overlaps=tuple(
@@ -164,7 +164,7 @@ def _lanes(title: str, timeline: Timeline, own: Mapping[str, float]) -> Lanes:
     )
 
 
-def _packed(of_kind: Sequence[Window]) -> Iterable[tuple[Window, int]]:
+def _packed(of_kind: Sequence[CollectiveWindow]) -> Iterable[tuple[CollectiveWindow, int]]:
     """Yield each window with the first lane that is free when it starts."""
     ends: list[float] = []
     for window in sorted(of_kind, key=lambda w: w.start_us):

@@ -18,7 +18,7 @@ class OverlapLost(UserError):
 
 
 @dataclass(frozen=True)
-class Window:
+class CollectiveWindow:
     """One collective in a timeline, in µs."""
 
     name: str
@@ -75,12 +75,14 @@ class LayerTimelines:
     backward: tuple[Timeline, ...]
 
 
-def windows(timeline: Timeline, kind: str = "all-to-all") -> tuple[Window, ...]:
+def collective_windows(
+    timeline: Timeline, kind: str = "all-to-all"
+) -> tuple[CollectiveWindow, ...]:
     """Return the windows of all collectives of one kind, in order of their starts."""
     done = {i.pair: i.end_us for i in timeline.instructions if i.role == "done"}
     lane = _Lane(timeline.instructions)
     return tuple(
-        Window(
+        CollectiveWindow(
             i.name,
             kind,
             i.signature,
@@ -104,7 +106,9 @@ def exposed_spans(
         kinds: of collectives that are looked at.
     """
     lane = _Lane(timeline.instructions)
-    under_way = _union([(w.start_us, w.end_us) for kind in kinds for w in windows(timeline, kind)])
+    under_way = _union(
+        [(w.start_us, w.end_us) for kind in kinds for w in collective_windows(timeline, kind)]
+    )
     return tuple(gap for a, b in under_way for gap in lane.gaps(a, b))
 
 
@@ -119,7 +123,7 @@ def own_times(timelines: Iterable[Timeline]) -> dict[str, float]:
     own: dict[str, float] = {}
     for timeline in timelines:
         for kind in {i.collective for i in timeline.instructions} - {""}:
-            for w in windows(timeline, kind):
+            for w in collective_windows(timeline, kind):
                 own[w.signature] = min(w.window_us, own.get(w.signature, w.window_us))
     return own
 
@@ -137,7 +141,7 @@ def overlap(
     Raises:
         UserError: when there is no such collective, for then a share means nothing.
     """
-    of_kind = windows(timeline, kind)
+    of_kind = collective_windows(timeline, kind)
     if not of_kind:
         raise UserError(
             f"{timeline.computation} has no {kind}: choose its computation with layer_timelines"
@@ -177,7 +181,7 @@ def require_hidden(
     figures = overlap(timeline, kind, own)
     if 1 - figures.exposed_share >= hidden:
         return figures
-    worst = sorted(windows(timeline, kind), key=lambda w: -w.exposed_us)[:3]
+    worst = sorted(collective_windows(timeline, kind), key=lambda w: -w.exposed_us)[:3]
     names = ", ".join(f"{w.name} {w.exposed_us / 1e3:.2f} ms" for w in worst)
     raise OverlapLost(
         f"{figures}; at least {hidden:.1%} must be hidden. Longest exposed: {names}. Use more "

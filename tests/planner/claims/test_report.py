@@ -1,16 +1,13 @@
 """The check as a whole: its programs are the paper's configs, its figures those of the plans."""
 
-import io
 import json
 from functools import cache
 
 import pytest
-from rich.console import Console
 from support.planner.hand_plans import CONFIGS, PAPER, paper_plans
 
 from moe_jax.config import load_config, override
 from moe_jax.planner.claims.report import ClaimsReport, check_claims, programs, report
-from moe_jax.planner.claims.table import claims_table
 
 #: paper_ep16 with everything but the devices made small.
 SMALL = (
@@ -30,13 +27,6 @@ SMALL = (
 @cache
 def hand_report() -> ClaimsReport:
     return report(PAPER, programs(PAPER), paper_plans())
-
-
-def printed(found: ClaimsReport) -> str:
-    console = Console(width=240, file=io.StringIO())
-    with console.capture() as capture:
-        console.print(claims_table(found))
-    return capture.get()
 
 
 def disagreements(found: ClaimsReport) -> list[str]:
@@ -135,18 +125,6 @@ def test_json_is_plain_and_names_the_plans():
     assert layers["points"] == [{"at": "", "value": 12e9}]
     assert layers["sources"] == [{"plan": "paper_ep16.forward", "key": "memory.peak_bytes"}]
     assert layers["kind"] == "compiled"
-
-
-def test_table_has_every_finding_and_says_how_it_is_known():
-    text = printed(hand_report())
-    found = [f for claim in hand_report().claims for f in claim.findings]
-    assert sum(text.count(f" {kind} ") for kind in ("compiled", "modelled")) >= len(found)
-    for claim in hand_report().claims:
-        assert claim.name.split()[0] in text
-    assert text.count("naive baseline, balanced routing") == 2
-    assert text.count("tuned baseline, skewed routing") == 2
-    assert "figures of the plans paper_ep16.forward, paper_ep16_experts_32.forward" in text
-    assert "Nothing here is measured." in text
 
 
 def test_mesh_that_fills_no_host_is_refused():

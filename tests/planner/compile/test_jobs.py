@@ -10,7 +10,7 @@ from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.planner.compile import jobs
 from moe_jax.planner.compile.jobs import (
     CompileFailed,
-    Job,
+    CompileJob,
     PlanExtraMissing,
     compile_all,
     require_plan_extra,
@@ -29,9 +29,9 @@ TOY = "support.planner.toy_streams"
 @pytest.fixture(scope="module")
 def compiled():
     """The two streams with XLA options as we set them, and with the dot merger on again."""
-    job = Job(f"{TOY}:two_streams", EP16)
-    merged = Job(job.build, EP16, options={"xla_gpu_dot_merger_threshold_mb": 1 << 20})
-    return compile_all(TARGET, [job, merged, Job(f"{TOY}:no_collective", EP16)])
+    job = CompileJob(f"{TOY}:two_streams", EP16)
+    merged = CompileJob(job.build, EP16, options={"xla_gpu_dot_merger_threshold_mb": 1 << 20})
+    return compile_all(TARGET, [job, merged, CompileJob(f"{TOY}:no_collective", EP16)])
 
 
 @pytest.mark.compile_target
@@ -71,7 +71,7 @@ def test_memory_and_collectives_are_per_device(compiled):
 @pytest.mark.slow
 def test_gpu_that_xla_cannot_time_gives_memory_and_order_but_no_timeline():
     a100 = Target(gpu_by_name("a100-80gb"), hosts=2)
-    streams = compile_for(a100, Job(f"{TOY}:two_streams", EP16))
+    streams = compile_for(a100, CompileJob(f"{TOY}:two_streams", EP16))
     assert len(require_async(streams.hlo_text)) == 4
     (exchange,) = hideable(async_pairs(parse_hlo(streams.hlo_text)))
     assert (exchange.count, exchange.share) == (4, 1.0)
@@ -104,12 +104,12 @@ def test_each_job_has_its_own_schedule(compiled):
 )
 def test_failure_in_the_worker_is_told(build, message):
     with pytest.raises(CompileFailed, match=message):
-        compile_for(TARGET, Job(build, EP16))
+        compile_for(TARGET, CompileJob(build, EP16))
 
 
 def test_mesh_of_another_size_is_refused_before_anything_starts():
     with pytest.raises(ValueError, match=r"expert=8.*has 8 devices, the target 2 hosts x 8 = 16"):
-        compile_for(TARGET, Job(f"{TOY}:two_streams", MeshConfig(expert=8)))
+        compile_for(TARGET, CompileJob(f"{TOY}:two_streams", MeshConfig(expert=8)))
 
 
 def test_missing_extra_names_the_install_line(monkeypatch):

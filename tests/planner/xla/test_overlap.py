@@ -5,12 +5,12 @@ from support.planner.hand_schedules import dump, one_collective
 
 from moe_jax.planner.xla.overlap import (
     OverlapLost,
+    collective_windows,
     exposed_spans,
     layer_timelines,
     overlap,
     own_times,
     require_hidden,
-    windows,
 )
 from moe_jax.planner.xla.timeline import parse_timelines
 
@@ -31,7 +31,7 @@ def test_share_is_the_part_of_the_window_without_compute(hidden_us, share):
 def test_a_wait_counts_wherever_in_the_window_it_stands():
     early = dump(("a2a-start.4", 0, 1), ("c", 600, 999), ("a2a-done.4", 999, 1000))
     late = dump(("a2a-start.4", 0, 1), ("c", 1, 400), ("a2a-done.4", 999, 1000))
-    (a,), (b,) = windows(parse_one(early)), windows(parse_one(late))
+    (a,), (b,) = collective_windows(parse_one(early)), collective_windows(parse_one(late))
     assert a.exposed_us == pytest.approx(601)
     assert a.exposed_us == pytest.approx(b.exposed_us)
     assert a.hidden_us == pytest.approx(399)

@@ -1,13 +1,13 @@
 """Compiled programs as tests ask for them: one at a time, and what their text says."""
 
-from moe_jax.planner.compile.jobs import Compiled, Job, compile_all
+from moe_jax.planner.compile.jobs import Compiled, CompileJob, compile_all
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.xla.async_pairs import AsyncPair, async_pairs
 from moe_jax.planner.xla.hlo import Collective, collectives_of, parse_hlo
 from moe_jax.planner.xla.overlap import OverlapLost
 
 
-def compile_for(target: Target, job: Job) -> Compiled:
+def compile_for(target: Target, job: CompileJob) -> Compiled:
     """Compile one job."""
     return compile_all(target, [job])[0]
 

@@ -13,7 +13,7 @@ from moe_jax.axes import EXPERT
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.gpus import gpu_by_name
-from moe_jax.planner.compile.jobs import Job
+from moe_jax.planner.compile.jobs import CompileJob
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, make_job
 
@@ -71,7 +71,7 @@ def training_step(layout: str) -> str:
 def surprising_step() -> str:
     """The scheduled HLO of a program in which XLA gathers activations that nobody asked it to."""
     return compile_for(
-        TARGET, Job("support.planner.layout_programs:compares_its_batch", SURPRISED)
+        TARGET, CompileJob("support.planner.layout_programs:compares_its_batch", SURPRISED)
     ).hlo_text
 
 
