@@ -6,6 +6,7 @@ A real training run through them is not started here.
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -157,6 +158,61 @@ def test_unsuitable_python_is_named(clone):
 def test_environment_can_have_another_name(clone):
     _, calls = make_venv(clone, clone / "fake-python", VENV=".venv-3.99")
     assert calls[0] == f"-m venv --clear {clone}/.venv-3.99"
+
+
+# --- test.sh ---
+
+FAKE_TOOL = """#!/usr/bin/env bash
+echo "$(basename "$0") $*"
+[ "$(basename "$0")" != python ] || echo "== 3 passed in 1.00s =="
+case " $FAILING " in *" $(basename "$0") "*) exit 2 ;; esac
+"""
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Runs test.sh of a clone whose environment is there and only says what it was told."""
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (tmp_path / "launch").mkdir()
+    for name, more in (("venv.sh", "make_venv() { :; }\n"), ("test.sh", "")):
+        (tmp_path / "launch" / name).write_text((LAUNCH / name).read_text() + more)
+    for tool in ("python", "ruff", "pyright"):
+        (commands / tool).write_text(FAKE_TOOL)
+        (commands / tool).chmod(0o755)
+
+    def run(*arguments, failing=""):
+        done = bash(tmp_path / "launch" / "test.sh", *arguments, cwd="/", FAILING=failing)
+        lines = done.stdout.splitlines()
+        assert (lines[-1], done.stderr) == ("== 3 passed in 1.00s ==", "")
+        return done.returncode, [line for line in lines if not line.startswith("== ")], done.stdout
+
+    return run
+
+
+CHECKS = ["ruff check", "ruff format --check", "pyright --pythonpath .venv/bin/python"]
+PYTEST = "python -m pytest -n 2 --dist loadfile"
+
+
+def test_without_arguments_the_source_is_checked_before_the_tests(checked):
+    assert checked()[:2] == (0, [*CHECKS, PYTEST])
+
+
+def test_with_arguments_only_pytest_runs_and_says_so(checked):
+    code, calls, said = checked("-m", "not slow")
+    assert (code, calls) == (0, [f"{PYTEST} -m not slow"])
+    assert "ruff and pyright run where no arguments are given" in said
+
+
+@pytest.mark.parametrize("failing", ["ruff", "pyright", "ruff pyright"])
+def test_what_ruff_or_pyright_find_fails_the_command_but_hides_no_tests(checked, failing):
+    code, calls, said = checked(failing=failing)
+    assert (code, calls) == (1, [*CHECKS, PYTEST])
+    assert f"{failing.split()[-1]} found; the tests run all the same" in said
+
+
+def test_what_pytest_says_decides_otherwise(checked):
+    assert checked(failing="python")[0] == checked("tests/config", failing="python")[0] == 2
 
 
 # --- test_newest.sh ---
