@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from dataclasses import fields
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from support.places import TESTS
 
 from moe_jax.axes import AXES, BATCH_AXES
 from moe_jax.config.schema import Config, DataConfig, ExchangeConfig, TrainConfig
@@ -161,8 +161,8 @@ def test_fingerprint_is_that_of_the_data():
 WORKER = """
 import json, sys
 import jax, numpy as np
-port, process, folder = sys.argv[1:]
-sys.path.insert(0, folder)
+port, process, tests = sys.argv[1:]
+sys.path[:0] = [tests, f"{tests}/data"]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(
@@ -188,10 +188,9 @@ def _run_two_processes() -> list[dict]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder = str(Path(__file__).parent)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(port), str(process), folder],
+            [sys.executable, "-c", WORKER, str(port), str(process), str(TESTS)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

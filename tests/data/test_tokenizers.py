@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers as hf
+from support.chat_files import byte_level
 
 from moe_jax.config.schema import DataConfig
 from moe_jax.data.tokenizers import ByteTokenizer, HfTokenizer, load_tokenizer
@@ -15,16 +16,7 @@ TEXT = "def straße(x):\n    return '日本語 🙂' + x  # naïve\n" * 3
 
 
 def _train(path: Path, special: tuple[str, ...] = ("<pad>", "</s>")) -> Path:
-    tokenizer = hf.Tokenizer(hf.models.BPE())
-    tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = hf.decoders.ByteLevel()
-    trainer = hf.trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=list(special),
-        initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
+    tokenizer = byte_level(begins=False, text=TEXT, special=special)
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=64)
     tokenizer.save(str(path))

@@ -2,8 +2,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from safetensors import safe_open
+from support.hf.stored_tensors import stored_tensors
 from support.model_directories import BF16, write_model
 
 from moe_jax.checkpoint import read_contents
@@ -24,17 +23,6 @@ def to_theirs(checkpoint, out, dtype="auto", most=10_000, step=None):
     export_hf(checkpoint, out, step, dtype, most, quiet)
 
 
-def read_all(directory) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    found = {}
-    for file in directory.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
-                tensor = opened.get_tensor(name)
-                data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                found[name] = (str(tensor.dtype), tuple(tensor.shape), data)
-    return found
-
-
 def leftovers(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -53,7 +41,7 @@ def test_there_and_back_is_bit_equal(tmp_path, dtype):
     write_model(tmp_path / "hf", dtype=dtype, settings={"torch_dtype": dtype.name})
     to_ours(tmp_path / "hf", tmp_path / "run")
     to_theirs(tmp_path / "run", tmp_path / "back")
-    assert read_all(tmp_path / "back") == read_all(tmp_path / "hf")
+    assert stored_tensors(tmp_path / "back") == stored_tensors(tmp_path / "hf")
     before, after = (json.loads((tmp_path / d / "config.json").read_text()) for d in ("hf", "back"))
     assert after == before
 
@@ -62,7 +50,7 @@ def test_tensors_of_another_dtype_than_most_keep_it(tmp_path):
     write_model(tmp_path / "hf", odd={"model.norm.weight": np.dtype(np.float32)})
     to_ours(tmp_path / "hf", tmp_path / "run", dtype="float32")
     to_theirs(tmp_path / "run", tmp_path / "back")
-    assert read_all(tmp_path / "back") == read_all(tmp_path / "hf")
+    assert stored_tensors(tmp_path / "back") == stored_tensors(tmp_path / "hf")
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float16)])
@@ -70,8 +58,8 @@ def test_what_was_rounded_by_wish_is_exported_as_it_is_held(tmp_path, dtype):
     write_model(tmp_path / "hf", dtype=dtype, settings={"torch_dtype": dtype.name})
     to_ours(tmp_path / "hf", tmp_path / "run", dtype="bfloat16")
     to_theirs(tmp_path / "run", tmp_path / "back")
-    back = read_all(tmp_path / "back")
-    for name, (_, shape, data) in read_all(tmp_path / "hf").items():
+    back = stored_tensors(tmp_path / "back")
+    for name, (_, shape, data) in stored_tensors(tmp_path / "hf").items():
         want = np.frombuffer(data, dtype).astype(BF16)
         assert back[name] == ("torch.bfloat16", shape, want.tobytes())
     assert json.loads((tmp_path / "back" / "config.json").read_text())["torch_dtype"] == "bfloat16"
@@ -81,7 +69,7 @@ def test_mixed_dtypes_that_nobody_changed_are_exported_each_in_its_own(tmp_path)
     write_model(tmp_path / "hf", odd={"model.norm.weight": np.dtype(np.float32)})
     to_ours(tmp_path / "hf", tmp_path / "run")
     to_theirs(tmp_path / "run", tmp_path / "back")
-    before, after = read_all(tmp_path / "hf"), read_all(tmp_path / "back")
+    before, after = stored_tensors(tmp_path / "hf"), stored_tensors(tmp_path / "back")
     assert {name: found[0] for name, found in after.items()} == {
         name: found[0] for name, found in before.items()
     }
@@ -128,7 +116,7 @@ def test_slabs_that_are_cut_into_chunks_are_the_same(directory, tmp_path, chunk,
     monkeypatch.setattr("moe_jax.checkpoint.streamed.CHUNK", chunk)
     to_ours(directory, tmp_path / "run")
     to_theirs(tmp_path / "run", tmp_path / "back")
-    assert read_all(tmp_path / "back") == read_all(directory)
+    assert stored_tensors(tmp_path / "back") == stored_tensors(directory)
 
 
 def test_dtypes_by_choice(directory, tmp_path):
@@ -136,8 +124,8 @@ def test_dtypes_by_choice(directory, tmp_path):
     stored = read_contents(tmp_path / "run" / "checkpoints", None).arrays
     assert {array.dtype for array in stored} == {"float32"}
     to_theirs(tmp_path / "run", tmp_path / "back", dtype="float16")
-    back = read_all(tmp_path / "back")
-    for name, (_, shape, data) in read_all(directory).items():
+    back = stored_tensors(tmp_path / "back")
+    for name, (_, shape, data) in stored_tensors(directory).items():
         want = np.frombuffer(data, BF16).astype(np.float16)
         assert back[name] == ("torch.float16", shape, want.tobytes())
     assert json.loads((tmp_path / "back" / "config.json").read_text())["torch_dtype"] == "float16"

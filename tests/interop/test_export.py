@@ -6,26 +6,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.hf.hf_cases import CASES, SMOKE
 from support.hf.hf_models import Case, logits_of_theirs, make
+from support.hf.stored_tensors import stored_tensors
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from moe_jax.interop import export
 from moe_jax.interop.convert import import_hf
 from moe_jax.interop.export import export_hf
-
-
-def tensors_in(path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    found = {}
-    for file in path.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
-                tensor = opened.get_tensor(name)
-                data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                found[name] = (str(tensor.dtype), tuple(tensor.shape), data)
-    return found
 
 
 def there_and_back(path) -> None:
@@ -52,7 +41,7 @@ SOME = [case if case in SMOKE else pytest.param(case, marks=pytest.mark.slow) fo
 def test_bfloat16_comes_back_bit_by_bit_and_fits_exactly(case, tmp_path):
     make(case).to(torch.bfloat16).save_pretrained(tmp_path / "hf")
     there_and_back(tmp_path)
-    assert tensors_in(tmp_path / "back") == tensors_in(tmp_path / "hf")
+    assert stored_tensors(tmp_path / "back") == stored_tensors(tmp_path / "hf")
     before, after = (json.loads((tmp_path / d / "config.json").read_text()) for d in ("hf", "back"))
     assert after == before
     assert loaded(tmp_path / "back").dtype == torch.bfloat16

@@ -1,6 +1,7 @@
 """Tokenizer directories as `save_pretrained` writes them, made from nothing; for tests."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers as hf
@@ -15,18 +16,26 @@ SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 TEXT = "Write a function that adds two numbers. def add(a, b): return a + b  # straße 日本語\n" * 3
 
 
-def byte_level(*, begins: bool = True) -> hf.Tokenizer:
-    """Returns a tokenizer whose texts begin with <s>, or with nothing."""
+def byte_level(
+    *, begins: bool = True, text: str = TEXT, special: Sequence[str] = SPECIAL
+) -> hf.Tokenizer:
+    """Return a small tokenizer of bytes and pairs.
+
+    Args:
+        begins: whether its texts begin with <s>, or with nothing.
+        text: what it is trained on.
+        special: its special tokens, whose ids count from 0.
+    """
     tokenizer = hf.Tokenizer(hf.models.BPE())
     tokenizer.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = hf.decoders.ByteLevel()
     trainer = hf.trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([TEXT], trainer)
+    tokenizer.train_from_iterator([text], trainer)
     if begins:
         tokenizer.post_processor = hf.processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", 1)]

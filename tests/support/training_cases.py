@@ -98,6 +98,13 @@ def run(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def finished_run(workdir: Path, cache: Path, *overrides: str) -> Path:
+    """Train in a process of its own, which must succeed; return the workdir."""
+    done = run(train_arguments(workdir, *overrides), cache)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float) -> None:
     """Polls often enough to act within a training step; fails when the process ends first."""
     deadline = time.monotonic() + seconds

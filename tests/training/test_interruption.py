@@ -10,6 +10,7 @@ from support.training_cases import (
     checkpoint_arrays,
     command,
     environment,
+    finished_run,
     records,
     run,
     train_arguments,
@@ -25,10 +26,7 @@ RUN = (*ONE_DEVICE, f"train.steps={STEPS}", "checkpoint.every=2")
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, cache):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    done = run(train_arguments(workdir, *RUN), cache)
-    assert done.returncode == 0, done.stderr
-    return workdir
+    return finished_run(tmp_path_factory.mktemp("uninterrupted"), cache, *RUN)
 
 
 def test_killed_and_resumed_run_ends_with_the_same_bits(uninterrupted, cache, tmp_path):

@@ -16,6 +16,7 @@ from support.training_cases import (
     checkpoint_arrays,
     command,
     environment,
+    finished_run,
     records,
     run,
     train_arguments,
@@ -52,10 +53,7 @@ def losses(workdir):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, cache):
     """Workdir of one process with 8 devices."""
-    workdir = tmp_path_factory.mktemp("alone")
-    done = run(train_arguments(workdir, *STEPS), cache)
-    assert done.returncode == 0, done.stderr
-    return workdir
+    return finished_run(tmp_path_factory.mktemp("alone"), cache, *STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from support.training_cases import (
     checkpoint_arrays,
     command,
     environment,
+    finished_run,
     records,
     run,
     session_on_first_devices,
@@ -37,10 +38,7 @@ RUN = (*MODEL, f"train.steps={STEPS}", "checkpoint.every=4", "checkpoint.keep=3"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache):
     """Workdir of an uninterrupted run, with checkpoints of steps 12, 16 and 20."""
-    workdir = tmp_path_factory.mktemp("finished")
-    done = run(train_arguments(workdir, *RUN), cache)
-    assert done.returncode == 0, done.stderr
-    return workdir
+    return finished_run(tmp_path_factory.mktemp("finished"), cache, *RUN)
 
 
 @pytest.fixture
