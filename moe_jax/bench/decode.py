@@ -162,7 +162,7 @@ def full_forward(model: LanguageModel, prompts: np.ndarray, work: Work) -> Decod
     generator = Generator(
         session.skeleton,
         session.parallel,
-        *model.arrays,
+        model.weights,
         samples=batch,
         platform=session.platform,
     )
