@@ -18,7 +18,6 @@ from moe_jax.config import Config, override, parse_config
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.errors import UserError
 from moe_jax.interop.files.tokenizer_files import (
-    TOKENIZER,
     TOKENIZER_JSON,
     copy_files,
     is_hf_directory,
@@ -28,6 +27,7 @@ from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, open_model
 from moe_jax.interop.same_model import differences
 from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.workdir import TOKENIZER
 
 Result = TypeVar("Result")
 
