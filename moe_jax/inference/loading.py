@@ -23,7 +23,7 @@ from moe_jax.errors import UserError
 from moe_jax.inference.inference_config import AnyMesh, choose_mesh, inference_config
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.interop.config_json import family_of
-from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, is_hf_directory
+from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, is_hf_directory
 from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, ImportedModel, open_model
 from moe_jax.interop.table.setting import Fields
@@ -31,7 +31,7 @@ from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_
 from moe_jax.model.weights import Weights
 from moe_jax.safe_paths import file_inside, is_named
 from moe_jax.session import Session, make_session
-from moe_jax.workdir import CONFIG
+from moe_jax.workdir import CHECKPOINTS, CONFIG, TOKENIZER
 
 #: Ends the problems of a mesh, whose remedies are those of a model that is yet to be trained.
 FIXED = "the sizes of a pretrained model are fixed: change the mesh, not model.*"
@@ -151,7 +151,7 @@ def _restored(
 ) -> tuple[Weights, Mapping[str, Any] | None]:
     """Return the weights, and what is noted of the model that they were imported from."""
     wanted = session.skeleton.abstract(session.mesh)
-    with Checkpoints(path / "checkpoints") as checkpoints:
+    with Checkpoints(path / CHECKPOINTS) as checkpoints:
         which = "latest" if step is None else step
         found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
     assert found is not None, "missing='error' raises instead"

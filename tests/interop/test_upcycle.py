@@ -15,7 +15,6 @@ from moe_jax.interop.dense_model import open_dense, slab_of
 from moe_jax.interop.tensors.pieces import layer_of
 from moe_jax.interop.upcycle import UPCYCLED, Upcycling, upcycle, upcycled_config
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.workdir import write_config
 
 TOKENS = np.random.default_rng(0).integers(0, 256, (2, 24)).astype(np.int32)
 DENSE = (
