@@ -7,6 +7,7 @@ is `schema.py`; rules that span several fields are `rules.py`.
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from pydantic_core import ErrorDetails
 from moe_jax.config.schema import Config
 from moe_jax.config.section import Section
 from moe_jax.errors import UserError
+
+_ARRAY_OF_ONE = re.compile(r"= \[\n +([^\n]*),\n\]")
 
 
 class ConfigError(UserError):
@@ -77,8 +80,10 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """Write a complete TOML file: loading it gives an equal `Config`."""
-    return tomli_w.dumps(config.model_dump(mode="json"))
+    """Write a complete TOML file, in the schema's order: loading it gives an equal `Config`."""
+    text = tomli_w.dumps(config.model_dump(mode="json"))
+    # The writer gives each item a line; strings hold no line breaks there, they are escaped.
+    return _ARRAY_OF_ONE.sub(r"= [\1]", text)
 
 
 def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
