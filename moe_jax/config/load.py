@@ -21,6 +21,13 @@ from moe_jax.config.schema import Config
 from moe_jax.config.section import Section
 from moe_jax.errors import UserError
 
+#: What is known elsewhere and refused here, and why.
+_REFUSED = {
+    ("model.moe.router.selection", "expert_choice"): (
+        ": experts that choose tokens compare a token with later ones, so a causal model would be "
+        "trained on its own future and could not generate"
+    )
+}
 _ARRAY_OF_ONE = re.compile(r"= \[\n +([^\n]*),\n\]")
 
 
@@ -174,6 +181,8 @@ def _describe(details: ErrorDetails) -> str:
         return f"{key} = {shown}: is a section; set one of its keys: {', '.join(fields)}"
     rule = details["msg"].replace("Input should be", "must be").replace("Tuple", "the array")
     hint = ""
+    if details["type"] == "literal_error":
+        hint = _REFUSED.get((key, str(details["input"])), "")
     if details["type"] == "string_type":
         hint = " (quote it: in a shell, --set " + f"'{key}={json.dumps(shown.strip(chr(34)))}')"
     if details["type"] == "tuple_type":

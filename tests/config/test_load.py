@@ -95,6 +95,8 @@ def test_later_override_wins(write):
         ("model.moe.top_k=two", 'model.moe.top_k = "two": must be a valid integer'),
         ("model.moe.top_k=true", "model.moe.top_k = true: must be a valid integer"),
         ("exchange.transport=pigeon", "exchange.transport = \"pigeon\": must be 'auto', 'local'"),
+        ("model.moe.router.selection=expert_choice", "must be 'token_choice': experts that choose"),
+        ("model.moe.router.selection=expert_choice", "trained on its own future"),
         ("model.layers=['moe','mou']", "model.layers[1] = \"mou\": must be 'dense' or 'moe'"),
         ("train.profile_steps=[1,2,3]", "at most 2 items"),
         ("data.paths=a.txt", 'data.paths = "a.txt": must be an array such as ["a.txt"]'),
