@@ -89,6 +89,7 @@ def auxiliary_loss(sums: BalanceSums, router: RouterConfig) -> Float[Array, ""]:
 def updated_bias(
     bias: Float[Array, "*layers e"], load: Float[Array, "*layers e"], rate: float
 ) -> Float[Array, "*layers e"]:
-    """bias + rate * sign(mean load - load): overloaded experts become less attractive
-    (Wang et al., 2024, algorithm 1)."""
+    """Bias + rate * sign(mean load - load): overloaded experts become less attractive
+    (Wang et al., 2024, algorithm 1).
+    """
     return bias + rate * jnp.sign(load.mean(axis=-1, keepdims=True) - load)

@@ -119,7 +119,8 @@ class Clock:
 
     def _bound_untold(self, timelines: Sequence[Timeline]) -> None:
         """A collective that nothing waits for has windows longer than itself; its modelled time
-        is the better bound."""
+        is the better bound.
+        """
         for timeline in timelines:
             moved = {c.name: c for c in collectives_of(self.module[timeline.computation])}
             for i in timeline.instructions:

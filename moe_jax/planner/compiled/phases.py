@@ -75,7 +75,8 @@ def _loops(
 
 def _name_inside(clock: Clock, body: str) -> str:
     """What a loop without a name was called: XLA drops it where it moves a collective into the
-    iteration before (and leaves one iteration outside)."""
+    iteration before (and leaves one iteration outside).
+    """
     names = (_INSIDE.match(op_name(i)) for i in clock.module[body].instructions)
     return next((found[1] for found in names if found), "")
 

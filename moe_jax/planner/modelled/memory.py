@@ -74,7 +74,7 @@ class MemoryModel:
         activations, rows, hidden = _BACKWARD if training else _FORWARD
         if not training:
             hidden = min(hidden, share.streams)
-        if share.transport == "local":
+        if share.transport.gathers_experts:
             # Nothing is under way: the rows of one stream exist at a time, here and at the experts.
             rows *= (1 if training else 2) / share.streams
         yield "exchange buffers", rows * self._rows() if self._has_experts() else 0
@@ -87,7 +87,8 @@ class MemoryModel:
     def _gradients(self) -> float:
         """Copy of all gradients: those of the pass under way, the float32 sum over passes; in a
         pipeline the sum over ticks beside those of one, and the layers' on their way to where they
-        live."""
+        live.
+        """
         schedule, copies = self.share.schedule, 1.0
         if self.share.accumulation > 1:
             copies += 4 / DTYPE_BYTES[self.config.precision.params]
@@ -97,7 +98,8 @@ class MemoryModel:
 
     def _pipeline(self) -> float:
         """Slots for all microbatches as they enter and leave a pipeline, and the layers that it
-        hands out."""
+        hands out.
+        """
         share = self.share
         if share.schedule.stages == 1:
             return 0.0
@@ -178,9 +180,10 @@ class MemoryModel:
 
     def _laid_out_to_gather(self) -> float:
         """A second copy of all layers that are gathered: XLA gathers along the outermost dimension,
-        and lays the stacked parameters out for that before its loop over layers."""
+        and lays the stacked parameters out for that before its loop over layers.
+        """
         share, each = self.share, self.share.parameters
-        gathers_experts = share.config.mesh.fsdp > 1 or share.transport == "local"
+        gathers_experts = share.config.mesh.fsdp > 1 or share.transport.gathers_experts
         count = sum(
             n * (each.dense[s] * (share.dense_parts > 1) + each.experts[s] * gathers_experts)
             for s, n in share.layers.items()
@@ -195,7 +198,7 @@ class MemoryModel:
         """Elements of a layer's weights as they are used."""
         share, mesh = self.share, self.config.mesh
         each = share.parameters
-        experts = mesh.fsdp * (mesh.expert if share.transport == "local" else 1)
+        experts = mesh.fsdp * (mesh.expert if share.transport.gathers_experts else 1)
         return max(
             each.dense[s] * share.dense_parts + each.experts[s] * experts for s in share.layers
         )

@@ -52,7 +52,8 @@ class OutsideModel:
 
     def update(self) -> Seconds:
         """Per training step: gradients that nothing is left to hide, and parameters coming back
-        from those who updated them."""
+        from those who updated them.
+        """
         layers, share = self.layers, self.share
         sums = layers.end_sums()
         if share.schedule.stages > 1:
