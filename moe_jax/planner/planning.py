@@ -130,6 +130,9 @@ def _compiled_by_target(
 ) -> Iterator[tuple[list[int], tuple[Compiled, ...]]]:
     """Compile the programs of each target in a worker process of its own, one per core at a time.
 
+    Args:
+        prepared: what `Request.prepared` returned, of any targets.
+
     Yields:
         Which requests, and what became of them.
     """

@@ -35,6 +35,7 @@ class Exchange:
         experts: ExpertsOfDevice,
         tensor: TensorAxis = ONE,
     ) -> tuple[BatchBSD, ExchangeStats]:
+        """Return y_bsd and this device's counts; see `Transport.__call__`."""
         return self.spec.transport(x_bsd, routing, experts, self.spec, tensor)
 
 

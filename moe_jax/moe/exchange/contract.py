@@ -139,6 +139,11 @@ class Transport(abc.ABC):
         """Return the rows of d_model that leave a device in one round, both ways together.
 
         Of an all-to-all all but its own part, of an all-gather the parts that a ring passes on.
+
+        Args:
+            spec: of this transport.
+            tokens: that the device routes.
+            top_k: experts that each token visits.
         """
         others = spec.devices - 1
         messages = self.messages(spec, tokens, top_k)

@@ -139,6 +139,12 @@ def _further_rounds(
     """Add rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
 
     The main round's result goes through the branch, which so comes after it.
+
+    Args:
+        one_round: the tokens' sums of a round, by its number.
+        extra: rounds beyond the main one, agreed upon.
+        most_rounds: that there can be, the main one included.
+        y_td: what the main round gave.
     """
 
     @jax.checkpoint

@@ -85,6 +85,11 @@ class LayerModel:
         their gradients, with which it ends. What is gathered of experts hides behind the attention
         of the stream that comes first, or last; but not beside an exchange, as XLA schedules them.
         Sums over replicas hide behind what compute is left.
+
+        Args:
+            spec: the kind of layer.
+            compute: its work in this direction.
+            way: the direction.
         """
         streams = self.share.streams
         one = self._exchange(spec)

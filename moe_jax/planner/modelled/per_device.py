@@ -69,8 +69,9 @@ class Share:
 
     @property
     def hands_out(self) -> bool:
-        """Whether a pipeline's layers are stored elsewhere than where they are computed; see
-        `Placement.in_order`.
+        """Whether a pipeline computes its layers elsewhere than where they are stored.
+
+        See `Placement.in_order`.
         """
         schedule = self.schedule
         return schedule.rounds > 1 or not schedule.is_full
@@ -247,8 +248,9 @@ class Share:
         )
 
     def _zero(self, *axes: int) -> int:
-        """Over how many holders of a copy its optimiser state is split: axes that divide d_model
-        beside those that split it already.
+        """Return over how many holders of a copy its optimiser state is split.
+
+        Axes count that divide d_model beside those that split it already.
         """
         parts = whole = self.dense_parts
         for size in axes:
@@ -262,7 +264,7 @@ class Share:
         return layers + each.ends
 
     def cache_values(self, spec: LayerSpec) -> float:
-        """Return the elements of one layer's cache, which a decoding device reads for each token."""
+        """Return the elements of one layer's cache, which decoding reads for each token."""
         attention, length = self.config.model.attention, self.config.data.sequence_length
         # Whole heads: where they are fewer than the devices of the axis, each keeps one.
         shapes = entry_shapes(attention, self.tensor)

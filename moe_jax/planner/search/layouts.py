@@ -25,6 +25,12 @@ def layouts(config: Config, devices: int, mode: Mode, skew: float = 0.0) -> Iter
 
     A choice that a mesh makes meaningless (stages without a pipe axis, ...) is not varied on it;
     nor is a capacity factor beyond those that spare a round at this skew.
+
+    Args:
+        config: what is not varied is as in it.
+        devices: product of all mesh axes.
+        mode: what is to be fast.
+        skew: load of the busiest expert over the mean, minus 1.
     """
     training = mode == "train"
     remats = _REMAT if training else (config.train.remat,)
@@ -66,8 +72,9 @@ def _factors(config: Config, skew: float) -> tuple[float, ...]:
 
 
 def _passes(config: Config, mesh: MeshConfig, training: bool) -> list[tuple[int, PipelineConfig]]:
-    """(accumulation, pipeline): ways to cut a batch. A pipeline's microbatches save the memory
-    that accumulation would.
+    """Return (accumulation, pipeline): ways to cut a batch.
+
+    A pipeline's microbatches save the memory that accumulation would.
     """
     own = (config.train.accumulation, config.pipeline)
     if mesh.pipe == 1:
@@ -106,12 +113,12 @@ def _factorisations(number: int, factors: int) -> Iterator[tuple[int, ...]]:
 
 
 def _with(values: tuple, own: Any) -> tuple:
-    """The config's own value first, so that it wins ties."""
+    """Return the values, the config's own first, so that it wins ties."""
     return (own, *(value for value in values if value != own))
 
 
 def describe(config: Config) -> str:
-    """A layout in a line: axes above 1, then what else was varied."""
+    """Return a layout in a line: axes above 1, then what else was varied."""
     mesh, train, exchange = config.mesh, config.train, config.exchange
     axes = [f"{a}={n}" for a in AXES if (n := getattr(mesh, a)) > 1] or ["1 device"]
     parts = [

@@ -133,7 +133,7 @@ def search(
 
 
 def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
-    """The fastest candidates; at most two of one mesh, as long as there are other meshes."""
+    """Return the fastest candidates; at most two of one mesh, as long as there are others."""
     seen: dict[tuple[int, ...], int] = {}
     first, later = [], []
     for candidate in found.candidates:
