@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Int
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
+from moe_jax.inference.inference_config import decoding_config
 from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
@@ -26,9 +27,6 @@ from moe_jax.model.weights import Weights
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
-#: Rows that an expert multiplies while its weights are being read: FLOPs per byte of memory
-#: bandwidth are 295 on an H100 (989 TFLOP/s, 3.35 TB/s), and a bfloat16 weight costs one per row.
-FREE_ROWS = 256
 #: Each read length of a decode step is so many times the one before, from at least the shortest
 #: on: each compiles, and together with a step's weights fewer tokens cost next to nothing.
 READ_GROWTH = 4
@@ -221,20 +219,6 @@ def read_lengths(context: int) -> tuple[int, ...]:
     while (shorter := -(-found[0] // READ_GROWTH)) >= SHORTEST_READ:
         found.insert(0, shorter)
     return tuple(found)
-
-
-def decoding_config(config: Config, slots: int) -> Config:
-    """Return the config of a decode step: of one token of each slot.
-
-    One position cannot be split along the sequence. Rows are so few that one round takes whatever
-    the routing is, unless an expert would have to compute more than it costs to read its weights.
-    """
-    sharding = config.sharding.model_copy(update={"sequence": "whole"})
-    exchange, moe = config.exchange, config.model.moe
-    if slots // (config.mesh.pipe * config.mesh.data * config.mesh.fsdp) <= FREE_ROWS:
-        factor = max(moe.num_experts / moe.top_k, exchange.capacity_factor)
-        exchange = exchange.model_copy(update={"capacity_factor": factor})
-    return config.model_copy(update={"sharding": sharding, "exchange": exchange})
 
 
 def mark_prompts(batch: PromptBatch, held: Held) -> tuple[Bool[Array, "n b v"], Held]:
