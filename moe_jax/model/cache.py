@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from moe_jax.axes import BATCH_AXES, TENSOR
 from moe_jax.config.model_schema import AttentionConfig
 from moe_jax.config.schema import Config
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.skeleton import AnyMesh
 from moe_jax.nn.self_attention import Entry
 
@@ -67,10 +67,9 @@ def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -
 
     return tuple(
         tuple(
-            tuple(array(entry, segment.repeats, spec.window) for entry in entries)
-            for spec in segment.unit
+            tuple(array(entry, run.repeats, spec.window) for entry in entries) for spec in run.unit
         )
-        for segment in segments(model)
+        for run in layer_runs(model)
     )
 
 

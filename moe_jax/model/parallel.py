@@ -9,7 +9,7 @@ from moe_jax.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import choose_transport
@@ -105,7 +105,7 @@ def resolve_parallel(
 
 def check_stages(model: ModelConfig, placement: Placement) -> None:
     """Raise UserError unless the pipe axis can be filled with the model's repeated layers."""
-    *_, repeated = segments(model)
+    *_, repeated = layer_runs(model)
     groups = placement.sizes[PIPE] * placement.virtual_stages
     if placement.sizes[PIPE] == 1:
         return
@@ -119,7 +119,7 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
     parts = placement.sizes[PIPE] * placement.sizes[FSDP]
     if placement.config.dense == "fsdp_expert":
         parts *= placement.sizes[EXPERT]
-    by_parts = [s.repeats for s in segments(model) if not placement.in_order(s.repeats)]
+    by_parts = [run.repeats for run in layer_runs(model) if not placement.in_order(run.repeats)]
     if by_parts and model.d_model % parts:
         raise UserError(
             f"stacks of {' and '.join(map(str, by_parts))} layers in {groups} groups on mesh.pipe "

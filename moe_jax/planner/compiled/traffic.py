@@ -13,7 +13,7 @@ from moe_jax.data.batch import batch_shape
 from moe_jax.hardware.network import collective_time
 from moe_jax.hardware.topology import Topology
 from moe_jax.inference.programs import decoding_config
-from moe_jax.model.pattern import layer_specs
+from moe_jax.model.pattern import layer_sequence
 from moe_jax.moe.exchange.choose import choose_transport
 from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.compiled.clock import Clock
@@ -78,7 +78,7 @@ def exchange_rows(config: Config, mode: Mode = "forward") -> Rows | None:
     all_to_all: capacity rows to each expert; all_gather and local: capacity rows of each expert
     that the device computes.
     """
-    moe_layers = sum(spec.kind == "moe" for spec in layer_specs(config.model))
+    moe_layers = sum(spec.kind == "moe" for spec in layer_sequence(config.model))
     if not moe_layers:
         return None
     moe, devices = config.model.moe, config.mesh.expert
