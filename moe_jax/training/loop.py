@@ -26,10 +26,11 @@ from moe_jax.training.initial import keep_tokenizer, read_initial
 from moe_jax.training.reporting.profiler import Profiler
 from moe_jax.training.reporting.progress import Progress
 from moe_jax.training.reporting.reporter import Reporter
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.reporting.writers import MetricsWriters
 from moe_jax.training.resume import describe, restore_run, run_info
 from moe_jax.training.state import TrainState, abstract_state, init_state
-from moe_jax.training.step import StepMetrics, Steps, make_steps
+from moe_jax.training.step import Steps, make_steps
 from moe_jax.training.validate import Validation
 from moe_jax.workdir import write_config
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from moe_jax.config.schema import Config
 from moe_jax.data.batch import Batch
@@ -21,24 +21,11 @@ from moe_jax.model.weights import Arrays, Weights
 from moe_jax.moe.balance import auxiliary_loss, updated_bias
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.optimizer import apply_updates, clipped, make_optimizer
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.schedule import make_schedule
 from moe_jax.training.state import TrainState, state_shardings
 
 CompilerOptions = dict[str, bool | int]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class StepMetrics:
-    """What a step reports. Scalars are float32; `stats` has leading dimension [moe layers]."""
-
-    loss: Float[Array, ""]
-    auxiliary_loss: Float[Array, ""]
-    grad_norm: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    #: 1 where the step was skipped because something was not finite.
-    skipped: Float[Array, ""]
-    stats: MoeStats | None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.model.flops import flops_per_token
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.reporting.device_memory import Memory, measure_memory
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.reporting.step_report import LayerReport, PerLayer, StepReport
-from moe_jax.training.step import StepMetrics
 
 #: The ETA follows the pace of this many reports.
 PACE_WINDOW = 50
