@@ -35,14 +35,18 @@ class EntryShape:
 
     @property
     def spec(self) -> PartitionSpec:
-        """Returns where [repeats, slots, places, heads, width] lives."""
+        """Where [repeats, slots, places, heads, width] lives."""
         return PartitionSpec(None, BATCH_AXES, None, self.axis, None)
 
 
 def entry_shapes(attention: AttentionConfig, tensor: int) -> tuple[EntryShape, ...]:
-    """Return the arrays of one layer on a tensor axis of this size.
+    """Return the arrays of one layer.
 
-    Where key/value heads are fewer than its devices, each device keeps the one head it reads.
+    Where key/value heads are fewer than the tensor axis, each device keeps the one head it reads.
+
+    Args:
+        attention: of every layer.
+        tensor: devices of the tensor axis.
     """
     if attention.kind == "latent":
         return (EntryShape(1, attention.latent.kv_rank + attention.latent.rope_head_dim, None),)
@@ -54,6 +58,8 @@ def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -
     """Return the cache as ShapeDtypeStructs with shardings.
 
     Args:
+        config: of the model.
+        mesh: where the cache lives.
         slots: sequences; a multiple of the devices that the batch is split over.
         context: tokens of a sequence; layers with a smaller sliding window keep only that.
     """

@@ -76,8 +76,15 @@ def prefill(
     """Read prompts into cache rows; return the logits after each one's last token.
 
     Args:
+        model: the transformer.
         tokens: int32 [streams, batch, seq], padded at the end, batch split over devices.
-        lengths, rows: of `Prompts`.
+        lengths: of `Prompts`, [streams, batch].
+        rows: likewise.
+        cache: what the rows held is overwritten.
+        parallel: where this runs.
+
+    Returns:
+        Logits [streams * batch, vocab], vocabulary split over the tensor axis; and the cache.
     """
     streams = model.embed(tokens, parallel)
     prompts = tuple(Prompts(*pair) for pair in zip(lengths, rows, strict=True))
@@ -102,8 +109,16 @@ def decode(
     """Add one token to every valid cache row; return the logits after it.
 
     Args:
+        model: the transformer.
         tokens: int32, one per cache row.
-        positions, valid, reads: of `Newest`.
+        positions: of `Newest`.
+        valid: likewise.
+        cache: of the tokens before.
+        parallel: where this runs.
+        reads: of `Newest`.
+
+    Returns:
+        Logits [batch, vocab], vocabulary split over the tensor axis; and the cache.
     """
     parallel = _of_one_position(parallel)
     streams = model.embed(tokens[None, :, None], parallel)

@@ -59,6 +59,9 @@ def flops_per_token(config: Config) -> Flops:
     That formula takes c = T; we leave out what the causal mask hides, as Megatron-LM's current
     `num_floating_point_operations` does. So a figure here is lower than under PaLM's own form,
     and than those of older Megatron releases, which took c = s.
+
+    Args:
+        config: gives the model and the length of a sequence.
     """
     model, length = config.model, config.data.sequence_length
     specs = layer_sequence(model)

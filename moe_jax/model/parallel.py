@@ -41,7 +41,7 @@ class Parallel:
 
     @property
     def batch_shards(self) -> int:
-        """Returns over how many devices a batch is split."""
+        """Over how many devices a batch is split."""
         shape = dict(self.mesh.shape)
         size = 1
         for axis in BATCH_AXES:
@@ -50,7 +50,7 @@ class Parallel:
 
     @property
     def activations(self) -> PartitionSpec:
-        """Returns where activations [batch, seq, d_model] between matmuls live."""
+        """Where activations [batch, seq, d_model] are between matmuls."""
         return PartitionSpec(BATCH_AXES, TENSOR if self.tensor.splits_tokens else None)
 
     def per_device(self, *, of_a_stage: bool = False) -> PartitionSpec:
@@ -74,7 +74,7 @@ class Parallel:
 def resolve_parallel(
     config: Config, mesh: Mesh, *, platform: str, hosts: tuple[int, ...], batch_tokens: int
 ) -> Parallel:
-    """Decides what the config leaves to "auto".
+    """Decide what the config leaves to "auto".
 
     Args:
         config: a checked config.
@@ -137,6 +137,10 @@ def placement_of(config: Config) -> Placement:
 
 def attention_implementation(config: Config, platform: str) -> Implementation:
     """Return how attention is computed on a platform, "auto" resolved.
+
+    Args:
+        config: a checked config.
+        platform: "cpu" or "gpu".
 
     Raises:
         UserError: cuDNN is asked for where it cannot run.

@@ -31,9 +31,12 @@ def layer_sequence(model: ModelConfig) -> tuple[LayerSpec, ...]:
 
 
 def layer_runs(model: ModelConfig) -> tuple[LayerRun, ...]:
-    """Cuts the layers into a prefix of single layers and one repeated unit.
+    """Cut the layers into a prefix of single layers and one repeated unit.
 
     Of all cuts, takes the one that compiles the fewest distinct layers (prefix + unit).
+
+    Args:
+        model: whose patterns of kinds and windows repeat until its layers are filled.
     """
     specs = layer_sequence(model)
     cuts = [(lead, _period(specs[lead:])) for lead in range(len(specs))]
@@ -56,6 +59,9 @@ def moe_rows(model: ModelConfig) -> dict[tuple[int, int], list[int]]:
     """Return (stack, place in its unit) -> which MoE layers, counted over the model, are there.
 
     The order of the rows is that of the stacked parameters.
+
+    Args:
+        model: whose layers are cut by `layer_runs`.
     """
     rows: dict[tuple[int, int], list[int]] = {}
     count = 0

@@ -26,7 +26,7 @@ from jaxtyping import Array, Int
 from moe_jax.axes import PIPE
 from moe_jax.sharding.params import Variables, map_stacked
 
-#: (one layer's variables, streams, positions, segments) -> (streams, counts with a device dimension)
+#: (a layer's variables, streams, positions, segments) -> (streams, counts [device, ...])
 Layer = Callable[[Variables, Any, Any, Any], tuple[Any, Any]]
 #: Name of what enters a layer, for rematerialisation policies.
 LAYER_INPUT = "layer_input"
@@ -49,6 +49,7 @@ class Schedule:
 
     @property
     def ticks(self) -> int:
+        """Steps that all stages take together."""
         return self.microbatches * self.rounds + self.stages - 1
 
     @property
@@ -66,6 +67,12 @@ def pipelined(stages: int, rounds: int, microbatches: int, layers: int) -> Sched
     """Return how a stack of so many repetitions goes through the stages; None where it does not.
 
     Leading layers that are not repeated are no part of a pipeline.
+
+    Args:
+        stages: devices of the pipe axis.
+        rounds: groups of layers on each of them (virtual stages).
+        microbatches: parts of a stream that follow each other.
+        layers: repetitions of the stack's unit.
     """
     if stages == 1 or layers == 1:
         return None
@@ -171,7 +178,7 @@ def _hand_out(state: Variables, schedule: Schedule, stage: Array) -> Variables:
 
 
 def _microbatches(tree: Any, schedule: Schedule) -> Any:
-    """Gathers the rows of all stages, [microbatches, rows, ...]."""
+    """Gather the rows of all stages, [microbatches, rows, ...]."""
 
     def one(x: Array) -> Array:
         rows = jax.lax.all_gather(x, PIPE, axis=0, tiled=True)
@@ -181,7 +188,7 @@ def _microbatches(tree: Any, schedule: Schedule) -> Any:
 
 
 def _own_rows(tree: Any) -> Any:
-    """The reverse of `_microbatches` for what only one stage holds, the others zeros."""
+    """Undo `_microbatches` for what only one stage holds, the others zeros."""
 
     def one(x: Array) -> Array:
         rows = x.reshape(-1, *x.shape[2:])

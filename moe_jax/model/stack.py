@@ -56,8 +56,16 @@ class Stack(nnx.Module):
     ) -> tuple[Streams, list[MoeStats]]:
         """Return the streams after all layers, and each MoE layer's counts per device.
 
-        Every leaf of the counts has leading dimensions [repeats, devices]; the list has one entry
-        per MoE layer of the unit.
+        Args:
+            streams: [batch, seq, d_model] each, placed as `parallel.activations`.
+            positions: of each stream's tokens in their document, [batch, seq].
+            segments: the document of each of them, likewise.
+            parallel: where this runs.
+            remat: what backward computes again.
+
+        Returns:
+            The streams, and one entry per MoE layer of the unit, whose leaves have leading
+            dimensions [repeats, devices].
         """
         schedule = parallel.schedule(self.layers.repeats)
         graphdefs, states = self.divide(parallel, pipe=schedule is None)

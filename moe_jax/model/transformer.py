@@ -40,6 +40,13 @@ class Head(nnx.Module):
     def __call__(
         self, x_bsd: BatchBSD, embedding: Embedding, tensor: TensorAxis = ONE
     ) -> Float[Array, "b whole v"]:
+        """Return the logits of this device's part of the vocabulary, for whole sequences.
+
+        Args:
+            x_bsd: hidden states, this device's part of the sequence.
+            embedding: the table, for tied embeddings.
+            tensor: the tensor axis.
+        """
         output = self.output if hasattr(self, "output") else embedding
         logits_bsv = output.logits(tensor.enter(self.norm(x_bsd)))
         if self.config.head_bias == "per_token":
@@ -61,22 +68,27 @@ class Transformer(nnx.Module):
         self,
         tokens: IdsNBS,
         positions: IdsNBS,
-        segment_ids: IdsNBS,
+        segments: IdsNBS,
         parallel: Parallel,
         remat: Remat = "none",
     ) -> tuple[Streams, MoeStats | None]:
         """Return the hidden states of each stream before the head, and what layers counted.
 
         Args:
-            tokens, positions, segment_ids: int32 [streams, batch, seq], batch split over devices.
+            tokens: int32 [streams, batch, seq], batch split over devices.
+            positions: of each token in its document, likewise.
+            segments: the document of each token, likewise.
+            parallel: where this runs.
+            remat: what backward computes again.
 
-        The counts are summed over streams and devices; leaves are [moe layers, ...]. None for a
-        model without MoE layers.
+        Returns:
+            Each stream's [batch, seq, d_model], and counts summed over streams and devices, whose
+            leaves are [moe layers, ...]; None for a model without MoE layers.
         """
         streams = self.embed(tokens, parallel)
         per_stack = []
         for stack in self.stacks:
-            streams, stats = stack(streams, tuple(positions), tuple(segment_ids), parallel, remat)
+            streams, stats = stack(streams, tuple(positions), tuple(segments), parallel, remat)
             per_stack.append(_in_layer_order(stats))
         counted = [stats for stats in per_stack if stats is not None]
         if not counted:

@@ -69,6 +69,9 @@ def gather(variables: Variables) -> Variables:
     """Return one layer's variables whole, but for what the tensor and expert axes keep split.
 
     The gradient's way back is a reduce-scatter, so that nobody holds a whole gradient.
+
+    Args:
+        variables: of one layer as stored, marked by `with_gathers`.
     """
 
     def one(variable: nnx.Variable) -> nnx.Variable:
@@ -103,7 +106,9 @@ def with_layers_axis(variables: Variables) -> Variables:
 def map_stacked(function: Any, variables: Variables) -> Variables:
     """Return `variables` with `function(value, dimension of "embed" or None)` for each variable.
 
-    The dimension is counted after the layers dimension.
+    Args:
+        function: the dimension that it gets is counted after the layers dimension.
+        variables: stacked.
     """
 
     def one(variable: nnx.Variable) -> nnx.Variable:
@@ -119,7 +124,7 @@ def _is_stacked(variable: nnx.Variable) -> bool:
 
 
 def _names(entry: Any) -> tuple[str, ...]:
-    """The mesh axes of one entry of a PartitionSpec."""
+    """Return the mesh axes of one entry of a PartitionSpec."""
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 

@@ -23,10 +23,14 @@ class Placed(Protocol):
     """A mesh, and where parameters live on it: `model.parallel.Parallel`, for one."""
 
     @property
-    def mesh(self) -> Mesh: ...
+    def mesh(self) -> Mesh:
+        """The devices."""
+        ...
 
     @property
-    def placement(self) -> Placement: ...
+    def placement(self) -> Placement:
+        """Where each parameter is stored."""
+        ...
 
 
 def run_stored(

@@ -39,6 +39,7 @@ class Steps:
 
     @property
     def config(self) -> Config:
+        """The resolved config of the run."""
         return self.skeleton.config
 
     def jit_train(self, options: CompilerOptions | None = None) -> Any:
@@ -60,7 +61,7 @@ class Steps:
         return jax.jit(self.evaluate, out_shardings=replicated, compiler_options=options)
 
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        """Averages gradients over microbatches, updates, and skips what is not finite."""
+        """Average gradients over microbatches, update, and skip what is not finite."""
         (losses, stats), grads = self._gradients(state.weights, batch)
         # From here to the new parameters, every device works on its part of the optimiser state.
         beside = self.skeleton.optimizer_shardings(self.parallel.mesh)
@@ -71,9 +72,9 @@ class Steps:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = apply_updates(state.params, updates)
         params = jax.lax.with_sharding_constraint(params, beside)
-        new = (params, self._moved(state.buffers, stats), opt_state)
-        old = (state.params, state.buffers, state.opt_state)
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        new = (Weights(params, self._moved(state.buffers, stats)), opt_state)
+        old = (state.weights, state.opt_state)
+        kept, kept_opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         bad = 1 - finite.astype(jnp.int32)
         metrics = StepMetrics(
             loss=losses[0],
@@ -83,8 +84,15 @@ class Steps:
             skipped=bad.astype(jnp.float32),
             stats=stats,
         )
-        in_a_row = (state.skipped_in_a_row + 1) * bad
-        return TrainState(state.step + 1, *kept, in_a_row, state.skipped + bad), metrics
+        state = TrainState(
+            step=state.step + 1,
+            params=kept.params,
+            buffers=kept.buffers,
+            opt_state=kept_opt,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
+            skipped=state.skipped + bad,
+        )
+        return state, metrics
 
     def evaluate(self, weights: Weights, batch: Batch) -> tuple[Array, Array]:
         """Return the sum of weighted cross-entropies in nats, and of weights: forward only."""
@@ -103,6 +111,10 @@ class Steps:
 
         Cross-entropy is normalised by the weight of the whole batch, so that microbatches add up
         to exactly the loss of one large batch; balance losses are those of each microbatch.
+
+        Args:
+            weights: gradients are those of the parameters only.
+            batch: leading dimension [microbatches].
         """
         total, parts = batch.weights.sum(), batch.weights.shape[0]
 
