@@ -36,6 +36,10 @@ WINGS = {
         *("xla", "compile", "report", "modelled", "compiled", "planning"),
         *("search", "claims", "pictures"),
     ),
+    "training": (
+        *("reporting", "schedule", "optimizer", "state", "step"),
+        *("changes", "initial", "resume", "validate", "loop"),
+    ),
 }
 #: More files than that are two ideas.
 LARGEST_FOLDER = 16

@@ -20,8 +20,8 @@ from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.model.transformer import on_shards
 from moe_jax.model.weights import Weights
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 
 
@@ -145,7 +145,7 @@ class Generator:
 
         # One position cannot be split along the sequence.
         whole = replace(self._parallel.tensor, sequence="whole")
-        logits_b1v = on_shards(
+        logits_b1v = run_gathered(
             lambda modules, x: modules[0](x, modules[1], whole),
             self._parallel,
             (model.head, model.embedding),

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int
 from moe_jax.axes import TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.loss import cross_entropy_sum
-from moe_jax.model.transformer import Transformer, on_shards
+from moe_jax.model.transformer import Transformer
 from moe_jax.model.unit import Streams
 from moe_jax.model.weights import Weights
 from moe_jax.session import Session
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 
 #: Texts are padded to a multiple of this: each length compiles anew.
@@ -95,7 +96,7 @@ class Forward:
     def _logits(self, weights: Weights, tokens: Int[Array, "1 b s"]) -> Float[Array, "b s v"]:
         model, (x_bsd,) = self._hidden(weights, tokens)
         parallel = self._session.parallel
-        return on_shards(
+        return run_gathered(
             lambda modules, x: modules[0](x, modules[1], parallel.tensor),
             parallel,
             (model.head, model.embedding),
