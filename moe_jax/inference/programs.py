@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Int
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
+from moe_jax.inference.prompt_batches import PromptBatch
 from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
@@ -36,7 +37,7 @@ SHORTEST_READ = 256
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Memory:
+class SlotMemory:
     """What a model remembers of the sequence in each slot."""
 
     cache: Cache
@@ -44,18 +45,7 @@ class Memory:
     held: Held
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PromptBatch:
-    """Prompts that are read together; [streams, batch] but for tokens [streams, batch, seq]."""
-
-    tokens: Array
-    lengths: Array
-    #: Row of each prompt in its device's slots; beyond them: nothing to read.
-    rows: Array
-
-
-class Programs:
+class EnginePrograms:
     """Prefill and decode of one model on one mesh, for a fixed number of slots.
 
     Args:
@@ -85,7 +75,7 @@ class Programs:
             sharding=NamedSharding(mesh, BATCH),
         )
         #: What is remembered, as ShapeDtypeStructs with shardings.
-        self.abstract_memory = Memory(
+        self.abstract_memory = SlotMemory(
             abstract_cache(config, mesh, slots=slots, context=context),
             Held(per_token(jnp.bool_), per_token(jnp.int32)),
         )
@@ -104,13 +94,13 @@ class Programs:
         """Over how many devices slots are split."""
         return len(self._hosts)
 
-    def empty_memory(self) -> Memory:
+    def empty_memory(self) -> SlotMemory:
         """Return the memory of empty slots, created in place."""
         blank = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding),
             self.abstract_memory.held,
         )
-        return Memory(empty_cache(self.abstract_memory.cache), blank)
+        return SlotMemory(empty_cache(self.abstract_memory.cache), blank)
 
     def prefill(
         self,
@@ -118,8 +108,8 @@ class Programs:
         buffers: Arrays,
         batch: PromptBatch,
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         """Read prompts into their slots; return the first token of each, in the batch's order.
 
         Compiles for each shape of the batch.
@@ -149,7 +139,7 @@ class Programs:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def _parallel(self, config: Config, batch_tokens: int) -> Parallel:
-        """The transport that `auto` means depends on how many tokens a device has at a time."""
+        """Resolve what `auto` means: it depends on how many tokens a device has at a time."""
         return resolve_parallel(
             config,
             self._mesh,
@@ -174,8 +164,8 @@ class Programs:
         buffers: Arrays,
         batch: PromptBatch,
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         model = self._skeleton.merge(params, buffers)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
@@ -188,7 +178,7 @@ class Programs:
         first = jnp.zeros(logits_bv.shape[:1], jnp.int32)
         nothing = jnp.zeros(logits_bv.shape, jnp.int32)
         begun = Held(in_prompts.reshape(logits_bv.shape), nothing)
-        return sample(logits_bv, sampling, begun, first), Memory(cache, held)
+        return sample(logits_bv, sampling, begun, first), SlotMemory(cache, held)
 
     def _decode(
         self,
@@ -198,8 +188,8 @@ class Programs:
         buffers: Arrays,
         newest: Int[Array, "b 4"],
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
         model = self._skeleton.merge(params, buffers)
@@ -210,7 +200,7 @@ class Programs:
         counts = memory.held.counts_bv
         counts += jax.nn.one_hot(tokens, counts.shape[1], dtype=jnp.int32)
         held = Held(memory.held.prompt_bv, counts)
-        return sample(logits_bv, sampling, held, index), Memory(cache, held)
+        return sample(logits_bv, sampling, held, index), SlotMemory(cache, held)
 
 
 def read_lengths(context: int) -> tuple[int, ...]:
@@ -219,10 +209,10 @@ def read_lengths(context: int) -> tuple[int, ...]:
     A step reads what its longest text needs, not the whole cache, but from few lengths: each is a
     program.
     """
-    found = [context]
-    while (shorter := -(-found[0] // READ_GROWTH)) >= SHORTEST_READ:
-        found.insert(0, shorter)
-    return tuple(found)
+    lengths = [context]
+    while (shorter := -(-lengths[0] // READ_GROWTH)) >= SHORTEST_READ:
+        lengths.insert(0, shorter)
+    return tuple(lengths)
 
 
 def decoding_config(config: Config, slots: int) -> Config:

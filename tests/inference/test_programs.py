@@ -7,11 +7,11 @@ from support.serving.engine_cases import EXPERT_8, session
 
 from moe_jax.inference.programs import (
     FREE_ROWS,
-    PromptBatch,
     decoding_config,
     mark_prompts,
     read_lengths,
 )
+from moe_jax.inference.prompt_batches import PromptBatch
 from moe_jax.inference.sampling import Held
 
 

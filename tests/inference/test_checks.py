@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
-from moe_jax.inference.batcher import Request
+from moe_jax.inference.checks import Lengths, check_options, is_one, token_ids
+from moe_jax.inference.contract import GenerationRequest
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.inference.sampling_options import SamplingOptions
 
 LENGTHS = Lengths(usual=512, longest=1024)
 
 
-def request(size: int, max_tokens: int) -> Request:
-    return Request(np.ones(size, np.int32), max_tokens, SamplingOptions())
+def request(size: int, max_tokens: int) -> GenerationRequest:
+    return GenerationRequest(np.ones(size, np.int32), SamplingOptions(), max_tokens=max_tokens)
 
 
 @pytest.mark.parametrize(
