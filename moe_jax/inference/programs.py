@@ -113,6 +113,12 @@ class EnginePrograms:
         """Read prompts into their slots; return the first token of each, in the batch's order.
 
         Compiles for each shape of the batch.
+
+        Args:
+            weights: the model's.
+            batch: on the mesh.
+            sampling: of each row of the flattened batch.
+            memory: of all slots; donated.
         """
         shape = batch.tokens.shape
         if shape not in self._prefills:
@@ -206,6 +212,9 @@ def read_lengths(context: int) -> tuple[int, ...]:
 
     A step reads what its longest text needs, not the whole cache, but from few lengths: each is a
     program.
+
+    Args:
+        context: tokens of a sequence.
     """
     lengths = [context]
     while (shorter := -(-lengths[0] // READ_GROWTH)) >= SHORTEST_READ:

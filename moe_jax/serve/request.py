@@ -5,7 +5,6 @@ here a broken one becomes an answer that names the parameter.
 """
 
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -132,19 +131,13 @@ class RequestBuilder:
             )
         limits = [self._limit(params, prompt.size, wanted, default) for prompt in prompts]
         samples = _samples(params, self._served.vocab_size)
-        with _blaming("stop"):
-            first = [
-                GenerationRequest(
-                    prompt,
-                    samples[0],
-                    max_tokens=limit,
-                    stop=params.stops,
-                    end_ids=self._served.tokenizer.end_ids,
-                )
-                for prompt, limit in zip(prompts, limits, strict=True)
-            ]
+        texts = [
+            self._text_to_continue(params, prompt, limit, sample)
+            for prompt, limit in zip(prompts, limits, strict=True)
+            for sample in samples
+        ]
         return ApiRequest(
-            tuple(dataclasses.replace(one, sampling=sample) for one in first for sample in samples),
+            tuple(texts),
             tuple(echo for echo in echoes for _ in samples),
             sum(prompt.size for prompt in prompts),
             params.stream,
@@ -152,6 +145,15 @@ class RequestBuilder:
             params.wants_logprobs,
             params.alternatives,
         )
+
+    def _text_to_continue(
+        self, params: SharedParameters, prompt: np.ndarray, limit: int, sample: SamplingOptions
+    ) -> GenerationRequest:
+        ends = self._served.tokenizer.end_ids
+        with _blaming("stop"):
+            return GenerationRequest(
+                prompt, sample, max_tokens=limit, stop=params.stops, end_ids=ends
+            )
 
     def _check_model(self, params: SharedParameters) -> None:
         if params.model != self._served.name:

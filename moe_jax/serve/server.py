@@ -25,7 +25,11 @@ FAREWELL = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any free one.
+    """Return a socket that listens.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0 takes any free one.
 
     Raises:
         UserError: the address is in use, or not one of this machine, or there is no such port.

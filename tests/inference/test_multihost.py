@@ -8,7 +8,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from support.places import TESTS, WORKERS
+from support.places import ROOT, TESTS, WORKERS
 from support.serving.fake_engine import FakeEngine, alone
 
 from moe_jax.data.tokenizers import ByteTokenizer
@@ -24,7 +24,7 @@ def processes(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{TESTS}:{ROOT}"}
     log = tmp_path_factory.mktemp("follow") / "stderr"
     with log.open("w") as errors:
         workers = [

@@ -10,7 +10,7 @@ import threading
 import httpx
 import openai
 import pytest
-from support.places import TESTS, WORKERS
+from support.places import ROOT, TESTS, WORKERS
 from support.serving.fake_engine import FakeEngine
 from support.serving.served import complete, eventually, greedy, serving
 
@@ -105,7 +105,7 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_answers_finish_and_ends_the_process_in_order(which):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{TESTS}:{ROOT}"}
     command = [sys.executable, str(WORKERS / "server_worker.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
