@@ -15,9 +15,9 @@ from moe_jax.cli.shared.options import (
     load_model,
 )
 from moe_jax.errors import UserError
-from moe_jax.inference.batcher import Request
-from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
-from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.inference.contract import GenerationRequest
+from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel
+from moe_jax.inference.sampling_options import SamplingOptions, sample_options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -133,7 +133,7 @@ def _tokens(args: argparse.Namespace, text: str, model: LanguageModel) -> np.nda
 
 
 def _print(
-    model: LanguageModel, requests: list[Request], prompt: str, args: argparse.Namespace
+    model: LanguageModel, requests: list[GenerationRequest], prompt: str, args: argparse.Namespace
 ) -> None:
     """Streams a single sample as it comes; several are printed one after the other at the end."""
     # Before the first print: it refuses what cannot be generated.
