@@ -13,9 +13,9 @@ from support.places import ROOT
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
-    *("errors", "shapes", "dtypes", "axes", "safe_paths", "checkpoint"),
+    *("errors", "shapes", "dtypes", "axes", "safe_paths", "workdir", "checkpoint"),
     "config",
-    *("hardware", "workdir", "sharding"),
+    *("hardware", "sharding"),
     *("data", "mesh"),
     "nn",
     "moe",

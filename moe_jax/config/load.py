@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from moe_jax.config.schema import Config
 from moe_jax.config.section import Section
 from moe_jax.errors import UserError
+from moe_jax.workdir import CONFIG
 
 #: What is known elsewhere and refused here, and why.
 _REFUSED = {
@@ -93,6 +94,21 @@ def dump_config(config: Config) -> str:
     return _ARRAY_OF_ONE.sub(r"= [\1]", text)
 
 
+def write_config(config: Config, workdir: Path) -> None:
+    """Keep the resolved config in a working directory, replacing an older one atomically.
+
+    To be called once the run may go on: a refused start must not change what is there.
+
+    Args:
+        config: what runs, written whole.
+        workdir: made if it is not there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = workdir / f"{CONFIG}.partial"
+    partial.write_text(dump_config(config), encoding="utf-8")
+    partial.replace(workdir / CONFIG)
+
+
 def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
     """Yield the dotted name of every section and field of the schema, in order."""
     for name, field in section.model_fields.items():
@@ -103,15 +119,15 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[st
 
 def _of_directory(path: Path) -> str:
     """Says which TOML file was meant where a directory was given."""
-    own = path / "config.toml"
+    own = path / CONFIG
     if own.is_file():
         return f"it is a directory: pass its configuration, {own}"
     if (path / "config.json").is_file():
         return (
             "it is a Hugging Face directory: import it with "
-            f"`moe-jax convert from-hf {path} OUT`, then pass OUT/config.toml"
+            f"`moe-jax convert from-hf {path} OUT`, then pass OUT/{CONFIG}"
         )
-    return "it is a directory without a config.toml: pass the path of a TOML file"
+    return f"it is a directory without a {CONFIG}: pass the path of a TOML file"
 
 
 def _assign(raw: dict[str, Any], assignment: str) -> None:

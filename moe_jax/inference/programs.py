@@ -21,7 +21,8 @@ from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill
 from moe_jax.model.parallel import Parallel, resolve_parallel
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
@@ -114,8 +115,7 @@ class Programs:
 
     def prefill(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
         memory: Memory,
@@ -129,10 +129,10 @@ class Programs:
             _, rows, length = shape
             parallel = self._parallel(self._skeleton.config, rows * length // self.shards)
             self._prefills[shape] = self._jit(partial(self._prefill, parallel))
-        return self._prefills[shape](params, buffers, batch, sampling, memory)
+        return self._prefills[shape](weights, batch, sampling, memory)
 
     def decode(self, reads: int) -> Any:
-        """Return (params, buffers, newest, sampling, memory) -> (Sampled, memory), jitted.
+        """Return (weights, newest, sampling, memory) -> (Sampled, memory), jitted.
 
         `_decode` says more. Compiles for each of `read_lengths`.
 
@@ -170,13 +170,12 @@ class Programs:
     def _prefill(
         self,
         parallel: Parallel,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
         in_prompts, held = on_device_shards(
@@ -194,15 +193,14 @@ class Programs:
         self,
         parallel: Parallel,
         reads: int,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         newest: Int[Array, "b 4"],
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         at = (tokens, positions, used > 0)
         logits_bv, cache = decode(model, *at, memory.cache, parallel, reads=reads)
         # Every token comes by here once, right after it was generated. An idle slot counts its

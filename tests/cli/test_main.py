@@ -22,11 +22,11 @@ from moe_jax.checkpoint import Checkpoints
 from moe_jax.cli import main as main_module
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes
+from moe_jax.config import write_config
 from moe_jax.data import make_loaders
 from moe_jax.training.loop import train
 from moe_jax.training.resume import run_info
 from moe_jax.training.state import init_state
-from moe_jax.workdir import write_config
 
 VERBS = ("train", "generate", "eval", "serve", "upcycle", "inspect", "doctor")
 
