@@ -11,6 +11,9 @@ import numpy as np
 
 from moe_jax.inference.sampling_options import SamplingOptions
 
+#: Texts that are continued together unless told otherwise: their cache must fit beside the model.
+USUAL_SLOTS = 16
+
 
 # Arrays do not compare to one truth value, so prompts compare by identity.
 @dataclass(frozen=True, eq=False)

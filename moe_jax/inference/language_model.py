@@ -18,6 +18,7 @@ from moe_jax.errors import UserError
 from moe_jax.inference.answers import Completion, Score
 from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
 from moe_jax.inference.batcher import Batcher, Event, Request
+from moe_jax.inference.contract import USUAL_SLOTS
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -27,8 +28,6 @@ from moe_jax.session import Session
 
 #: A text, or its tokens.
 Prompt = str | Sequence[int] | np.ndarray
-#: Texts that are continued together unless told otherwise: their cache must fit beside the model.
-USUAL_SLOTS = 16
 SEEDS = 2**64
 
 
