@@ -26,7 +26,7 @@ def test_values_are_folded_and_names_are_not():
     table = key_value_table("Title")
     table.add_row("a rather long name", "x" * 60)
     lines = lines_of(table, width=40)
-    assert lines[1].split()[:4] == "a rather long name".split()
+    assert lines[1].split()[:4] == ["a", "rather", "long", "name"]
     assert sum(line.count("x") for line in lines) == 60
 
 
