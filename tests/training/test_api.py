@@ -13,13 +13,14 @@ import moe_jax
 from moe_jax.training.api import Run
 from moe_jax.training.loop import Outcome
 
-TINY = (
-    *ONE_DEVICE,
-    "model.num_layers=1",
-    "train.steps=4",
-    "checkpoint.every=2",
-    "schedule.warmup_steps=1",
-)
+SHORT = ("model.num_layers=1", "schedule.warmup_steps=1")
+TINY = (*ONE_DEVICE, *SHORT, "train.steps=4", "checkpoint.every=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """JAX runs on 8 devices, as in any process of tests, before `train` could choose fewer."""
+    assert jax.device_count() == 8
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,6 @@ def test_repr_of_a_run_that_was_asked_to_end(run):
 
 
 def test_too_few_devices_say_what_to_call_first(tmp_path):
-    assert jax.device_count() == 8
     config = small_config("mesh.data=2", "train.global_batch=32")
     with pytest.raises(moe_jax.UserError) as refused:
         moe_jax.train(config, tmp_path / "run")
@@ -116,13 +116,7 @@ def test_results_are_frozen(run):
 @pytest.mark.slow
 def test_devices_are_emulated_where_nothing_has_started_jax(tmp_path):
     """In a process of its own, which the mesh of 2 finds without devices."""
-    sizes = [
-        *SMALL,
-        "mesh.expert=2",
-        "train.steps=1",
-        "model.num_layers=1",
-        "schedule.warmup_steps=1",
-    ]
+    sizes = [*SMALL, *SHORT, "mesh.expert=2", "train.steps=1"]
     code = (
         "import moe_jax\n"
         f"config = moe_jax.load_config({str(QUICKSTART)!r}, {sizes!r})\n"
