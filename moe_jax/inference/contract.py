@@ -20,6 +20,8 @@ from moe_jax.inference.sampling_options import SamplingOptions
 Finish = Literal["", "stop", "length", "cancelled"]
 #: The likeliest tokens at a place, most likely first, each with its logprob in nats.
 Alternatives = tuple[tuple[int, float], ...]
+#: Texts that are continued together unless told otherwise: their cache must fit beside the model.
+USUAL_SLOTS = 16
 
 
 # Arrays do not compare to one truth value, so prompts compare by identity.

@@ -23,7 +23,7 @@ from moe_jax.inference.checks import (
     is_one,
     token_ids,
 )
-from moe_jax.inference.contract import Completion, Event, GenerationRequest, Score
+from moe_jax.inference.contract import USUAL_SLOTS, Completion, Event, GenerationRequest, Score
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -33,8 +33,6 @@ from moe_jax.session import Session
 
 #: A text, or its tokens.
 TextOrTokens = str | Sequence[int] | np.ndarray
-#: Texts that are continued together unless told otherwise: their cache must fit beside the model.
-USUAL_SLOTS = 16
 
 
 class LanguageModel:
