@@ -5,14 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.inference.sampling import Held, SamplingArrays, process, sample, stack
+from moe_jax.inference import sampling
+from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import MAX_BIASES, MAX_TOP_LOGPROBS, SamplingOptions
 
 DRAWS = 4096
 LOGITS = np.array([1.0, 3.0, 2.0, -1.0, 2.5, 0.0, -4.0, 1.5], np.float32)
 
 sample = jax.jit(sample)
-process = jax.jit(process)
+
+
+@jax.jit
+def process(logits, arrays, held):
+    """Returns the logits that `sample` draws a row with temperature from, up to a constant."""
+    return sampling._restrict(sampling._penalise(logits, arrays, held), arrays)
 
 
 def held(shape, *, seen=None, counts=None):

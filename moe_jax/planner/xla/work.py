@@ -32,7 +32,7 @@ _UPDATING = {"dynamic-update-slice": 1, "scatter": 2}
 
 
 @dataclass(frozen=True)
-class Work:
+class InstructionWork:
     """FLOPs and bytes read plus written, of one execution on one device.
 
     FLOPs are those of matrix products, two per multiply-add; of attention, causal model FLOPs.
@@ -43,7 +43,7 @@ class Work:
     bytes: int
 
 
-def seconds(work: Work, rates: Rates) -> float:
+def seconds(work: InstructionWork, rates: Rates) -> float:
     """Return the time of one execution: of its arithmetic or its memory, whichever is longer."""
     if work.kind == "attention_forward":
         return work.flops / rates.attention_forward_flops_per_s
@@ -54,7 +54,9 @@ def seconds(work: Work, rates: Rates) -> float:
     return max(work.flops / rates.matmul_flops_per_s, work.bytes / memory)
 
 
-def work_of(instruction: HloInstruction, computation: HloComputation, module: Module) -> Work:
+def work_of(
+    instruction: HloInstruction, computation: HloComputation, module: Module
+) -> InstructionWork:
     """Return the work of one instruction, of a fusion that of all it holds.
 
     Args:
@@ -63,7 +65,7 @@ def work_of(instruction: HloInstruction, computation: HloComputation, module: Mo
         module: where the computations are that it calls.
     """
     if instruction.opcode in _FREE:
-        return Work("other", 0, 0)
+        return InstructionWork("other", 0, 0)
     target = custom_call_target(instruction)
     if target.startswith(ATTENTION):
         return _attention(instruction, target)
@@ -71,7 +73,9 @@ def work_of(instruction: HloInstruction, computation: HloComputation, module: Mo
     flops = matmul_flops(instruction, computation, module)
     opcodes = {i.opcode for body in inner for i in body.instructions} | {instruction.opcode}
     kind = "matmul" if flops else "gather" if "gather" in opcodes else "other"
-    return Work(kind, flops, _touched(inner[0]) if inner else _plain(instruction, computation))
+    return InstructionWork(
+        kind, flops, _touched(inner[0]) if inner else _plain(instruction, computation)
+    )
 
 
 def custom_call_target(instruction: HloInstruction) -> str:
@@ -148,7 +152,7 @@ def elements(shape: str) -> int:
     return math.prod(dimensions(shape))
 
 
-def _attention(call: HloInstruction, target: str) -> Work:
+def _attention(call: HloInstruction, target: str) -> InstructionWork:
     """Return causal model FLOPs, 4 x elements x mean context forward and twice that backward."""
     found = re.search(r"backend_config=(\{.*)", call.attributes)
     if found is None:
@@ -158,8 +162,8 @@ def _attention(call: HloInstruction, target: str) -> Work:
     context = mean_context(length, int(config["sliding_window_length"]))
     flops = round(4 * elements(call.shape) * context)
     if target.endswith("Backward"):
-        return Work("attention_backward", 2 * flops, shape_bytes(call.shape))
-    return Work("attention_forward", flops, shape_bytes(call.shape))
+        return InstructionWork("attention_backward", 2 * flops, shape_bytes(call.shape))
+    return InstructionWork("attention_forward", flops, shape_bytes(call.shape))
 
 
 def _touched(body: HloComputation) -> int:

@@ -10,7 +10,7 @@ from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.hardware.rates import rates_for
 from moe_jax.planner.xla.hlo import parse_hlo
 from moe_jax.planner.xla.work import (
-    Work,
+    InstructionWork,
     is_in_place_scatter,
     is_mixed_matmul,
     seconds,
@@ -27,12 +27,12 @@ def work(name, computation, module=MODULE):
 
 
 def test_fusion_with_a_product_reads_only_the_slice_it_takes():
-    assert work("mm", "inner") == Work("matmul", 2 * 64**3, 3 * ARRAY + INDEX)
+    assert work("mm", "inner") == InstructionWork("matmul", 2 * 64**3, 3 * ARRAY + INDEX)
 
 
 def test_gather_reads_as_much_as_it_returns():
     rows = 32 * 64 * 2
-    assert work("picked", "main") == Work("gather", 0, 2 * rows + 32 * INDEX)
+    assert work("picked", "main") == InstructionWork("gather", 0, 2 * rows + 32 * INDEX)
 
 
 #: Two of a cache's rows are written where they are.
@@ -63,7 +63,7 @@ ENTRY %main (cache: bf16[1000,64], at: s32[2,1], new: bf16[2,64]) -> bf16[1000,6
 def test_scatter_into_a_cache_touches_what_it_writes():
     module = parse_hlo(SCATTER)
     rows = 2 * 64 * 2
-    assert work("written", "main", module) == Work("other", 0, 2 * rows + 2 * INDEX)
+    assert work("written", "main", module) == InstructionWork("other", 0, 2 * rows + 2 * INDEX)
     assert is_in_place_scatter(module["main"].by_name["written"], module)
     assert not is_in_place_scatter(MODULE["main"].by_name["picked"], MODULE)
 
@@ -88,16 +88,16 @@ def test_attention_counts_what_the_causal_mask_and_the_window_leave(window, cont
 
 
 def test_control_flow_is_no_work_of_its_own():
-    assert work("forward", "main") == work("branch", "layer") == Work("other", 0, 0)
+    assert work("forward", "main") == work("branch", "layer") == InstructionWork("other", 0, 0)
 
 
 def test_time_is_that_of_arithmetic_or_of_memory():
     rates = rates_for(gpu_by_name("h100"))
-    assert seconds(Work("matmul", 10**15, 1), rates) == 1e15 / rates.matmul_flops_per_s
-    assert seconds(Work("matmul", 1, 10**12), rates) == 1e12 / rates.memory_bytes_per_s
+    assert seconds(InstructionWork("matmul", 10**15, 1), rates) == 1e15 / rates.matmul_flops_per_s
+    assert seconds(InstructionWork("matmul", 1, 10**12), rates) == 1e12 / rates.memory_bytes_per_s
     slow = dataclasses.replace(rates, gather_bytes_per_s=1e9)
-    assert seconds(Work("gather", 0, 10**9), slow) == 1
-    assert seconds(Work("attention_backward", 10**12, 0), slow) == pytest.approx(
+    assert seconds(InstructionWork("gather", 0, 10**9), slow) == 1
+    assert seconds(InstructionWork("attention_backward", 10**12, 0), slow) == pytest.approx(
         1e12 / rates.attention_backward_flops_per_s
     )
 
