@@ -12,30 +12,41 @@ from typing import get_args
 import pytest
 from support.places import ROOT
 
+from moe_jax.cli import main as cli_main
 from moe_jax.config.schema import ExchangeConfig, TransportName
 from moe_jax.moe.exchange import TRANSPORTS
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
-    *("errors", "shapes", "dtypes", "axes", "safe_paths", "checkpoint"),
+    *("errors", "shapes", "dtypes", "axes", "safe_paths", "workdir", "checkpoint"),
     "config",
-    *("hardware", "workdir", "sharding"),
+    *("hardware", "sharding"),
     *("data", "mesh"),
     "nn",
     "moe",
     "model",
     *("session", "interop"),
-    *("training", "inference"),
+    *("inference", "training"),
     *("serve", "planner"),
     "bench",
-    "cli",
+    *("cli", "__main__"),
+)
+#: Of the command line: they do not know of each other.
+VERBS = (
+    *("train", "generate", "eval", "serve", "convert", "upcycle"),
+    *("inspect", "plan", "claims", "doctor", "bench"),
 )
 #: The wings of a package with folders, lowest first, likewise.
 WINGS = {
     "planner": (
-        *("xla", "compile", "report", "modelled", "compiled", "planning"),
+        *("xla", "compile", "report", "modelled", "compiled", "planning", "api"),
         *("search", "claims", "pictures"),
     ),
+    "training": (
+        *("reporting", "schedule", "optimizer", "state", "step"),
+        *("changes", "initial", "resume", "validate", "loop"),
+    ),
+    "cli": ("shared", *VERBS, "main"),
 }
 #: More files than that are two ideas.
 LARGEST_FOLDER = 16
@@ -129,6 +140,20 @@ def test_every_package_has_its_floor():
 def test_every_wing_has_its_place(package):
     inside = {n.split(".")[2] for n in MODULES if n.startswith(f"moe_jax.{package}.")}
     assert sorted(WINGS[package]) == sorted(inside)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("moe_jax.cli.")])
+def test_no_verb_imports_another(module):
+    own = module.split(".")[2]
+    names = {n.split(".")[2] for n in own_imports(MODULES[module]) if n.startswith("moe_jax.cli.")}
+    assert not names & ({*VERBS} - {own})
+
+
+def test_main_knows_every_verb_and_its_module():
+    assert sorted(cli_main.VERBS) == sorted(VERBS)
+    for verb, (module, _) in cli_main.VERBS.items():
+        assert module in MODULES
+        assert module.split(".")[2] == verb
 
 
 def test_folders_can_be_taken_in_at_a_glance():

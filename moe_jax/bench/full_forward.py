@@ -15,12 +15,15 @@ from jaxtyping import Array, Int
 
 from moe_jax.axes import PIPE, TENSOR
 from moe_jax.errors import UserError
+from moe_jax.inference.checks import token_ids
+from moe_jax.inference.contract import GenerationRequest
 from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.skeleton import Arrays, Skeleton
-from moe_jax.model.transformer import on_shards
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 
 
@@ -31,7 +34,7 @@ class Generator:
         skeleton: the model's structure. Its exchange must not drop tokens, or a continuation
             would depend on what else is in the batch.
         parallel: where to run.
-        params, buffers: the model's values.
+        weights: the model's values.
         samples: continuations at a time; rounded up to the number of batch shards.
         platform: "cpu" or "gpu".
 
@@ -43,8 +46,7 @@ class Generator:
         self,
         skeleton: Skeleton,
         parallel: Parallel,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         *,
         samples: int,
         platform: str,
@@ -56,7 +58,7 @@ class Generator:
             )
         if samples < 1:
             raise UserError(f"samples ({samples}) must be 1 or more")
-        self._params, self._buffers = params, buffers
+        self._weights = weights
         # Rows are a multiple of the batch shards: that many microbatches divide them, and keep
         # every stage busy.
         stages = parallel.placement.sizes[PIPE]
@@ -67,7 +69,7 @@ class Generator:
         self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(mesh, PartitionSpec())
         options = compiler_options(platform)
-        #: (params, buffers, tokens, last, sampling, held, index) -> ids; compiled when called.
+        #: (weights, tokens, last, sampling, held, index) -> ids; compiled when called.
         self.next_token = jax.jit(
             self._next_token, out_shardings=replicated, compiler_options=options
         )
@@ -85,11 +87,9 @@ class Generator:
         Raises:
             UserError: for an empty prompt or no tokens to generate.
         """
-        if prompt.size == 0:
-            raise UserError("the prompt is empty: give at least one token")
-        if max_tokens < 1:
-            raise UserError(f"max_tokens ({max_tokens}) must be 1 or more")
-        return self._stream(prompt, max_tokens, options)
+        tokens = token_ids(prompt, self._skeleton.config.model.vocab_size)
+        request = GenerationRequest(tokens, options, max_tokens=max_tokens)
+        return self._stream(request.tokens, request.max_tokens, options)
 
     def _stream(
         self, prompt: np.ndarray, max_tokens: int, options: SamplingOptions
@@ -108,8 +108,7 @@ class Generator:
             tokens = np.pad(visible, ((0, 0), (0, padding)))[None]
             following = np.asarray(
                 self.next_token(
-                    self._params,
-                    self._buffers,
+                    self._weights,
                     self._on_mesh(tokens),
                     visible.shape[1] - 1,
                     sampling,
@@ -130,8 +129,7 @@ class Generator:
 
     def _next_token(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         tokens: Int[Array, "1 b s"],
         last: Int[Array, ""],
         sampling: SamplingArrays,
@@ -139,7 +137,7 @@ class Generator:
         index_b: Int[Array, " b"],
     ) -> Int[Array, " b"]:
         """Tokens after position `last` are padding, which causal attention does not see."""
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
         one_document = jnp.ones_like(tokens)
         (x_bsd,), _ = model.hidden(tokens, positions, one_document, self._parallel)
@@ -147,7 +145,7 @@ class Generator:
 
         # One position cannot be split along the sequence.
         whole = replace(self._parallel.tensor, sequence="whole")
-        logits_b1v = on_shards(
+        logits_b1v = run_gathered(
             lambda modules, x: modules[0](x, modules[1], whole),
             self._parallel,
             (model.head, model.embedding),

@@ -23,15 +23,15 @@ from moe_jax.errors import UserError
 from moe_jax.inference.inference_config import AnyMesh, choose_mesh, inference_config
 from moe_jax.inference.language_model import LanguageModel
 from moe_jax.interop.config_json import family_of
-from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, is_hf_directory
+from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, is_hf_directory
 from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, ImportedModel, open_model
 from moe_jax.interop.table.setting import Fields
 from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
-from moe_jax.model.skeleton import Arrays
+from moe_jax.model.weights import Weights
 from moe_jax.safe_paths import file_inside, is_named
 from moe_jax.session import Session, make_session
-from moe_jax.workdir import CONFIG
+from moe_jax.workdir import CHECKPOINTS, CONFIG, TOKENIZER
 
 #: Ends the problems of a mesh, whose remedies are those of a model that is yet to be trained.
 FIXED = "the sizes of a pretrained model are fixed: change the mesh, not model.*"
@@ -66,25 +66,29 @@ def load(
     if is_hf_directory(path):
         if step is not None:
             raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
-        found = _opened(path, overrides, dtype)
-        session = _session(found.config, mesh, overrides, num_processes)
-        params, buffers = load_weights(found.source, session.config, found.family, session.mesh)
-        tokenizer, longest = _imported_tokenizer(found), _made_for(found.directory.config)
-        return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
+        imported = _opened(path, overrides, dtype)
+        session = _session(imported.config, mesh, overrides, num_processes)
+        weights = load_weights(imported.source, session.config, imported.family, session.mesh)
+        tokenizer, longest = _imported_tokenizer(imported), _made_for(imported.directory.config)
+        return LanguageModel(path.name, session, weights, tokenizer, longest)
     config = _run_config(path, overrides)
     session = _session(config, mesh, overrides, num_processes)
-    params, buffers, origin = _restored(path, session, step)
+    weights, origin = _restored(path, session, step)
     if dtype is not None:
-        session, params = _cast(session, params, dtype)
+        session, weights = _cast(session, weights, dtype)
     tokenizer = _run_tokenizer(path, config)
     longest = _run_config(path, ()).data.sequence_length
     if origin is not None:
         longest = max(longest, _made_for(origin["config"]))
-    return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
+    return LanguageModel(path.name, session, weights, tokenizer, longest)
 
 
 def from_hf(path: str | Path, **options: object) -> LanguageModel:
-    """Load a Hugging Face directory; options are those of `load`.
+    """Load a Hugging Face directory.
+
+    Args:
+        path: the directory.
+        options: those of `load`.
 
     Raises:
         UserError: it is none, or see `load`.
@@ -95,10 +99,10 @@ def from_hf(path: str | Path, **options: object) -> LanguageModel:
 
 
 def _opened(path: Path, overrides: Sequence[str], dtype: DType | None) -> ImportedModel:
-    """What is not of the model is checked once it is known how it infers, by `_session`."""
+    """Open a directory; what is not of the model `_session` checks, by how it infers."""
     model = [assignment for assignment in overrides if assignment.strip().startswith("model.")]
-    found = open_model(path, model, dtype or "auto")
-    return dataclasses.replace(found, config=override(found.config, overrides))
+    imported = open_model(path, model, dtype or "auto")
+    return dataclasses.replace(imported, config=override(imported.config, overrides))
 
 
 def _made_for(config_json: Mapping[str, Any]) -> int:
@@ -148,19 +152,18 @@ def _run_config(path: Path, overrides: Sequence[str]) -> Config:
 
 def _restored(
     path: Path, session: Session, step: int | None
-) -> tuple[Arrays, Arrays, Mapping[str, Any] | None]:
-    """Return parameters, buffers, and what is noted of the model that they were imported from."""
-    params, buffers = session.skeleton.abstract(session.mesh)
-    wanted = {"params": params, "buffers": buffers}
-    with Checkpoints(path / "checkpoints") as checkpoints:
+) -> tuple[Weights, Mapping[str, Any] | None]:
+    """Return the weights, and what is noted of the model that they were imported from."""
+    wanted = session.skeleton.abstract(session.mesh)
+    with Checkpoints(path / CHECKPOINTS) as checkpoints:
         which = "latest" if step is None else step
-        found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
-    assert found is not None, "missing='error' raises instead"
-    return found.state["params"], found.state["buffers"], found.info.get(ORIGIN)
+        restored = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
+    assert restored is not None, "missing='error' raises instead"
+    return restored.state, restored.info.get(ORIGIN)
 
 
-def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arrays]:
-    """A checkpoint restores in its own dtype; another one is the reader's wish."""
+def _cast(session: Session, weights: Weights, dtype: DType) -> tuple[Session, Weights]:
+    """Give a model another dtype than its checkpoint, which restores in its own."""
     config = override(
         session.config, [f"precision.{name}={dtype}" for name in ("params", "compute")]
     )
@@ -168,23 +171,24 @@ def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arra
     cast = jax.jit(lambda array: array.astype(jnp.dtype(dtype)), donate_argnums=0)
     tokens = config.data.sequence_length
     session = make_session(config, session.platform, batch_tokens=tokens, mesh=session.mesh)
-    return session, {
+    params = {
         name: array if array.dtype == jnp.dtype(dtype) else cast(array)
-        for name, array in params.items()
+        for name, array in weights.params.items()
     }
+    return session, dataclasses.replace(weights, params=params)
 
 
-def _imported_tokenizer(found: ImportedModel) -> Tokenizer | None:
-    """A directory without one stays without: bytes would mean other tokens."""
-    if found.config.data.tokenizer == "bytes":
+def _imported_tokenizer(imported: ImportedModel) -> Tokenizer | None:
+    """Return a directory's tokenizer; without one none: bytes would mean other tokens."""
+    if imported.config.data.tokenizer == "bytes":
         return None
-    if is_named(found.directory.path, TOKENIZER_JSON):
-        file_inside(found.directory.path, TOKENIZER_JSON)
-    return load_tokenizer(found.config.data)
+    if is_named(imported.directory.path, TOKENIZER_JSON):
+        file_inside(imported.directory.path, TOKENIZER_JSON)
+    return load_tokenizer(imported.config.data)
 
 
 def _run_tokenizer(path: Path, config: Config) -> Tokenizer | None:
-    """An imported model has its files with it, wherever its directory has gone since."""
+    """Return a run's tokenizer; an imported model has its files with it."""
     folder = path / TOKENIZER
     if not folder.is_dir():
         return load_tokenizer(config.data)

@@ -42,6 +42,7 @@ _US = 1e-6
 _CONTROL = ("while", "call", "conditional")
 #: In names of what XLA rematerialises after scheduling.
 _AGAIN = ".remat"
+_SCHEDULED_AS = re.compile(r'scheduling_name="([^"]*)"')
 #: Longer idle moments are waits; bitcasts and the like leave gaps of about 1 µs.
 _WAIT_US = 10.0
 
@@ -70,6 +71,7 @@ class Clock:
         self.entry = entry_of(module)
         self.rates = rates
         self._topology, self._calibrated = topology, calibrated
+        timelines = [_named_as_compiled(t, module[t.computation]) for t in timelines]
         self._scheduled = {t.computation: t for t in timelines}
         self.own_us = own_times(timelines)
         self._told = _waited_for(timelines)
@@ -247,6 +249,26 @@ class Clock:
             exposed_comm_s=sum(b - a for a, b in exposed_spans(timeline)),
         )
         return own * _US + inner
+
+
+def _named_as_compiled(timeline: Timeline, computation: HloComputation) -> Timeline:
+    """A timeline whose collectives have the names of the compiled program.
+
+    Since jaxlib 0.12, XLA joins a start and its done after scheduling where nothing runs between
+    them; what they become has a name of its own.
+    """
+    became = {}
+    for collective in collectives_of(computation):
+        found = _SCHEDULED_AS.search(computation.by_name[collective.name].attributes)
+        if found and found[1] not in computation.by_name:
+            became[found[1]] = collective.name
+    return replace(
+        timeline,
+        instructions=tuple(
+            replace(i, name=became.get(i.name, i.name), pair=became.get(i.pair, i.pair))
+            for i in timeline.instructions
+        ),
+    )
 
 
 def _waited_for(timelines: Sequence[Timeline]) -> frozenset[str]:

@@ -77,7 +77,7 @@ def _argument(name: str) -> str:
         return OPTIMISER
     if name.startswith("memory.cache"):
         return CACHE
-    return PARAMETERS if re.match(r"(state\.)?(params|buffers)\b", name) else BATCH
+    return PARAMETERS if re.match(r"(state|weights)\.(params|buffers)\b", name) else BATCH
 
 
 class _Purposes:
