@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from moe_jax.config import override
 from moe_jax.config.schema import Config, DataConfig, ExchangeConfig, TrainConfig
-from moe_jax.data.batch import Batch, batch_indices, batch_shape
+from moe_jax.data.batch import Batch, batch_indices, batch_shape, stream_tokens
 
 
 def _config(global_batch: int, accumulation: int = 1, streams: int = 1) -> Config:
@@ -23,6 +24,13 @@ def test_rows_are_divided_over_accumulation_then_streams():
     assert indices.shape == (2, 3, 4)
     assert indices[0, 0].tolist() == [120, 121, 122, 123]
     assert indices[1, 2].tolist() == [140, 141, 142, 143]
+
+
+def test_devices_share_the_sequences_of_a_stream():
+    config = override(_config(48, accumulation=2, streams=3), ["mesh.data=2", "mesh.expert=4"])
+    # 8 sequences of 32 tokens in a stream, one for each of 8 devices.
+    assert stream_tokens(config) == 32
+    assert stream_tokens(_config(48, accumulation=2, streams=3)) == 8 * 32
 
 
 def test_layout_does_not_change_which_sequences_a_step_holds():

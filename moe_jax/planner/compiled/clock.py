@@ -256,7 +256,7 @@ class Clock:
 
 
 def _named_as_compiled(timeline: Timeline, computation: HloComputation) -> Timeline:
-    """A timeline whose collectives have the names of the compiled program.
+    """Return a timeline whose collectives have the names of the compiled program.
 
     Since jaxlib 0.12, XLA joins a start and its done after scheduling where nothing runs between
     them; what they become has a name of its own.

@@ -199,7 +199,7 @@ class Share:
             return self.token_shards // self.sharing
         return self.config.mesh.expert * self.token_shards
 
-    @property
+    @cached_property
     def messages(self) -> tuple[Message, ...]:
         """What a trip of one stream's rows to their experts sends, per MoE layer and round."""
         top_k = self.config.model.moe.top_k

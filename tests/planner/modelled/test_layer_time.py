@@ -1,25 +1,7 @@
 """A layer's modelled time against what XLA compiles, and what hides behind what."""
 
 import pytest
-from support.places import CONFIGS
-
-from moe_jax.config import load_config, override
-from moe_jax.hardware.rates import rates_for
-from moe_jax.model.pattern import LayerSpec
-from moe_jax.planner.compile.hardware_file import known_hardware
-from moe_jax.planner.modelled.compute import LayerCompute
-from moe_jax.planner.modelled.layer_time import LayerModel
-from moe_jax.planner.modelled.per_device import Share
-
-MOE = LayerSpec("moe", 0)
-NAIVE = "paper_baseline_tp8_pp2"
-
-
-def layer_model(*changes, mode="train", name="paper_ep16", hosts=2, skew=0.0) -> LayerModel:
-    target = known_hardware().target("h100", hosts, 8)
-    config = override(load_config(CONFIGS / f"{name}.toml"), changes)
-    compute = LayerCompute(Share(config, mode), rates_for(target.gpu, None))
-    return LayerModel(compute, target.topology, skew)
+from support.planner.layer_models import MOE, NAIVE, layer_model
 
 
 @pytest.mark.parametrize(

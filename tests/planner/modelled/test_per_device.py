@@ -1,26 +1,23 @@
 """Counts per device under any mesh, by hand and against the model's own."""
 
+from dataclasses import replace
+
 import jax
 import pytest
 from support.exchange.jaxprs import equations_of
-from support.places import CONFIGS
+from support.model_cases import configured, parallel_of
+from support.planner.layer_models import MOE
+from support.planner.layer_models import share_of as share
 from support.training_cases import small_config
 
-from moe_jax.config import Config, load_config, override
+from moe_jax.config import Config, override
 from moe_jax.mesh.build import build_mesh
 from moe_jax.model.flops import total_parameters
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.planner.compile.programs import decode
 from moe_jax.planner.modelled.per_device import Share, pipeline_schedule
 
-MOE = LayerSpec("moe", 0)
-
-
 TP8_PP2 = ("mesh.expert=1", "mesh.tensor=8", "mesh.pipe=2", "exchange.streams=1")
-
-
-def share(*changes, mode="train", name="paper_ep16"):
-    return Share(override(load_config(CONFIGS / f"{name}.toml"), changes), mode)
 
 
 def test_paper_ep16_by_hand():
@@ -170,6 +167,23 @@ def test_what_one_exchange_of_a_device_routes(changes, mode, passes, streams, to
     found = Share(override(Config(), [*EP4, *changes]), mode)
     assert found.accumulation * found.schedule.microbatches == passes
     assert (found.streams, found.routed_tokens) == (streams, tokens)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("exchange.transport=auto", "model.moe.top_k=6"),
+        ("exchange.transport=auto",),
+        ("mesh.expert=4", "mesh.tensor=2", "exchange.streams=2"),
+        ("mesh.expert=2", "mesh.pipe=2", "pipeline.microbatches=4", "exchange.streams=2"),
+        ("mesh.expert=1", "mesh.tensor=2"),
+        ("mesh.expert=2", "exchange.transport=local"),
+    ],
+)
+def test_a_step_counts_the_exchange_that_its_program_resolves(changes):
+    config = configured("mesh.expert=8", "model.vocab_size=32", *changes)
+    assert Share(config, "forward").exchange == replace(parallel_of(config).exchange_spec, hosts=())
 
 
 def test_decode_of_the_paper_takes_every_routing_in_one_round():

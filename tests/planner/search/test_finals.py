@@ -1,76 +1,44 @@
 """Compiling a search's best layouts: ranks, winners that fit, and the file that is written."""
 
 from dataclasses import replace
-from functools import cache
-from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 from support.places import CONFIGS
+from support.planner.hand_finals import fake_plan, finals, small_search
 
 from moe_jax.config import check, load_config, override
 from moe_jax.config.load import parse_config
 from moe_jax.planner.compile.hardware_file import known_hardware
 from moe_jax.planner.search.finals import compile_finalists, winner_toml
 from moe_jax.planner.search.search import NothingFits, finalists, search
-from moe_jax.planner.search.table import finals_table
-
-GIB = 2**30
-
-
-@cache
-def found():
-    changes = ("mesh.expert=4", "model.moe.num_experts=4", "train.global_batch=32")
-    config = override(load_config(CONFIGS / "paper_ep16.toml"), changes)
-    made = search(config, known_hardware().target("h200", 1, 4))
-    assert made.given is not None
-    assert made.given.config is config
-    return replace(made, given=None)
-
-
-def fake_plan(peak_gib, step_s):
-    memory = SimpleNamespace(peak_bytes=peak_gib * GIB, capacity_bytes=141 * GIB)
-    predicted = None if step_s is None else SimpleNamespace(step_s=step_s, tokens_per_s=1e6)
-    return SimpleNamespace(memory=memory, predicted=predicted)
-
-
-def finals(*figures, later=()):
-    batches = [figures, *later]
-
-    def plan_all(requests, calibration):
-        batch = batches.pop(0) if len(batches) > 1 else batches[0]
-        assert len(requests) == len(batch)
-        return [fake_plan(*figure) for figure in batch]
-
-    return compile_finalists(found(), len(figures), plan_all=plan_all)
 
 
 @pytest.mark.slow
 def test_the_fastest_compiled_layout_that_fits_wins():
     made = finals((100, 3.0), (100, 2.0), (140, 1.0))
     assert [f.step_s for f in made.ranked] == [2.0, 3.0, 1.0]
-    assert made.winner.candidate is finalists(found(), 3)[1]
+    assert made.winner.candidate is finalists(small_search(), 3)[1]
 
 
 @pytest.mark.slow
 def test_nobody_is_given_a_slower_layout_than_their_own():
-    slowest = found().candidates[-1]
+    slowest = small_search().candidates[-1]
     plans = [fake_plan(100, 3.0), fake_plan(100, 2.0)]
-    own = replace(found(), given=slowest)
+    own = replace(small_search(), given=slowest)
     made = compile_finalists(own, 1, plan_all=lambda requests, calibration: plans)
     assert made.winner.candidate is slowest
 
 
 def test_arithmetic_ranks_where_xla_has_no_times():
     made = finals((100, None), (100, None))
-    assert made.winner.candidate is found().candidates[0]
+    assert made.winner.candidate is small_search().candidates[0]
 
 
 def test_layouts_that_are_all_too_large_make_room_for_the_next():
     made = finals((150, 1.0), (140, 2.0), later=[((150, 1.5), (100, 3.0))])
     assert len(made.ranked) == 4
     assert made.winner.step_s == 3.0
-    assert made.winner.candidate is finalists(found(), 4)[3]
+    assert made.winner.candidate is finalists(small_search(), 4)[3]
 
 
 def test_compiled_layouts_that_are_all_too_large_are_named():
@@ -84,15 +52,6 @@ def test_the_winner_is_a_complete_file_that_runs():
     config = parse_config(winner_toml(made))
     assert config == made.winner.candidate.config
     check(config, 4)
-
-
-def test_the_table_shows_modelled_beside_compiled_and_what_was_refused():
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(finals_table(finals((100, 3.0), (140, 1.0))))
-    text = captured.get()
-    for part in ("refused, such as", "compiled", "modelled", "140.0 GiB too large", "1.25"):
-        assert part in text
 
 
 @pytest.mark.slow

@@ -44,6 +44,15 @@ def test_capacity_beyond_what_spares_a_round_is_not_tried():
     assert factors == {1.0, 1.25}
 
 
+def test_decode_varies_nothing_that_its_program_ignores():
+    """64 rows are free for an expert: one round takes every routing, and no position is split."""
+    found = on(PAPER, "decode", tensor=8)
+    assert {c.exchange for c in found} == {PAPER.exchange.model_copy(update={"streams": 1})}
+    assert len({c.sharding.sequence for c in found}) == 1
+    many = override(PAPER, ["train.global_batch=4096"])
+    assert len({c.exchange.capacity_factor for c in on(many, "decode", expert=8)}) > 1
+
+
 def test_pipelines_cut_the_batch_into_microbatches_and_nothing_else_does():
     cuts = {(c.train.accumulation, c.pipeline) for c in on(PAPER, pipe=2, data=4)}
     assert {accumulation for accumulation, _ in cuts} == {1}

@@ -102,6 +102,13 @@ def test_nothing_that_fits_says_what_is_nearest():
         found.require_candidates()
 
 
+def test_decode_is_searched_among_layouts_that_can_decode():
+    found = search(PAPER, target(), "decode")
+    assert any("must be 1 to generate" in r.example for r in found.refused)
+    assert found.candidates
+    assert all(c.config.mesh.pipe == 1 for c in found.candidates)
+
+
 def test_nothing_that_is_allowed_says_why():
     config = override(PAPER, ["train.global_batch=63"])
     with pytest.raises(NothingFits, match=r"global_batch \(63\) must be a multiple"):
