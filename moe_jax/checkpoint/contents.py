@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from moe_jax.checkpoint import directory, manifest, tree
 from moe_jax.checkpoint.errors import CheckpointError
+from moe_jax.workdir import CHECKPOINTS
 
 #: Orbax's notes about the arrays: their shardings, and per process the chunks it wrote.
 SHARDINGS = "_sharding"
@@ -98,8 +99,8 @@ def locate(path: Path) -> tuple[Path, int | None]:
         what = "is not a directory" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: {_WANTED}")
     path = path.absolute()
-    if (path / "checkpoints").is_dir():
-        return path / "checkpoints", None
+    if (path / CHECKPOINTS).is_dir():
+        return path / CHECKPOINTS, None
     if directory.is_step_name(path.name) or (path / manifest.NAME).is_file():
         if path.name != directory.path_of(path.parent, _number(path)).name:
             raise CheckpointError(
@@ -146,8 +147,8 @@ def read_contents(root: Path, step: int | None, verify: manifest.Verify = "sizes
 
 
 _WANTED = (
-    "give the working directory of a run, its checkpoints/, or the directory of one step such as "
-    "checkpoints/00000100"
+    f"give the working directory of a run, its {CHECKPOINTS}/, or the directory of one step such "
+    f"as {CHECKPOINTS}/00000100"
 )
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from moe_jax.checkpoint import manifest
 from moe_jax.checkpoint.errors import CheckpointError
+from moe_jax.workdir import SET_ASIDE
 
 ARRAYS = "arrays"
 TEMPORARY = "tmp."
@@ -136,7 +137,7 @@ def prune(directory: Path, keep: int, distrusted: Collection[int]) -> None:
 
 def set_aside_after(directory: Path, step: int) -> list[Path]:
     """Move complete checkpoints later than `step` to `set-aside/` beside `directory`."""
-    aside = directory.parent / "set-aside"
+    aside = directory.parent / SET_ASIDE
     moved = []
     for later in (s for s in scan(directory).steps if s > step):
         aside.mkdir(exist_ok=True)

@@ -1,6 +1,13 @@
 """The configuration of a run: schema, TOML files, overrides and cross-field rules."""
 
-from moe_jax.config.load import ConfigError, dump_config, load_config, override, parse_config
+from moe_jax.config.load import (
+    ConfigError,
+    dump_config,
+    load_config,
+    override,
+    parse_config,
+    write_config,
+)
 from moe_jax.config.rules import check
 from moe_jax.config.schema import Config
 
@@ -12,4 +19,5 @@ __all__ = [
     "load_config",
     "override",
     "parse_config",
+    "write_config",
 ]

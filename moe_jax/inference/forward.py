@@ -57,15 +57,15 @@ class Forward:
             tokens_bs: int32; what comes later does not change what comes before.
         """
         rows, length = tokens_bs.shape
-        found = self._jit_logits(self._weights, self._put(tokens_bs))
-        return np.asarray(found)[:rows, :length]
+        logits = self._jit_logits(self._weights, self._put(tokens_bs))
+        return np.asarray(logits)[:rows, :length]
 
     def logprobs(self, tokens_bs: np.ndarray) -> np.ndarray:
         """Return float32 [b, s - 1]: of each token but the first given those before, in nats."""
         rows, length = tokens_bs.shape
         targets = np.roll(tokens_bs, -1, axis=1)
-        found = self._jit_logprobs(self._weights, self._put(tokens_bs), self._put(targets))
-        return np.asarray(found)[:rows, : length - 1]
+        logprobs = self._jit_logprobs(self._weights, self._put(tokens_bs), self._put(targets))
+        return np.asarray(logprobs)[:rows, : length - 1]
 
     def loss(self, tokens_bs: np.ndarray, targets_bs: np.ndarray, weights_bs: np.ndarray) -> float:
         """Return the sum of weights * -log p(target), in nats; all logits are never there at once.

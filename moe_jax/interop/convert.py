@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from moe_jax.checkpoint.streamed import ArrayPlan, StreamedWriter
-from moe_jax.config import Config, dump_config, override
+from moe_jax.config import Config, dump_config, override, write_config
 from moe_jax.interop.files.directory import CONFIG
 from moe_jax.interop.files.staging import refuse_existing, staged
-from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, copy_files
+from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, copy_files
 from moe_jax.interop.open import ORIGIN, ImportDType, ImportedModel, open_model
 from moe_jax.interop.tensors.match import LazyTensor, check_matches
 from moe_jax.interop.tensors.pieces import Piece, pieces, skipped
 from moe_jax.interop.tensors.tiles import copy_tiled
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.workdir import write_config
+from moe_jax.workdir import CHECKPOINTS, TOKENIZER
 
 #: Told bytes done and bytes in all.
 Report = Callable[[int, int], None]
@@ -57,7 +57,7 @@ def from_hf(
             "versions": {"moe-jax": importlib.metadata.version("moe-jax")},
         }
         plans = _plans(config, found)
-        with StreamedWriter(folder / "checkpoints", 0, info, plans) as writer:
+        with StreamedWriter(folder / CHECKPOINTS, 0, info, plans) as writer:
             _write(model, found, plans, writer, report)
 
 

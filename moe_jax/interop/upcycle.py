@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from moe_jax.checkpoint.streamed import ArrayPlan, StreamedWriter
-from moe_jax.config import Config, check, dump_config, override
+from moe_jax.config import Config, check, dump_config, override, write_config
 from moe_jax.config.model_schema import MoeConfig, RouterConfig
 from moe_jax.errors import UserError
 from moe_jax.interop.convert import Report, state_path
 from moe_jax.interop.dense_model import DenseModel, slab_of
 from moe_jax.interop.files.staging import refuse_existing, staged
-from moe_jax.interop.files.tokenizer_files import TOKENIZER, TOKENIZER_JSON, copy_files
+from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, copy_files
 from moe_jax.interop.same_model import differences
 from moe_jax.interop.tensors.pieces import layer_of
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.workdir import write_config
+from moe_jax.workdir import CHECKPOINTS, TOKENIZER
 
 #: Key of what a checkpoint's `info` says about how its experts came to be.
 UPCYCLED = "upcycled"
@@ -151,7 +151,7 @@ def upcycle(
     with staged(out) as folder:
         copy_files(dense.files, folder / TOKENIZER)
         write_config(config, folder)
-        with StreamedWriter(folder / "checkpoints", 0, info, by_path) as writer:
+        with StreamedWriter(folder / CHECKPOINTS, 0, info, by_path) as writer:
             done, total = 0, sum(plan.size for plan in plans.values())
             for name, index, slab in _slabs(dense, config, how, skeleton):
                 values = slab.astype(plans[name].numpy_dtype)[(None,) * len(index)]

@@ -120,16 +120,11 @@ def decode(
     Returns:
         Logits [batch, vocab], vocabulary split over the tensor axis; and the cache.
     """
-    parallel = _of_one_position(parallel)
+    assert not parallel.tensor.splits_tokens, "one position cannot be split along the sequence"
     streams = model.embed(tokens[None, :, None], parallel)
     newest = (Newest(positions, valid, reads),)
     (x_b1d,), cache = _through(model, _decode_block, streams, newest, cache, parallel)
     return _logits(model, x_b1d, parallel), cache
-
-
-def _of_one_position(parallel: Parallel) -> Parallel:
-    """One position cannot be split along the sequence."""
-    return replace(parallel, tensor=replace(parallel.tensor, sequence="whole"))
 
 
 #: (block, x, what is known of its tokens, cache, layer, parallel) -> (x, cache)
@@ -224,7 +219,8 @@ def _decode_block(
 def _logits(
     model: Transformer, x_b1d: Float[Array, "b 1 d"], parallel: Parallel
 ) -> Float[Array, "b v"]:
-    whole = _of_one_position(parallel).tensor
+    # One position of each sequence, which no device of the tensor axis has a part of.
+    whole = replace(parallel.tensor, sequence="whole")
     logits_b1v = run_gathered(
         lambda modules, x: modules[0](x, modules[1], whole),
         parallel,

@@ -88,7 +88,7 @@ class Stack(nnx.Module):
         states = with_gathers(
             states,
             parallel.placement,
-            experts=parallel.exchange_spec.transport == "local",
+            experts=parallel.exchange_spec.transport.gathers_experts,
             pipe=pipe,
         )
         return graphdefs, states

@@ -19,7 +19,6 @@ from moe_jax.config import Config, override, parse_config
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.errors import UserError
 from moe_jax.interop.files.tokenizer_files import (
-    TOKENIZER,
     TOKENIZER_JSON,
     copy_files,
     is_hf_directory,
@@ -30,6 +29,7 @@ from moe_jax.interop.open import ORIGIN, open_model
 from moe_jax.interop.same_model import differences
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.model.weights import Weights
+from moe_jax.workdir import TOKENIZER
 
 Result = TypeVar("Result")
 

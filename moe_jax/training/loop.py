@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from moe_jax.checkpoint import Checkpoints, Restored, watch_preemption
-from moe_jax.config import Config
+from moe_jax.config import Config, write_config
 from moe_jax.data import Loader, batch_indices, make_loaders
 from moe_jax.errors import UserError
 from moe_jax.interop.open import ORIGIN
@@ -32,7 +32,7 @@ from moe_jax.training.resume import describe, restore_run, run_info
 from moe_jax.training.state import TrainState, abstract_state, init_state
 from moe_jax.training.step import Steps, make_steps
 from moe_jax.training.validate import Validation
-from moe_jax.workdir import write_config
+from moe_jax.workdir import CHECKPOINTS, PROFILE
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def train(session: Session, workdir: Path, resume: str, init_from: Path | None =
     require_same_text_everywhere(loaders.train)
     checkpoint_options = config.checkpoint.model_dump()
     with (
-        Checkpoints(workdir / "checkpoints", **checkpoint_options) as checkpoints,
+        Checkpoints(workdir / CHECKPOINTS, **checkpoint_options) as checkpoints,
         Progress(config.train.steps) as progress,
         MetricsWriters(workdir, config, is_main=jax.process_index() == 0) as writers,
         watch_preemption() as preempted,
@@ -141,7 +141,7 @@ class _Run:
         self.writers = writers
         self.validation: Validation | None = None
         self.reporter = Reporter(session.config, session.mesh)
-        self.profiler = Profiler(workdir / "profile", session.config.train.profile_steps)
+        self.profiler = Profiler(workdir / PROFILE, session.config.train.profile_steps)
         self.step_function = steps.jit_train(compiler_options(session.platform))
         self.info = info
         self.last_loss: float | None = None

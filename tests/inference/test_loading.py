@@ -15,12 +15,12 @@ from support.training_cases import ONE_DEVICE, session_on_first_devices, small_c
 
 import moe_jax
 from moe_jax.checkpoint import Checkpoints
+from moe_jax.config import write_config
 from moe_jax.config.schema import MeshConfig
 from moe_jax.inference import language_model
 from moe_jax.inference.loading import FIXED
 from moe_jax.interop.convert import from_hf as convert
 from moe_jax.mesh.build import build_mesh
-from moe_jax.workdir import write_config
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 

@@ -11,11 +11,11 @@ import moe_jax
 from moe_jax.checkpoint import Checkpoints, read_contents
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes
+from moe_jax.config import write_config
 from moe_jax.interop.dense_model import open_dense, slab_of
 from moe_jax.interop.tensors.pieces import layer_of
 from moe_jax.interop.upcycle import UPCYCLED, Upcycling, upcycle, upcycled_config
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.workdir import write_config
 
 TOKENS = np.random.default_rng(0).integers(0, 256, (2, 24)).astype(np.int32)
 DENSE = (

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moe_jax.interop.files.directory import CONFIG, TOKENIZER_FILES
+from moe_jax.workdir import TOKENIZER
 
-#: In a working directory.
-TOKENIZER = "tokenizer"
 TOKENIZER_JSON = "tokenizer.json"
 
 

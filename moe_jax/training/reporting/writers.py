@@ -18,8 +18,8 @@ import numpy as np
 
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
+from moe_jax.workdir import METRICS, TENSORBOARD, WANDB_ID
 
-FILE = "metrics.jsonl"
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 INSTALL = "pip install 'moe-jax[track]'"
 
@@ -85,7 +85,7 @@ class MetricsWriters:
             writer.write(record)
 
     def _open(self, step: int) -> None:
-        self._writers.append(_JsonLines(self._workdir / FILE, step))
+        self._writers.append(_JsonLines(self._workdir / METRICS, step))
         for name, module in self._modules.items():
             build = {"tensorboard": _TensorBoard, "wandb": _WandB}[name]
             self._writers.append(build(module, self._workdir, self._config, step))
@@ -127,7 +127,7 @@ class _JsonLines:
 class _TensorBoard:
     def __init__(self, module: Any, workdir: Path, config: Config, first_step: int) -> None:
         # purge_step hides what an abandoned attempt wrote from that step on.
-        self._writer = module.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+        self._writer = module.SummaryWriter(str(workdir / TENSORBOARD), purge_step=first_step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         for name, value in scalars(record):
@@ -145,7 +145,7 @@ class _WandB:
     """
 
     def __init__(self, module: Any, workdir: Path, config: Config, first_step: int) -> None:
-        known = workdir / "wandb_id.txt"
+        known = workdir / WANDB_ID
         resumed = first_step > 1 and known.exists()
         self._run = module.init(
             project=config.metrics.project,

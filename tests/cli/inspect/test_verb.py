@@ -16,12 +16,11 @@ from moe_jax.checkpoint import CheckpointError, Checkpoints, read_contents
 from moe_jax.checkpoint.tree import SEPARATOR
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes
-from moe_jax.config import override
+from moe_jax.config import override, write_config
 from moe_jax.data import make_loaders
 from moe_jax.model.flops import total_parameters
 from moe_jax.training.resume import run_info
 from moe_jax.training.state import init_state
-from moe_jax.workdir import write_config
 
 LAYOUT = (
     "mesh.pipe=2",

@@ -10,7 +10,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from moe_jax.config import Config, override
-from moe_jax.training.reporting.writers import FILE, MetricsWriters, MissingWriter
+from moe_jax.training.reporting.writers import MetricsWriters, MissingWriter
+from moe_jax.workdir import METRICS
 
 PLAIN = Config()
 TENSORBOARD = override(PLAIN, ['metrics.writers=["tensorboard"]'])
@@ -24,7 +25,7 @@ def write_steps(workdir, steps, config=PLAIN):
 
 
 def lines(workdir):
-    return [json.loads(line) for line in (workdir / FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
 
 
 def steps_of(workdir):
@@ -50,10 +51,10 @@ def test_non_finite_and_numpy_values_become_json(tmp_path):
 
 def test_resume_drops_the_abandoned_steps_and_no_others(tmp_path):
     write_steps(tmp_path, range(1, 8))
-    before = (tmp_path / FILE).read_bytes().splitlines()
+    before = (tmp_path / METRICS).read_bytes().splitlines()
     write_steps(tmp_path, [5, 6])
     assert steps_of(tmp_path) == [1, 2, 3, 4, 5, 6]
-    assert (tmp_path / FILE).read_bytes().splitlines()[:4] == before[:4]
+    assert (tmp_path / METRICS).read_bytes().splitlines()[:4] == before[:4]
 
 
 def test_fresh_start_in_an_old_directory_begins_an_empty_file(tmp_path):
@@ -70,7 +71,7 @@ def test_resume_that_writes_nothing_leaves_the_file_alone(tmp_path):
 
 def test_line_torn_by_a_kill_is_dropped(tmp_path):
     write_steps(tmp_path, [1, 2])
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 3, "lo')
     write_steps(tmp_path, [3])
     assert steps_of(tmp_path) == [1, 2, 3]
@@ -78,20 +79,20 @@ def test_line_torn_by_a_kill_is_dropped(tmp_path):
 
 def test_foreign_line_is_named_and_nothing_is_lost(tmp_path):
     write_steps(tmp_path, [1, 2])
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / METRICS).open("a") as file:
         file.write("notes of mine\n")
-    content = (tmp_path / FILE).read_bytes()
+    content = (tmp_path / METRICS).read_bytes()
     with pytest.raises(
         ValueError, match=r"metrics\.jsonl, line 3 .*notes of mine.*remove the line"
     ):
         write_steps(tmp_path, [2])
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    assert (tmp_path / FILE).read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS]
+    assert (tmp_path / METRICS).read_bytes() == content
 
 
 def test_failing_rewrite_loses_nothing(tmp_path, monkeypatch):
     write_steps(tmp_path, [1, 2, 3])
-    content = (tmp_path / FILE).read_bytes()
+    content = (tmp_path / METRICS).read_bytes()
 
     def full(_):
         raise OSError("disk full")
@@ -99,7 +100,7 @@ def test_failing_rewrite_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_steps(tmp_path, [2])
-    assert (tmp_path / FILE).read_bytes() == content
+    assert (tmp_path / METRICS).read_bytes() == content
 
 
 def test_other_processes_write_nothing(tmp_path):
