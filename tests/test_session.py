@@ -8,7 +8,7 @@ from support.training_cases import session_on_first_devices, small_config
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config.rules import ConfigError
 from moe_jax.mesh.build import build_mesh
-from moe_jax.session import make_session, training_tokens
+from moe_jax.session import make_session
 
 
 def test_it_holds_the_config_and_the_mesh_that_it_was_made_of():
@@ -29,21 +29,6 @@ def test_batches_are_split_over_the_batch_axes():
     sharding = session.batch_sharding()
     assert sharding.mesh == session.mesh
     assert sharding.spec == PartitionSpec(None, None, BATCH_AXES)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "tokens"),
-    [
-        (("mesh.expert=1",), 64 * 32 // 2),
-        (("mesh.expert=4", "mesh.data=2"), 64 * 32 // 2 // 8),
-        # The tensor axis splits no batch.
-        (("mesh.expert=4", "mesh.tensor=2"), 64 * 32 // 2 // 4),
-        (("mesh.expert=4", "train.accumulation=2"), 64 * 32 // 2 // 2 // 4),
-    ],
-)
-def test_tokens_of_a_stream_on_a_device(overrides, tokens):
-    config = small_config("train.global_batch=64", "exchange.streams=2", *overrides)
-    assert training_tokens(config, session_on_first_devices(config).mesh) == tokens
 
 
 def test_auto_transport_is_decided_by_the_tokens_of_a_device_at_a_time():
