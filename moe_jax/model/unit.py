@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import jax
 from flax import nnx
-from jaxtyping import Array
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
@@ -93,8 +92,11 @@ def apply_unit(
     return xs, totals
 
 
-def _total(*counts: Array) -> Array:
-    """Return the sum of the streams' counts, [1, ...]: a device's part of a dimension over them."""
+def _total(*counts: Any) -> Any:
+    """Return the sum of the streams' counts, [1, ...]: a device's part of a dimension over them.
+
+    Any: counts that depend on shapes only are constants, which `jax.checkpoint` makes literals.
+    """
     return sum(counts[1:], start=counts[0])[None]
 
 

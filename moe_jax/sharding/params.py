@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec
 from moe_jax.axes import EXPERT, PIPE, TENSOR
 from moe_jax.sharding.rules import Placement
 
-LAYERS = "layers"
+#: The logical axis that a stack puts in front.
+_LAYERS = "layers"
 #: A pytree of `nnx.Variable`s, such as an `nnx.State` or a tuple of them.
 Variables = Any
 
@@ -97,7 +98,7 @@ def with_layers_axis(variables: Variables) -> Variables:
     """Return stacked variables that say so in their logical axes."""
 
     def relabel(variable: nnx.Variable) -> nnx.Variable:
-        metadata: dict[str, Any] = variable.get_metadata() | {"axes": (LAYERS, *variable.axes)}
+        metadata: dict[str, Any] = variable.get_metadata() | {"axes": (_LAYERS, *variable.axes)}
         return type(variable)(variable[...], **metadata)
 
     return jax.tree.map(relabel, variables, is_leaf=_is_variable)
@@ -120,7 +121,7 @@ def map_stacked(function: Any, variables: Variables) -> Variables:
 
 
 def _is_stacked(variable: nnx.Variable) -> bool:
-    return variable.axes[0] == LAYERS
+    return variable.axes[0] == _LAYERS
 
 
 def _names(entry: Any) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from moe_jax.dtypes import library_promotion
 from moe_jax.model.skeleton import VariableInfo
 from moe_jax.training.schedule import make_schedule
 
-Variables = Mapping[str, VariableInfo]
+VariableInfos = Mapping[str, VariableInfo]
 _STACKED = ("layers", "experts")
 
 
-def make_optimizer(config: Config, variables: Variables) -> optax.GradientTransformation:
+def make_optimizer(config: Config, variables: VariableInfos) -> optax.GradientTransformation:
     """Return the optimiser for parameters named as in `variables`.
 
     Its updates are float32 whatever the parameters' dtype; apply them with `apply_updates`.
@@ -65,7 +65,7 @@ def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def _adamw(
-    config: OptimizerConfig, schedule: optax.Schedule, variables: Variables
+    config: OptimizerConfig, schedule: optax.Schedule, variables: VariableInfos
 ) -> optax.GradientTransformation:
     return optax.adamw(
         schedule,
@@ -78,7 +78,7 @@ def _adamw(
 
 
 def _muon(
-    config: OptimizerConfig, schedule: optax.Schedule, variables: Variables
+    config: OptimizerConfig, schedule: optax.Schedule, variables: VariableInfos
 ) -> optax.GradientTransformation:
     """Return Muon (Jordan et al., 2024) for the matrices inside layers, AdamW for the rest.
 
@@ -115,7 +115,7 @@ def _matrix(name: str, info: VariableInfo) -> MuonDimensionNumbers | None:
     return MuonDimensionNumbers(tuple(dims[:-1]), tuple(dims[-1:]))
 
 
-def _decayed(variables: Variables) -> dict[str, bool]:
+def _decayed(variables: VariableInfos) -> dict[str, bool]:
     """Weight decay is for matrices: not for biases and norm scales."""
     return {name: _is_weight(name) for name, _ in _trained(variables)}
 
@@ -124,7 +124,7 @@ def _is_weight(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith("w_")
 
 
-def _trained(variables: Variables) -> list[tuple[str, VariableInfo]]:
+def _trained(variables: VariableInfos) -> list[tuple[str, VariableInfo]]:
     return [(name, info) for name, info in variables.items() if not info.is_buffer]
 
 
