@@ -1,20 +1,24 @@
 """Asking a model: from a text to the programs on the devices, and back.
 
-    model.generate("x")                        POST /v1/completions {"prompt": "x"}
-      |  language_model                          |  serve: parameters, request
-      |                                          |
-      +---- a text becomes tokens; every rule of prompts: checks ----+
-      |                                          |
-      v  GenerationRequest                       v  serve/engine_thread: one batcher for all
-    Batcher.submit, .advance                   batcher: who gets a slot when, when a text ends
-      |  Prompt (the request is one)             (stopping: stop strings)
+    model.generate("x")         POST /v1/completions {"prompt": "x"}
+      |                           |
+    language_model              serve: parameters, request
+      |    a text becomes tokens; each checks them once, by the rules of `checks`
+      |                           |
+      |                         serve: engine_thread, one for all clients
+      v                           v
+      GenerationRequest           GenerationRequest
+      |                           |
+      +---------------------------+
       v
-    Engine.start, .step, .release              engine: texts, each in a slot of the cache
-      |                                          (multihost: the same calls in every process)
-      |  PlacedPrompt, PromptBatch             prompt_batches: which device reads which prompt
-      v
-    prefill, decode                            programs: what is compiled, calls
-                                                 model/decoding, then sampling
+    Batcher.submit, .advance    batcher: who gets a slot when, and when a text ends
+      |                         (stopping: at stop strings)
+      v Prompt, which the request is
+    Engine.start, .step         engine: texts, each in a slot of a cache on the mesh
+      |                         (multihost: the same calls in every process)
+      v PlacedPrompt            prompt_batches: which device reads which prompt when
+      v PromptBatch
+    prefill, decode             programs: what is compiled; model/decoding, then sampling
 
 Back come a `Token` per slot and step from the engine, an `Event` per request from the batcher
 (tokens, and the text that became certain), and a `Completion` or a str to the caller; over HTTP
