@@ -10,6 +10,9 @@ from moe_jax.session import make_session
 def fresh_model(config: Config) -> LanguageModel:
     """Return the model of `config` on its mesh, without a tokenizer.
 
+    Args:
+        config: a checked one; what belongs to training is changed as for any inference.
+
     Raises:
         UserError: the model cannot be split so, or the devices are not there.
     """

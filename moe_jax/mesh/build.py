@@ -70,6 +70,10 @@ def order_devices(devices: Sequence[Device]) -> list[Device]:
 def host_table(mesh: jax.sharding.Mesh, topology: Topology) -> tuple[int, ...]:
     """Return the host of each batch shard; see `hosts_of_shards`.
 
+    Args:
+        mesh: its devices are in the order of `order_devices`.
+        topology: of the same devices.
+
     Raises:
         MeshError: mesh and topology have different numbers of devices.
     """
@@ -86,6 +90,10 @@ def hosts_of_shards(mesh: jax.sharding.Mesh, devices_per_host: int) -> tuple[int
 
     Shards are in `BATCH_AXES` order. A shard spread over `tensor` counts as being where its first
     device is.
+
+    Args:
+        mesh: its devices are in the order of `order_devices`.
+        devices_per_host: the same on every host.
     """
     index = np.arange(mesh.size).reshape([mesh.shape[axis] for axis in AXES])
     first = index.take(0, axis=AXES.index(TENSOR))
@@ -97,6 +105,10 @@ def warn_of_slow_tensor_axis(config: MeshConfig, topology: Topology) -> None:
     """Log a warning if devices of one tensor group are on different hosts.
 
     Its collectives run several times in every layer, with nothing to hide behind.
+
+    Args:
+        config: sizes of the axes.
+        topology: of the devices that make up the mesh.
     """
     if topology.hosts > 1 and topology.devices_per_host % config.tensor:
         log.warning(
