@@ -7,9 +7,14 @@ import ast
 import graphlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from support.places import ROOT
+
+from moe_jax.cli import main as cli_main
+from moe_jax.config.schema import ExchangeConfig, TransportName
+from moe_jax.moe.exchange import TRANSPORTS
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
@@ -21,17 +26,27 @@ FLOORS = (
     "moe",
     "model",
     *("session", "interop"),
-    *("training", "inference"),
+    *("inference", "training"),
     *("serve", "planner"),
     "bench",
-    "cli",
+    *("cli", "__main__"),
+)
+#: Of the command line: they do not know of each other.
+VERBS = (
+    *("train", "generate", "eval", "serve", "convert", "upcycle"),
+    *("inspect", "plan", "claims", "doctor", "bench"),
 )
 #: The wings of a package with folders, lowest first, likewise.
 WINGS = {
     "planner": (
-        *("xla", "compile", "report", "modelled", "compiled", "planning"),
+        *("xla", "compile", "report", "modelled", "compiled", "planning", "api"),
         *("search", "claims", "pictures"),
     ),
+    "training": (
+        *("reporting", "schedule", "optimizer", "state", "step"),
+        *("changes", "initial", "resume", "validate", "loop"),
+    ),
+    "cli": ("shared", *VERBS, "main"),
 }
 #: More files than that are two ideas.
 LARGEST_FOLDER = 16
@@ -127,6 +142,20 @@ def test_every_wing_has_its_place(package):
     assert sorted(WINGS[package]) == sorted(inside)
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("moe_jax.cli.")])
+def test_no_verb_imports_another(module):
+    own = module.split(".")[2]
+    names = {n.split(".")[2] for n in own_imports(MODULES[module]) if n.startswith("moe_jax.cli.")}
+    assert not names & ({*VERBS} - {own})
+
+
+def test_main_knows_every_verb_and_its_module():
+    assert sorted(cli_main.VERBS) == sorted(VERBS)
+    for verb, (module, _) in cli_main.VERBS.items():
+        assert module in MODULES
+        assert module.split(".")[2] == verb
+
+
 def test_folders_can_be_taken_in_at_a_glance():
     sizes = Counter(path.parent for path in (ROOT / "moe_jax").rglob("*.py"))
     assert {str(folder): n for folder, n in sizes.items() if n > LARGEST_FOLDER + 1} == {}
@@ -159,6 +188,31 @@ def test_only_exchange_sharding_and_pipeline_use_collectives():
     users.remove("moe_jax.bench.collectives")
     allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.", "moe_jax.model.pipeline")
     assert all(name.startswith(allowed) for name in users), users
+
+
+def names_a_transport(tree: ast.AST) -> bool:
+    """Returns whether a string of the source is the name of a transport."""
+    strings = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    return not TRANSPORTS.keys().isdisjoint(s for s in strings if isinstance(s, str))
+
+
+def test_only_the_exchange_its_schema_and_a_preset_name_transports():
+    files = where(names_a_transport)
+    inside = {name for name in files if name.startswith("moe_jax.moe.exchange.")}
+    assert inside
+    assert files - inside == {"moe_jax.config.schema", "moe_jax.bench.sizes"}
+
+
+def test_transports_of_the_config_are_those_that_there_are():
+    assert set(get_args(TransportName)) == TRANSPORTS.keys()
+    field = ExchangeConfig.model_fields["transport"]
+    assert set(get_args(field.annotation)) == {"auto", *TRANSPORTS}
+    assert all(transport.name == name for name, transport in TRANSPORTS.items())
+
+
+def test_a_transport_is_seen_by_its_name_alone():
+    assert names_a_transport(ast.parse("if spec.transport.name == 'local':\n    pass"))
+    assert not names_a_transport(ast.parse("def local():\n    'Stays local.'"))
 
 
 def test_only_checkpoint_imports_orbax():

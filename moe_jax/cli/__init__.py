@@ -1,4 +1,7 @@
-from moe_jax.cli.shared.quiet import import_jax
+"""The `moe-jax` command: one module a verb, and nothing that a Python program would import.
 
-# Before any verb's modules import it.
-import_jax()
+`main.py` knows the verbs' names and imports the one that is asked for. A verb's module has
+`add_arguments(parser)` and a `run(args)` that returns an exit code; what `run` needs of JAX it
+imports itself, after the arguments and the config have been found good, so that help and most
+mistakes come at once. What several verbs share is in `shared/`; no verb imports another.
+"""

@@ -9,29 +9,25 @@ from pathlib import Path
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.byte_progress import ByteProgress
 from moe_jax.cli.shared.options import add_override_argument, refuse_hub_name
-from moe_jax.interop.convert import from_hf
-from moe_jax.interop.export import to_hf
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.interop.files.writer import parse_size
 
 #: What `transformers` kept to for long; files of this size can be fetched in parallel.
 SHARD_SIZE = "5GB"
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "convert",
-        help="import and export Hugging Face models",
-        description=(
-            "Convert weights tensor by tensor: memory holds one tensor, not the model. The output "
-            "appears at once when it is complete; one that exists is never overwritten."
-        ),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = (
+        "Convert weights tensor by tensor: memory holds one tensor, not the model. The output "
+        "appears at once when it is complete; one that exists is never overwritten."
     )
     ways = parser.add_subparsers(dest="way", required=True, metavar="WAY")
     _add_from_hf(ways)
     _add_to_hf(ways)
 
 
-def _add_from_hf(ways: argparse._SubParsersAction) -> None:
+def _add_from_hf(ways: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = ways.add_parser(
         "from-hf",
         help="a Hugging Face directory to a working directory",
@@ -53,7 +49,7 @@ def _add_from_hf(ways: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_from_hf)
 
 
-def _add_to_hf(ways: argparse._SubParsersAction) -> None:
+def _add_to_hf(ways: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = ways.add_parser(
         "to-hf",
         help="a checkpoint to a Hugging Face directory",
@@ -86,8 +82,15 @@ def _add_to_hf(ways: argparse._SubParsersAction) -> None:
 
 
 def run_from_hf(args: argparse.Namespace) -> int:
-    """Import; return an exit code."""
+    """Import; return an exit code.
+
+    Raises:
+        UserError: the directory cannot be converted, or OUT exists.
+    """
     refuse_hub_name(args.directory)
+    import_jax()
+    from moe_jax.interop.convert import from_hf
+
     with ByteProgress("importing") as report:
         from_hf(args.directory, args.out, args.overrides, args.dtype, report)
     print(f"imported {args.directory} to {args.out}: see moe-jax inspect {args.out}")
@@ -95,8 +98,15 @@ def run_from_hf(args: argparse.Namespace) -> int:
 
 
 def run_to_hf(args: argparse.Namespace) -> int:
-    """Export; return an exit code."""
+    """Export; return an exit code.
+
+    Raises:
+        UserError: the checkpoint cannot be converted, or DIR exists.
+    """
     most = parse_size(args.max_shard_size)
+    import_jax()
+    from moe_jax.interop.export import to_hf
+
     with ByteProgress("exporting") as report:
         to_hf(args.checkpoint, args.directory, args.step, args.dtype, most, report)
     print(f"exported {args.checkpoint} to {args.directory}")

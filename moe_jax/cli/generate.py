@@ -3,9 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-
-import jax
-import numpy as np
+from typing import TYPE_CHECKING
 
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import (
@@ -14,21 +12,24 @@ from moe_jax.cli.shared.options import (
     job_flags,
     load_model,
 )
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.errors import UserError
-from moe_jax.inference.batcher import Request
-from moe_jax.inference.language_model import USUAL_SLOTS, LanguageModel, sample_options
-from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.inference.contract import USUAL_SLOTS
+from moe_jax.inference.sampling_options import SamplingOptions, sample_options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from moe_jax.inference.contract import GenerationRequest
+    from moe_jax.inference.language_model import LanguageModel
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "generate",
-        help="continue a text with a model",
-        description=(
-            "Continue TEXT, or answer it as a chat, with a model: a Hugging Face directory, the "
-            "working directory of a run, or what `moe-jax convert` made; on any mesh "
-            "(--set mesh.expert=4)."
-        ),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = (
+        "Continue TEXT, or answer it as a chat, with a model: a Hugging Face directory, the "
+        "working directory of a run, or what `moe-jax convert` made; on any mesh "
+        "(--set mesh.expert=4)."
     )
     add_model_arguments(parser)
     prompt = parser.add_mutually_exclusive_group(required=True)
@@ -84,12 +85,17 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print prompt and continuation(s), or answer(s); return an exit code."""
+    """Print prompt and continuation(s), or answer(s); return an exit code.
+
+    Raises:
+        UserError: the model or the prompt cannot be read, or an option is out of range.
+    """
     # Before the model: it takes a while, and these may be wrong.
     samples = sample_options(_sampling(args), args.num_samples)
     text = _text(args)
     if args.system is not None and not args.chat:
         raise UserError("--system is part of a chat: add --chat")
+    import_jax()
     model = load_model(args, job_flags(args))
     tokens = _tokens(args, text, model)
     requests = [
@@ -125,7 +131,7 @@ def _text(args: argparse.Namespace) -> str:
         raise UserError(f"--prompt-file {args.prompt_file} cannot be read: {error}") from error
 
 
-def _tokens(args: argparse.Namespace, text: str, model: LanguageModel) -> np.ndarray:
+def _tokens(args: argparse.Namespace, text: str, model: "LanguageModel") -> "np.ndarray":
     if not args.chat:
         return model.tokenizer.encode_prompt(text)
     system = [] if args.system is None else [{"role": "system", "content": args.system}]
@@ -133,9 +139,14 @@ def _tokens(args: argparse.Namespace, text: str, model: LanguageModel) -> np.nda
 
 
 def _print(
-    model: LanguageModel, requests: list[Request], prompt: str, args: argparse.Namespace
+    model: "LanguageModel",
+    requests: "list[GenerationRequest]",
+    prompt: str,
+    args: argparse.Namespace,
 ) -> None:
-    """Streams a single sample as it comes; several are printed one after the other at the end."""
+    """Stream a single sample as it comes; several are printed one after the other at the end."""
+    import jax
+
     # Before the first print: it refuses what cannot be generated.
     events = model.stream(requests, args.slots, args.context)
     show = jax.process_index() == 0

@@ -16,15 +16,13 @@ from moe_jax.cli.shared.options import (
     job_flags,
     load_model,
 )
-from moe_jax.data.tokenizers import Tokenizer
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.errors import UserError
-from moe_jax.inference.contract import Engine
-from moe_jax.inference.engine import CachedEngine
-from moe_jax.inference.language_model import USUAL_SLOTS
-from moe_jax.inference.multihost import Channel, LeadingEngine, follow, job_store
-from moe_jax.mesh.distributed import start_distributed
+from moe_jax.inference.contract import USUAL_SLOTS, Engine
 
 if TYPE_CHECKING:
+    from moe_jax.data.tokenizers import Tokenizer
+    from moe_jax.inference.engine import CachedEngine
     from moe_jax.serve.assemble import Settings, WarmUp
 
 log = logging.getLogger(__name__)
@@ -35,16 +33,13 @@ KEY_VARIABLE = "MOE_JAX_API_KEY"
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "serve",
-        help="answer HTTP requests as OpenAI's API does",
-        description=(
-            "Serve /v1/completions, /v1/chat/completions, /v1/models, /health and /metrics. "
-            "Requests share the model's slots; what finds no slot waits in a queue of bounded "
-            "length. In a job of several processes the first one serves and the others follow. "
-            "SIGTERM and Ctrl-C let answers finish; asking twice cancels them."
-        ),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = (
+        "Serve /v1/completions, /v1/chat/completions, /v1/models, /health and /metrics. "
+        "Requests share the model's slots; what finds no slot waits in a queue of bounded "
+        "length. In a job of several processes the first one serves and the others follow. "
+        "SIGTERM and Ctrl-C let answers finish; asking twice cancels them."
     )
     add_model_arguments(parser)
     _add_http_arguments(parser)
@@ -102,10 +97,17 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until asked to end; return an exit code."""
+    """Serve until asked to end; return an exit code.
+
+    Raises:
+        UserError: the extra is missing, the model cannot be loaded, or an option is out of range.
+    """
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} missing: pip install 'moe-jax[serve]'")
+    import_jax()
+    from moe_jax.inference.multihost import BroadcastingEngine, Channel, job_store
+    from moe_jax.mesh.distributed import start_distributed
     from moe_jax.serve.assemble import Settings
     from moe_jax.serve.server import is_loopback, listen
 
@@ -130,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         name = args.name or model.name
         if job.num_processes == 1:
             return _serve(engine, model.tokenizer, name, settings, bound, args.warm_up)
-        leading = LeadingEngine(engine, Channel(job_store(), "engine"))
+        leading = BroadcastingEngine(engine, Channel(job_store(), "engine"))
         code = _serve(leading, model.tokenizer, name, settings, bound, args.warm_up)
     # After a failure the others have failed too, or wait for devices that will not answer: they
     # end with this process.
@@ -141,26 +143,28 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(
     engine: Engine,
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     name: str,
     settings: "Settings",
     bound: socket.socket,
     prompts: "WarmUp",
 ) -> int:
-    from moe_jax.serve.assemble import assemble, warm_up
+    from moe_jax.serve.assemble import make_server, warm_up
 
     host, port = bound.getsockname()[:2]
     print(f"{name}: {engine.slots} slots of {engine.context} tokens; compiling", flush=True)
     warm_up(engine, tokenizer, prompts)
-    server = assemble(engine, tokenizer, name, settings, bound)
+    server = make_server(engine, tokenizer, name, settings, bound)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     in_order = server.run(lambda: print(f"serving {name} at {url}/v1", flush=True))
     print("ended", flush=True)
     return exit_codes.OK if in_order else exit_codes.FAILED
 
 
-def _follow(engine: CachedEngine) -> int:
-    """Repeats what process 0 does; it also decides when to end, whoever else gets the signal."""
+def _follow(engine: "CachedEngine") -> int:
+    """Repeat what process 0 does; it also decides when to end, whoever else gets the signal."""
+    from moe_jax.inference.multihost import Channel, follow, job_store
+
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, signal.SIG_IGN)
     follow(engine, Channel(job_store(), "engine"))

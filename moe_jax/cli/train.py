@@ -3,30 +3,26 @@
 import argparse
 import sys
 from pathlib import Path
-
-import jax
+from typing import TYPE_CHECKING
 
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, add_job_arguments, job_flags, load
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import dump_config
 from moe_jax.errors import UserError
-from moe_jax.mesh.build import prepare_devices
-from moe_jax.mesh.distributed import start_distributed
-from moe_jax.session import make_session
-from moe_jax.training.loop import NonFiniteError, Outcome, train
-from moe_jax.workdir import CONFIG
+from moe_jax.workdir import CHECKPOINTS, CONFIG, METRICS
+
+if TYPE_CHECKING:
+    from moe_jax.training.loop import Outcome
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "train",
-        help="train a model",
-        description=(
-            "Train the model of CONFIG. Everything a run leaves behind is in its working "
-            "directory: the resolved config, metrics.jsonl, checkpoints/. A run goes on under any "
-            "mesh, sharding, pipeline and number of processes; its data, seed, train.global_batch "
-            "and the shapes of its arrays must stay."
-        ),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = (
+        "Train the model of CONFIG. Everything a run leaves behind is in its working directory: "
+        f"the resolved config, {METRICS}, {CHECKPOINTS}/. A run goes on under any mesh, sharding, "
+        "pipeline and number of processes; its data, seed, train.global_batch and the shapes of "
+        "its arrays must stay."
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -51,11 +47,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains; returns an exit code."""
+    """Train; return an exit code.
+
+    Raises:
+        UserError: the config, the data, a checkpoint or the job's description is wrong.
+    """
     config = load(args)
     workdir = args.workdir or Path("runs", config.name)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file: give a directory, new or of this run")
+    import_jax()
+    import jax
+
+    from moe_jax.mesh.build import prepare_devices
+    from moe_jax.mesh.distributed import start_distributed
+    from moe_jax.session import make_session
+    from moe_jax.training.loop import NonFiniteError, train
+
     job = start_distributed(job_flags(args))
     platform = prepare_devices(config, job.num_processes)
     session = make_session(config, platform)
@@ -67,11 +75,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"moe-jax train: {error}", file=sys.stderr)
         return exit_codes.DIVERGED
     if jax.process_index() == 0:
-        print(_summary(outcome, workdir))
+        print(summary(outcome, workdir))
     return exit_codes.PREEMPTED if outcome.preempted else exit_codes.OK
 
 
-def _summary(outcome: Outcome, workdir: Path) -> str:
+def summary(outcome: "Outcome", workdir: Path) -> str:
+    """Return the line that ends a run."""
     parts = [f"stopped after step {outcome.step}"]
     if outcome.loss is not None:
         parts.append(f"loss {outcome.loss:.4f}")

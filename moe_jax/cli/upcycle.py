@@ -9,20 +9,16 @@ from pathlib import Path
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.byte_progress import ByteProgress
 from moe_jax.cli.shared.options import add_override_argument
-from moe_jax.interop.dense_model import open_dense
-from moe_jax.interop.upcycle import Upcycling, upcycle
+from moe_jax.cli.shared.quiet import import_jax
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "upcycle",
-        help="make a Mixture of Experts of a dense model",
-        description=(
-            "Copy each MLP of DENSE (a Hugging Face directory or a working directory) into experts "
-            "beside a fresh router, and write a working directory to train on. At first the model "
-            "computes what DENSE computes, if --top-k is a multiple of --granularity and there is "
-            "no noise."
-        ),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = (
+        "Copy each MLP of DENSE (a Hugging Face directory or a working directory) into experts "
+        "beside a fresh router, and write a working directory to train on. At first the model "
+        "computes what DENSE computes, if --top-k is a multiple of --granularity and there is "
+        "no noise."
     )
     parser.add_argument("dense", type=Path, metavar="DENSE", help="the dense model")
     parser.add_argument("out", type=Path, metavar="OUT", help="the working directory to make")
@@ -55,7 +51,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upcycles; returns an exit code."""
+    """Upcycle; return an exit code.
+
+    Raises:
+        UserError: DENSE cannot be upcycled, a number is out of range, or OUT exists.
+    """
+    import_jax()
+    from moe_jax.interop.dense_model import open_dense
+    from moe_jax.interop.upcycle import Upcycling, upcycle
+
     how = Upcycling(
         copies=args.experts,
         top_k=2 * args.granularity if args.top_k is None else args.top_k,

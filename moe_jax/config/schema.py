@@ -61,10 +61,14 @@ class RuntimeConfig(Section):
     cluster: str = "detect"
 
 
+#: The files of `moe/exchange` that are transports, by their `name`.
+TransportName = Literal["local", "all_gather", "all_to_all"]
+
+
 class ExchangeConfig(Section):
     """How tokens travel to their experts and back."""
 
-    transport: Literal["auto", "local", "all_gather", "all_to_all"] = "auto"
+    transport: Literal["auto", TransportName] = "auto"
     #: The device's batch is cut into this many independent slices whose communication hides
     #: behind each other's compute.
     streams: Positive = 1

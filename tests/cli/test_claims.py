@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from support.planner.hand_plans import PAPER, paper_plans
+from support.planner.hand_plans import CONFIGS, PAPER, paper_plans
 
-from moe_jax.cli import claims
 from moe_jax.cli.main import main
+from moe_jax.cli.shared import files
 from moe_jax.config import load_config
+from moe_jax.planner.claims import report as report_module
 from moe_jax.planner.claims.report import programs, report
 
 
@@ -20,7 +21,7 @@ def hand_made(monkeypatch):
         asked.append(config)
         return report(PAPER, programs(PAPER), paper_plans(), calibration)
 
-    monkeypatch.setattr(claims, "check_claims", check)
+    monkeypatch.setattr(report_module, "check_claims", check)
     return asked
 
 
@@ -28,7 +29,7 @@ def test_config_of_the_source_tree_is_the_default(hand_made, capsys):
     assert main(["claims", "--set", "exchange.streams=4"]) == 0
     (config,) = hand_made
     assert config.exchange.streams == 4
-    assert config.name == load_config(claims.default_config()).name == "paper_ep16"
+    assert config.name == load_config(CONFIGS / "paper_ep16.toml").name == "paper_ep16"
     assert "near-linear scaling" in capsys.readouterr().out
 
 
@@ -51,6 +52,6 @@ def test_unwritable_files_are_refused_before_anything_compiles(hand_made, tmp_pa
 
 
 def test_installed_without_source_tree_the_config_must_be_given(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(claims, "SOURCE_TREE", tmp_path)
+    monkeypatch.setattr(files, "SOURCE_TREE", tmp_path)
     assert main(["claims"]) == 2
     assert "moe-jax claims path/to/configs/paper_ep16.toml" in capsys.readouterr().err

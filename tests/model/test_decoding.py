@@ -1,6 +1,7 @@
 """Prefill, then decode: at every position the logits of a forward pass over the whole text."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,9 @@ def on_mesh(array: np.ndarray, mesh, *dims) -> jax.Array:
 
 
 def decoder(skeleton: Skeleton, parallel: Parallel):
+    # As a config for decoding has it: one position is whole on every device of the tensor axis.
+    parallel = replace(parallel, tensor=replace(parallel.tensor, sequence="whole"))
+
     def add(weights, *args, reads: int):
         return decode(skeleton.merge(weights), *args, parallel, reads=reads)
 

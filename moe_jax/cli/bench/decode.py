@@ -1,22 +1,22 @@
 """`moe-jax bench decode MODEL`: tokens per second of generation. Measuring is `bench/decode.py`."""
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moe_jax.bench.decode import Work, measure_decode
-from moe_jax.bench.fresh_model import fresh_model
-from moe_jax.cli.bench.tables import console, decode_line, decode_table
-from moe_jax.cli.plan.verb import require_writable
 from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.files import require_writable, write_json
 from moe_jax.cli.shared.options import add_model_arguments, load_model
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import load_config
 from moe_jax.errors import UserError
-from moe_jax.inference.language_model import LanguageModel
 from moe_jax.mesh.jobs import NO_FLAGS
 
+if TYPE_CHECKING:
+    from moe_jax.inference.language_model import LanguageModel
 
-def add_decode(suites: argparse._SubParsersAction) -> None:
+
+def add_decode(suites: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the suite `decode` and its arguments."""
     parser = suites.add_parser(
         "decode",
@@ -56,7 +56,7 @@ def add_decode(suites: argparse._SubParsersAction) -> None:
 
 
 def run_decode(args: argparse.Namespace) -> int:
-    """Measures, prints, writes `--json`; returns an exit code.
+    """Measure, print, write `--json`; return an exit code.
 
     Raises:
         UserError: the model cannot be loaded, or a number is out of range.
@@ -66,6 +66,10 @@ def run_decode(args: argparse.Namespace) -> int:
         raise UserError("--batch, --prompt-tokens and --steps must be 1 or more")
     if args.repeats < 2:
         raise UserError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
+    import_jax()
+    from moe_jax.bench.decode import Work, measure_decode
+    from moe_jax.cli.bench.tables import console, decode_line, decode_table
+
     work = Work(args.prompt_tokens, args.steps, args.repeats, args.context)
     model = _model(args)
     out = console()
@@ -80,11 +84,13 @@ def run_decode(args: argparse.Namespace) -> int:
     for way, reason in result.skipped.items():
         out.print(f"{way} skipped: {reason}")
     if args.json is not None:
-        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, result.to_json())
     return exit_codes.OK
 
 
-def _model(args: argparse.Namespace) -> LanguageModel:
+def _model(args: argparse.Namespace) -> "LanguageModel":
+    from moe_jax.bench.fresh_model import fresh_model
+
     if args.model.suffix != ".toml":
         return load_model(args, NO_FLAGS)
     if args.step is not None:

@@ -9,15 +9,20 @@ from rich.table import Table
 
 from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.bench.layouts import LayoutTime, LayoutTimes
-from moe_jax.cli.doctor.facts import decimal, headed_table
+from moe_jax.cli.shared.tables import decimal, headed_table
 from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement
 from moe_jax.hardware.gpus import Gpu
 
 
-def measurement_table(found: Sequence[Measurement], gpu: Gpu | None) -> Table:
-    """Return measurements, each beside the peak of what it uses."""
+def measurement_table(measurements: Sequence[Measurement], gpu: Gpu | None) -> Table:
+    """Return measurements, each beside the peak of what it uses.
+
+    Args:
+        measurements: one a row.
+        gpu: where they were taken; None for a chip that is not known.
+    """
     table = headed_table("Measured", "what", "ms", "spread", "rate", "bound", "of bound", "note")
-    for m in found:
+    for m in measurements:
         scale, unit = (1e-12, "TFLOP/s") if m.unit == "flop" else (1e-9, "GB/s")
         bound = _bound(m, gpu)
         table.add_row(
@@ -32,10 +37,15 @@ def measurement_table(found: Sequence[Measurement], gpu: Gpu | None) -> Table:
     return table
 
 
-def collective_table(found: Sequence[CollectiveTime], link: float) -> Table:
-    """Return collectives, each beside the bytes/s of one device's slowest link (0: unknown)."""
+def collective_table(collectives: Sequence[CollectiveTime], link: float) -> Table:
+    """Return collectives, each beside the link.
+
+    Args:
+        collectives: one a row.
+        link: bytes/s of one device's slowest link, per direction; 0 where it is not known.
+    """
     table = headed_table("Collectives", "what", "MiB", "µs", "per device and direction", "link")
-    for c in found:
+    for c in collectives:
         rate = wire_bytes(c) / c.seconds
         table.add_row(
             title(c),
@@ -91,6 +101,7 @@ def layout_table(result: LayoutTimes) -> Table:
 
 
 def layout_line(time: LayoutTime) -> str:
+    """Return the line that shows a layout as soon as it is measured."""
     return f"{time.layout}, {time.mesh}, {time.mode}: {time.tokens_per_s:.4g} tokens/s"
 
 
@@ -117,6 +128,7 @@ def decode_table(result: DecodeTimes) -> Table:
 
 
 def decode_line(time: DecodeTime) -> str:
+    """Return the line that shows a way to generate as soon as it is measured."""
     return f"batch {time.batch}, {time.way}: {time.tokens_per_s:.4g} tokens/s"
 
 
@@ -133,14 +145,15 @@ def _bound(m: Measurement, gpu: Gpu | None) -> float:
     return gpu.peak_bf16_flops if m.unit == "flop" else gpu.memory_bandwidth
 
 
-def title(found: Measurement | CollectiveTime) -> str:
-    if isinstance(found, CollectiveTime):
-        return f"{found.kind} {found.bytes} bytes, {found.devices} devices"
-    return f"{found.suite.replace('_', ' ')}: {found.name}"
+def title(measured: Measurement | CollectiveTime) -> str:
+    """Return what was measured, in a few words."""
+    if isinstance(measured, CollectiveTime):
+        return f"{measured.kind} {measured.bytes} bytes, {measured.devices} devices"
+    return f"{measured.suite.replace('_', ' ')}: {measured.name}"
 
 
 def console() -> Console:
-    """Where tables go: wide enough in a file, and nowhere from processes but the first."""
+    """Return where tables go: wide enough in a file, and nowhere from processes but the first."""
     return Console(
         # A file has no width.
         width=None if sys.stdout.isatty() else 160,

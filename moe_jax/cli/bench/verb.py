@@ -1,30 +1,12 @@
 """`moe-jax bench SUITE`: measure the hardware at hand. What is measured, and how, is `bench/`."""
 
 import argparse
-import json
 import math
 from pathlib import Path
 
-import jax
-
-from moe_jax.bench.calibrate import calibrate, describe_hardware
-from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
-from moe_jax.bench.mock import pretend_devices
-from moe_jax.bench.sizes import PAPER
-from moe_jax.bench.step import measure_step
 from moe_jax.cli.bench.decode import add_decode
-from moe_jax.cli.bench.tables import (
-    collective_table,
-    console,
-    layout_line,
-    layout_table,
-    measurement_table,
-    rate_table,
-    title,
-)
-from moe_jax.cli.claims import SOURCE_TREE
-from moe_jax.cli.plan.verb import require_writable
 from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.files import config_of_source_tree, require_writable, write_json
 from moe_jax.cli.shared.options import (
     add_config_arguments,
     add_job_arguments,
@@ -32,26 +14,20 @@ from moe_jax.cli.shared.options import (
     job_flags,
     load,
 )
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import Config, load_config
 from moe_jax.config.schema import MeshConfig, RuntimeConfig
 from moe_jax.errors import UserError
-from moe_jax.hardware.calibration import save_calibration
-from moe_jax.hardware.gpus import gpu_by_device_kind
-from moe_jax.hardware.topology import detect_topology
-from moe_jax.mesh.build import build_mesh, count_gpus, mesh_shape, prepare_devices
-from moe_jax.mesh.distributed import start_distributed
-from moe_jax.session import make_session
 
 #: What `bench layouts` always compares: the first with the others.
 LAYOUTS = ("paper_ep16", "paper_baseline_tp8_pp2", "paper_baseline_tuned")
 
+Suites = argparse._SubParsersAction
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser(
-        "bench",
-        help="measure the hardware at hand",
-        description="Measure the hardware at hand; every figure stands beside its bound.",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb, add its arguments and say what runs it."""
+    parser.description = "Measure the hardware at hand; every figure stands beside its bound."
     suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
     _add_calibrate(suites)
     _add_step(suites)
@@ -59,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_decode(suites)
 
 
-def _add_calibrate(suites: argparse._SubParsersAction) -> None:
+def _add_calibrate(suites: Suites) -> None:
     parser = suites.add_parser(
         "calibrate",
         help="matmul, attention, gathers, memory, collectives; for `plan --calibration`",
@@ -82,7 +58,7 @@ def _add_calibrate(suites: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_calibrate)
 
 
-def _add_step(suites: argparse._SubParsersAction) -> None:
+def _add_step(suites: Suites) -> None:
     parser = suites.add_parser(
         "step",
         help="a whole training step or forward pass of CONFIG",
@@ -100,7 +76,10 @@ def _add_step(suites: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_step)
 
 
-def _add_layouts(suites: argparse._SubParsersAction) -> None:
+def _add_layouts(suites: Suites) -> None:
+    import_jax()
+    from moe_jax.bench.layouts import CAVEAT, REDUCED
+
     parser = suites.add_parser(
         "layouts",
         help="the paper's layout against its baselines, on emulated devices",
@@ -126,7 +105,7 @@ def _add_layouts(suites: argparse._SubParsersAction) -> None:
 
 
 def run_calibrate(args: argparse.Namespace) -> int:
-    """Measures, prints, writes `--out`; returns an exit code.
+    """Measure, print, write `--out`; return an exit code.
 
     Raises:
         UserError: the config, the job's description or an option is wrong.
@@ -135,6 +114,23 @@ def run_calibrate(args: argparse.Namespace) -> int:
         raise UserError("--set changes a config: give the CONFIG too")
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
+    import jax
+
+    from moe_jax.bench.calibrate import calibrate, describe_hardware
+    from moe_jax.bench.sizes import PAPER
+    from moe_jax.cli.bench.tables import (
+        collective_table,
+        console,
+        measurement_table,
+        rate_table,
+        title,
+    )
+    from moe_jax.hardware.calibration import save_calibration
+    from moe_jax.hardware.gpus import gpu_by_device_kind
+    from moe_jax.hardware.topology import detect_topology
+    from moe_jax.mesh.build import build_mesh, count_gpus, prepare_devices
+    from moe_jax.mesh.distributed import start_distributed
+
     config = PAPER if args.config is None else load(args)
     job = start_distributed(job_flags(args))
     devices = job.num_processes * (args.devices or count_gpus() or 1)
@@ -151,7 +147,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
         topology,
         platform,
         repeats=args.repeats,
-        report=lambda found: out.print(f"  {title(found)}: {found.seconds * 1e3:.4g} ms"),
+        report=lambda time: out.print(f"  {title(time)}: {time.seconds * 1e3:.4g} ms"),
     )
     gpu = gpu_by_device_kind(mesh.devices.flat[0].device_kind)
     out.print(measurement_table(result.measurements, gpu))
@@ -166,12 +162,21 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
 
 def run_step(args: argparse.Namespace) -> int:
-    """Measures one program and prints it; returns an exit code.
+    """Measure one program and print it; return an exit code.
 
     Raises:
         UserError: the config or the job's description is wrong, or there is no GPU for `--mock`.
     """
     config = load(args)
+    import jax
+
+    from moe_jax.bench.step import measure_step
+    from moe_jax.cli.bench.tables import console, measurement_table
+    from moe_jax.hardware.gpus import gpu_by_device_kind
+    from moe_jax.mesh.build import prepare_devices
+    from moe_jax.mesh.distributed import start_distributed
+    from moe_jax.session import make_session
+
     job = start_distributed(job_flags(args))
     if args.mock:
         _mock(config)
@@ -189,16 +194,21 @@ def run_step(args: argparse.Namespace) -> int:
 
 
 def run_layouts(args: argparse.Namespace) -> int:
-    """Measures, prints, writes `--json`; returns an exit code.
+    """Measure, print, write `--json`; return an exit code.
 
     Raises:
         UserError: a config, an override or the number of devices does not suit all layouts.
     """
     require_writable(args.json)
-    paths = [SOURCE_TREE / "configs" / f"{name}.toml" for name in LAYOUTS] + args.configs
-    found = [load_config(path) for path in paths]
-    devices = args.devices or math.prod(mesh_shape(found[0].mesh))
-    configs = [reduced(config, args.overrides, devices) for config in found]
+    command = "moe-jax bench layouts"
+    paths = [config_of_source_tree(f"{name}.toml", command) for name in LAYOUTS] + args.configs
+    whole = [load_config(path) for path in paths]
+    from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
+    from moe_jax.cli.bench.tables import console, layout_line, layout_table
+    from moe_jax.mesh.build import mesh_shape, prepare_devices
+
+    devices = args.devices or math.prod(mesh_shape(whole[0].mesh))
+    configs = [reduced(config, args.overrides, devices) for config in whole]
     platform = prepare_devices(configs[0])
     out = console()
     result = measure_layouts(
@@ -212,11 +222,14 @@ def run_layouts(args: argparse.Namespace) -> int:
     if platform == "cpu":
         out.print(CAVEAT)
     if args.json is not None:
-        args.json.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, result.to_json())
     return exit_codes.OK
 
 
 def _mock(config: Config) -> None:
+    from moe_jax.bench.mock import pretend_devices
+    from moe_jax.mesh.build import count_gpus, mesh_shape
+
     if (gpus := count_gpus()) != 1:
         raise UserError(
             f"--mock needs exactly 1 GPU in this process and there are {gpus}: set "

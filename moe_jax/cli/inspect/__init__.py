@@ -1,0 +1,1 @@
+"""`moe-jax inspect`: what a checkpoint holds. The verb is `verb.py`."""

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from moe_jax.axes import AXES
 from moe_jax.checkpoint import Contents, Listing, StoredArray
-from moe_jax.cli.doctor.facts import binary, headed_table, key_value_table
+from moe_jax.cli.shared.tables import binary, headed_table, key_value_table
 from moe_jax.config import Config
 from moe_jax.interop.open import ORIGIN
 

@@ -8,11 +8,12 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moe_jax.planner.pictures.lanes import layer_lanes
-from moe_jax.planner.pictures.page import Fact, timeline_page
-from moe_jax.planner.pictures.trace import trace_events
 from moe_jax.planner.report.results import Plan
+
+if TYPE_CHECKING:
+    from moe_jax.planner.pictures.page import Fact
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,9 @@ def draw_pictures(args: argparse.Namespace, plan: Plan) -> None:
         args.timeline.write_text(page_of(plan), encoding="utf-8")
         print(f"wrote the timeline to {args.timeline}: open it in a browser")
     if args.trace:
+        from moe_jax.planner.pictures.lanes import layer_lanes
+        from moe_jax.planner.pictures.trace import trace_events
+
         about = {"plan": _title(plan), "for": _cluster(plan), "kind": _kind(plan)}
         trace = trace_events(layer_lanes(plan.timelines), about)
         args.trace.write_text(json.dumps(trace) + "\n", encoding="utf-8")
@@ -46,7 +50,10 @@ def draw_pictures(args: argparse.Namespace, plan: Plan) -> None:
 
 
 def page_of(plan: Plan) -> str:
-    """A plan's timeline page, with its figures and assumptions."""
+    """Return a plan's timeline page, with its figures and assumptions."""
+    from moe_jax.planner.pictures.lanes import layer_lanes
+    from moe_jax.planner.pictures.page import timeline_page
+
     versions = ", ".join(f"{name} {number}" for name, number in plan.versions.items())
     return timeline_page(
         layer_lanes(plan.timelines),
@@ -74,7 +81,9 @@ def _kind(plan: Plan) -> str:
     return f"order compiled, times {plan.step.kind}" if plan.step else "order compiled"
 
 
-def _facts(plan: Plan) -> Iterator[Fact]:
+def _facts(plan: Plan) -> "Iterator[Fact]":
+    from moe_jax.planner.pictures.page import Fact
+
     memory, wire = plan.memory, plan.wire
     fits = "fits" if memory.fits else "does not fit"
     peak = f"{memory.peak_bytes / 2**30:.1f} GiB, {fits}"

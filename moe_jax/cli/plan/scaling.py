@@ -5,7 +5,6 @@ a plan of one config is `verb.py`.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,12 +14,12 @@ from typing import get_args
 from rich.console import Console
 
 from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.files import write_json
 from moe_jax.config import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.pictures.plot import check_plot, plot_scaling
-from moe_jax.planner.planning import Request, plan_all
 from moe_jax.planner.search.scaling import ScaleBy, scaled, scaling_curve, scaling_table
 
 #: What only --scaling reads, and what it does not read.
@@ -68,14 +67,19 @@ def run_scaling(
     target_of: Callable[[Config], Target],
     calibration: Calibration | None,
 ) -> int:
-    """Plans every size, prints and draws the curves; returns an exit code.
+    """Plan every size, print and draw the curves; return an exit code.
 
     Args:
+        args: the command line.
+        config: what is scaled.
         target_of: the cluster of a config.
+        calibration: measured rates, if any.
 
     Raises:
         UserError: a size that the config cannot have, or the plot extra is missing.
     """
+    from moe_jax.planner.planning import Request, plan_all
+
     if args.plot:
         check_plot(args.plot)
     readings = get_args(ScaleBy) if args.scaling_by == "both" else (args.scaling_by or "experts",)
@@ -90,9 +94,8 @@ def run_scaling(
     width = None if sys.stdout.isatty() else 120
     Console(width=width, highlight=False).print(scaling_table(curves, title))
     if args.json:
-        found = {"curves": [asdict(c) for c in curves]}
-        found["plans"] = {p.config.name: p.to_json() for p in plans}
-        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        by_name = {p.config.name: p.to_json() for p in plans}
+        write_json(args.json, {"curves": [asdict(c) for c in curves], "plans": by_name})
     if args.plot:
         plot_scaling(curves, args.plot, title=title)
         print(f"wrote the curve to {args.plot}")

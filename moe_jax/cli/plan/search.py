@@ -11,14 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from moe_jax.cli.shared import exit_codes
+from moe_jax.cli.shared.options import positive
 from moe_jax.config import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.planner.compile.jobs import require_plan_extra
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.search.finals import compile_finalists, winner_toml
-from moe_jax.planner.search.search import search
-from moe_jax.planner.search.table import finals_table
 
 #: Options that only --search reads, and those of a single plan.
 _OWN = ("top", "out")
@@ -36,7 +34,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         "arithmetic, compile the best",
     )
     group.add_argument(
-        "--top", type=_positive, metavar="N", help="layouts that --search compiles (default 3)"
+        "--top", type=positive, metavar="N", help="layouts that --search compiles (default 3)"
     )
     group.add_argument(
         "--out", type=Path, metavar="FILE.toml", help="write what --search found best, complete"
@@ -68,13 +66,23 @@ def run_search(
 ) -> int:
     """Search, print, write the winner; return an exit code.
 
+    Args:
+        args: the command line.
+        config: whose model and batch are laid out.
+        target: the cluster.
+        calibration: measured rates, if any.
+
     Raises:
         NothingFits: no layout can run.
         UserError: the plan extra is missing.
     """
+    from moe_jax.planner.search.finals import compile_finalists, winner_toml
+    from moe_jax.planner.search.search import search
+    from moe_jax.planner.search.table import finals_table
+
     require_plan_extra()
-    found = search(config, target, args.mode, calibration=calibration)
-    finals = compile_finalists(found, args.top or 3, calibration=calibration)
+    layouts = search(config, target, args.mode, calibration=calibration)
+    finals = compile_finalists(layouts, args.top or 3, calibration=calibration)
     width = None if sys.stdout.isatty() else 120
     Console(width=width, highlight=False).print(finals_table(finals))
     text = winner_toml(finals)
@@ -82,10 +90,3 @@ def run_search(
         args.out.write_text(text, encoding="utf-8")
         print(f"wrote the first to {args.out}")
     return exit_codes.OK
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value

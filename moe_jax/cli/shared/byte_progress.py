@@ -40,6 +40,7 @@ class ByteProgress:
         self._shown = False
 
     def __call__(self, done: int, total: int) -> None:
+        """Show so many bytes of so many."""
         if not self._shown:
             self._shown = True
             self._bar.start()

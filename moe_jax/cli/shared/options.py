@@ -6,14 +6,16 @@ What a verb does with them is in the verb's own file.
 import argparse
 import re
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import Config, check, load_config
 from moe_jax.config.schema import DType
 from moe_jax.errors import UserError
-from moe_jax.inference.language_model import LanguageModel
-from moe_jax.inference.loading import load as load_directory
-from moe_jax.mesh.distributed import JobFlags, start_distributed
+from moe_jax.mesh.jobs import JobFlags
+
+if TYPE_CHECKING:
+    from moe_jax.inference.language_model import LanguageModel
 
 #: How the Hugging Face hub names a model: OWNER/NAME.
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -70,7 +72,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
+def load_model(args: argparse.Namespace, flags: JobFlags) -> "LanguageModel":
     """Connect to the job, then load what `add_model_arguments` asked for.
 
     Raises:
@@ -83,6 +85,10 @@ def load_model(args: argparse.Namespace, flags: JobFlags) -> LanguageModel:
             f"{args.model} is not a directory: give the --workdir of a training run, what "
             "moe-jax convert made, or a Hugging Face directory"
         )
+    import_jax()
+    from moe_jax.inference.loading import load as load_directory
+    from moe_jax.mesh.distributed import start_distributed
+
     job = start_distributed(flags)
     return load_directory(
         args.model,
@@ -119,3 +125,19 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 def job_flags(args: argparse.Namespace) -> JobFlags:
     """Return what the command line says about the job."""
     return JobFlags(args.coordinator, args.num_processes, args.process_id)
+
+
+def share(text: str) -> float:
+    """Parse a share of 0 to 1, as the type of an argument."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1, such as 0.9")
+    return value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of 1 or more, as the type of an argument."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value

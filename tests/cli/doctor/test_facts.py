@@ -8,9 +8,7 @@ from rich.console import Console
 from support.places import CONFIGS
 
 from moe_jax.cli.doctor.facts import (
-    binary,
     config_facts,
-    decimal,
     device_bytes,
     parameter_table,
     summary_table,
@@ -176,18 +174,3 @@ def test_every_parameter_has_shape_axes_and_sharding():
     assert sum("stacks." in line for line in lines) == sum(
         name.startswith("stacks.") for name in Skeleton(config).variables
     )
-
-
-@pytest.mark.parametrize(
-    ("function", "value", "text"),
-    [
-        (binary, 1023, "1023 B"),
-        (binary, 2**20 * 3 // 2, "1.5 MiB"),
-        (binary, 26 * 2**30, "26 GiB"),
-        (decimal, 950, "950"),
-        (decimal, 35_696_807_936, "35.7 G"),
-        (decimal, 4.7e16, "47 P"),
-    ],
-)
-def test_units(function, value, text):
-    assert function(value) == text

@@ -7,8 +7,8 @@ import pytest
 from support.planner.hand_plans import CONFIGS, PAPER, paper_plans
 
 from moe_jax.cli.main import main
-from moe_jax.cli.plan import verb
 from moe_jax.cli.plan.pictures import page_of
+from moe_jax.planner import planning
 
 PLAN = paper_plans()["paper_ep16.forward"]
 COMMAND = ("plan", str(CONFIGS / "paper_ep16.toml"))
@@ -16,7 +16,7 @@ COMMAND = ("plan", str(CONFIGS / "paper_ep16.toml"))
 
 @pytest.fixture
 def hand_made(monkeypatch):
-    monkeypatch.setattr(verb, "plan", lambda *args, **kwargs: PLAN)
+    monkeypatch.setattr(planning, "plan", lambda *args, **kwargs: PLAN)
 
 
 def test_page_and_trace_are_written(hand_made, tmp_path, capsys):
@@ -48,6 +48,6 @@ def test_pictures_show_the_same_times_as_the_plan():
 
 @pytest.mark.parametrize("option", ["--timeline", "--trace"])
 def test_file_that_cannot_be_written_is_refused_first(option, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(verb, "plan", lambda *args, **kwargs: pytest.fail("compiled"))
+    monkeypatch.setattr(planning, "plan", lambda *args, **kwargs: pytest.fail("compiled"))
     assert main([*COMMAND, option, str(tmp_path / "none" / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from support.planner.hand_plans import CONFIGS, hand_plan
 
 from moe_jax.cli.main import main
-from moe_jax.cli.plan import scaling
+from moe_jax.planner import planning
 
 COMMAND = ("plan", str(CONFIGS / "paper_ep16.toml"))
 
@@ -20,7 +20,7 @@ def planned(monkeypatch):
         asked.extend(requests)
         return tuple(hand_plan(r, exposed_ms=r.target.devices / 8) for r in requests)
 
-    monkeypatch.setattr(scaling, "plan_all", plan_all)
+    monkeypatch.setattr(planning, "plan_all", plan_all)
     return asked
 
 

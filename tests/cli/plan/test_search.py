@@ -6,8 +6,8 @@ import pytest
 from support.places import CONFIGS
 
 from moe_jax.cli.main import main
-from moe_jax.cli.plan import search
 from moe_jax.config import check, load_config
+from moe_jax.planner.search import finals
 
 SMALL = (
     str(CONFIGS / "paper_ep16.toml"),
@@ -39,15 +39,15 @@ def test_options_that_nobody_would_read_are_refused(options, message, capsys):
 def test_the_cluster_need_not_have_as_many_devices_as_the_configs_mesh(
     tmp_path, monkeypatch, capsys
 ):
-    def compile_finalists(found, count, calibration):
-        from moe_jax.planner.search import finals
+    compiling = finals.compile_finalists
 
+    def compile_finalists(found, count, calibration):
         memory = SimpleNamespace(peak_bytes=60 * 2**30, capacity_bytes=79 * 2**30)
         predicted = SimpleNamespace(step_s=7.0, tokens_per_s=90_000.0)
         plans = [SimpleNamespace(memory=memory, predicted=predicted)] * count
-        return finals.compile_finalists(found, count, plan_all=lambda _, calibration: plans)
+        return compiling(found, count, plan_all=lambda _, calibration: plans)
 
-    monkeypatch.setattr(search, "compile_finalists", compile_finalists)
+    monkeypatch.setattr(finals, "compile_finalists", compile_finalists)
     out = tmp_path / "best.toml"
     options = ["--hosts", "1", "--search", "--top", "2", "--out", str(out)]
     assert main(["plan", *SMALL, *options]) == 0

@@ -8,11 +8,11 @@ from support.planner.hand_schedules import one_collective
 from support.planner.small_programs import OVERRIDES, PAPER, TARGET, compiled, request
 
 from moe_jax.cli.main import main
-from moe_jax.cli.plan import verb
 from moe_jax.cli.shared import exit_codes
+from moe_jax.planner import planning
 from moe_jax.planner.compile import jobs
 from moe_jax.planner.planning import make_plan
-from moe_jax.planner.report.figures import Memory, MemoryPart, Wire
+from moe_jax.planner.report.figures import LinkBytes, Memory, MemoryPart
 from moe_jax.planner.report.results import Plan
 from moe_jax.planner.xla.timeline import parse_timelines
 
@@ -38,7 +38,7 @@ def hand_plan(hidden_us):
         mode="forward",
         memory=Memory("compiled", 10, 9, 20, (MemoryPart("parameters", 10),)),
         step=None,
-        wire=Wire("compiled", 1.0, 2.0, 1.0, 2.0, None, None, None),
+        wire=LinkBytes("compiled", 1.0, 2.0, 1.0, 2.0, None, None, None),
         collectives=(),
         predicted=None,
         assumptions=("none",),
@@ -57,7 +57,7 @@ def planned(monkeypatch):
             asked.update(config=config, target=target, mode=mode, calibration=calibration)
             return made
 
-        monkeypatch.setattr(verb, "plan", plan)
+        monkeypatch.setattr(planning, "plan", plan)
         return asked
 
     return install
@@ -104,7 +104,7 @@ def test_recorded_calibration_is_that_of_the_gpu(moe_jax, planned):
         (["--hosts", "3"], "the mesh has 16 devices and 3 hosts x 8 are 24"),
         (["--devices-per-host", "5"], "4 hosts x 5 are 20"),
         (["--hosts", "0"], "0 hosts x 8 are 0"),
-        (["--devices-per-host", "0"], "--devices-per-host 0 must be 1 or more"),
+        (["--devices-per-host", "0"], "devices per host (0) must be 1 or more"),
         (["--gpu", "h1000"], "unknown GPU 'h1000'"),
         (["--json", "/nowhere/out.json"], "cannot write /nowhere/out.json"),
         (["--calibration", "/nowhere.toml"], "cannot read the calibration"),
@@ -114,7 +114,7 @@ def test_recorded_calibration_is_that_of_the_gpu(moe_jax, planned):
     ],
 )
 def test_mistakes_are_told_before_anything_compiles(moe_jax, monkeypatch, arguments, message):
-    monkeypatch.setattr(verb, "plan", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr(planning, "plan", lambda *_, **__: pytest.fail("compiled"))
     code, _, err = moe_jax(*arguments)
     assert code == exit_codes.USER_ERROR
     assert message in err
