@@ -3,7 +3,7 @@
 from moe_jax.config import Config
 from moe_jax.inference.inference_config import inference_config
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.mesh.build import prepare_devices
+from moe_jax.mesh.platform import prepare_devices
 from moe_jax.session import make_session
 
 

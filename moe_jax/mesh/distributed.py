@@ -1,6 +1,6 @@
 """Connect this process to the others of its job.
 
-Who they are is found out in `jobs.py`; platforms and device counts are `build.py`.
+Who they are is found out in `jobs.py`; platforms and device counts are `platform.py`.
 """
 
 import ipaddress
