@@ -51,7 +51,7 @@ def make_session(
     """Build the mesh over all devices of the job and resolve what the config leaves open.
 
     Args:
-        config: the run; `mesh.build.prepare_devices` has been called for it.
+        config: the run; `mesh.platform.prepare_devices` has been called for it.
         platform: "cpu" or "gpu", what `prepare_devices` returned.
         batch_tokens: tokens of one stream on one device, for `exchange.transport = "auto"`; by
             default those of a training step.

@@ -128,6 +128,15 @@ def test_readme_is_read_in_one_sitting():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 175
 
 
+def test_map_shows_every_room_once():
+    text = (ROOT / "moe_jax" / "README.md").read_text()
+    table = text[text.index("| floor,") : text.index("\n\n`planner/`")]
+    named = [name for row in table.splitlines()[2:] for name in row.split("|")[1].split()]
+    rooms = {path.name for path in (ROOT / "moe_jax").glob("*/") if (path / "__init__.py").exists()}
+    files = {path.stem for path in (ROOT / "moe_jax").glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(f"`{name}`" for name in {f"{room}/" for room in rooms} | files)
+
+
 def test_exit_codes_are_those_of_the_command():
     rows = [line.split(None, 1) for line in exit_codes.TABLE.splitlines()[1:]]
     text = (ROOT / "launch" / "README.md").read_text()

@@ -1,0 +1,1 @@
+"""Times what runs here: operations, collectives, steps, layouts, generation. All *measured*."""

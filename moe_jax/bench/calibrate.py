@@ -14,7 +14,7 @@ from moe_jax.bench.specs import Spec, layer_specs
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement, Suite
 from moe_jax.hardware.gpus import gpu_by_device_kind
-from moe_jax.hardware.topology import Topology
+from moe_jax.hardware.topology import Device, Topology
 from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import resolve_parallel
@@ -56,9 +56,9 @@ def calibrate(
         measured.append((spec, result))
     collectives = []
     sizes = sizes_bytes(dispatch_bytes(config))
-    for found in collective_times(mesh, topology.hosts, platform, sizes, repeats):
-        report(found)
-        collectives.append(found)
+    for time in collective_times(mesh, topology.hosts, platform, sizes, repeats):
+        report(time)
+        collectives.append(time)
     return Calibration(
         gpu=gpu_name(device),
         hardware=describe_hardware(topology, device),
@@ -91,7 +91,7 @@ def measure_spec(spec: Spec, platform: str, repeats: int = 9, batch_s: float = 0
     )
 
 
-def attention_of(config: Config, device: jax.Device, platform: str) -> Implementation:
+def attention_of(config: Config, device: Device, platform: str) -> Implementation:
     """Return the attention implementation that the model would choose on a device."""
     mesh = build_mesh(MeshConfig(), [device])
     tokens = sizes_of(config).tokens
@@ -107,13 +107,13 @@ def dispatch_bytes(config: Config) -> int:
     return config.model.moe.num_experts * sizes.capacity * row
 
 
-def gpu_name(device: jax.Device) -> str:
+def gpu_name(device: Device) -> str:
     """Return the name in `gpus.toml`, or JAX's device kind of a device that is not there."""
     gpu = gpu_by_device_kind(device.device_kind)
     return gpu.name if gpu else device.device_kind
 
 
-def describe_hardware(topology: Topology, device: jax.Device) -> str:
+def describe_hardware(topology: Topology, device: Device) -> str:
     """Return what was measured, in words."""
     emulated = f" ({EMULATED})" if device.platform == "cpu" else ""
     hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")

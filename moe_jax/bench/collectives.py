@@ -43,6 +43,10 @@ def collective_times(
         hosts: over which its devices are spread evenly.
         platform: "cpu" or "gpu".
         sizes: bytes of one device's operand, rounded up to whole bfloat16 per device.
+        repeats: timed batches of each.
+
+    Raises:
+        UserError: some devices are on another axis.
     """
     devices = mesh.shape[EXPERT]
     if devices != mesh.size:

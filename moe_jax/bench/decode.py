@@ -1,5 +1,7 @@
-"""Tokens per second of generation, by batch size: with the cache, with a full forward pass per
-token, and with transformers on the same model and cores.
+"""Tokens per second of generation, by batch size and way.
+
+The ways: with the cache, with a full forward pass per token, and with transformers on the same
+model and cores.
 
 All three continue the same random tokens greedily and hand every token to the host. Timing itself
 is `harness.py`, the full forward pass `full_forward.py`, what comes out `decode_times.py`.
@@ -55,15 +57,17 @@ class Work:
 
     @property
     def new_tokens(self) -> int:
-        """Returns tokens after a prompt: its first, one that may compile, warm-up, timed ones."""
+        """Tokens after a prompt: its first, one that may compile, warm-up, timed ones."""
         return 2 + self.steps * (self.repeats + 1)
 
     @property
     def tokens(self) -> int:
+        """Tokens of a text when all is done."""
         return self.prompt_tokens + self.new_tokens
 
     @property
     def context(self) -> int:
+        """Tokens of a text for which the cache has room."""
         return self.tokens if self.room is None else self.room
 
     def prompts(self, batch: int, vocabulary: int) -> np.ndarray:
@@ -72,6 +76,7 @@ class Work:
         return rng.integers(0, vocabulary, (batch, self.prompt_tokens)).astype(np.int32)
 
     def time(self, step: Callable[[], Any]) -> Timing:
+        """Time one call of `step`, which makes a token of every text."""
         return measure(step, repeats=self.repeats, calls=self.steps)
 
 
@@ -185,8 +190,8 @@ def transformers(theirs: Any, prompts: np.ndarray, work: Work) -> DecodeTime:
 
     def forward(ids: Any, cache: Any) -> tuple[Any, Any]:
         with torch.inference_mode():
-            found = theirs(input_ids=ids, **{cached: cache}, use_cache=True, logits_to_keep=1)
-        return found.logits[:, -1].argmax(-1, keepdim=True), getattr(found, cached)
+            output = theirs(input_ids=ids, **{cached: cache}, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1].argmax(-1, keepdim=True), getattr(output, cached)
 
     reading = measure(lambda: forward(tokens, None)[0].tolist(), repeats=work.repeats, calls=1)
     state = forward(tokens, None)

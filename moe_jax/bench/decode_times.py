@@ -25,6 +25,7 @@ class DecodeTime:
 
     @property
     def tokens_per_s(self) -> float:
+        """New tokens of all texts together."""
         return self.batch / self.seconds
 
 
@@ -52,7 +53,7 @@ class DecodeTimes:
     times: tuple[DecodeTime, ...]
 
     def ratio(self, time: DecodeTime) -> float:
-        """Tokens per second over those with the cache at the same batch size."""
+        """Return tokens per second over those with the cache at the same batch size."""
         cached = next(t for t in self.times if t.way == "cache" and t.batch == time.batch)
         return time.tokens_per_s / cached.tokens_per_s
 

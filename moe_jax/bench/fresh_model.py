@@ -3,12 +3,15 @@
 from moe_jax.config import Config
 from moe_jax.inference.inference_config import inference_config
 from moe_jax.inference.language_model import LanguageModel
-from moe_jax.mesh.build import prepare_devices
+from moe_jax.mesh.platform import prepare_devices
 from moe_jax.session import make_session
 
 
 def fresh_model(config: Config) -> LanguageModel:
     """Return the model of `config` on its mesh, without a tokenizer.
+
+    Args:
+        config: a checked one; what belongs to training is changed as for any inference.
 
     Raises:
         UserError: the model cannot be split so, or the devices are not there.

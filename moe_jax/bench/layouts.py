@@ -131,6 +131,10 @@ def reduced(config: Config, overrides: Sequence[str] = (), devices: int = 0) -> 
 def fitted(mesh: MeshConfig, devices: int) -> MeshConfig:
     """Return a mesh of `devices`: its largest axis is cut, or grows, by what that takes.
 
+    Args:
+        mesh: sizes of all axes.
+        devices: of the new mesh.
+
     Raises:
         UserError: the axis would not be whole.
     """

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 
 from moe_jax.config.model_schema import AttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from moe_jax.config.schema import (
+    CheckpointConfig,
     Config,
     DataConfig,
     ExchangeConfig,
     MeshConfig,
+    OptimizerConfig,
     PrecisionConfig,
+    RuntimeConfig,
+    ScheduleConfig,
     TrainConfig,
 )
 from moe_jax.planner.modelled.per_device import Share
 
-#: The sizes of configs/paper_ep16.toml, for benchmarks without a config.
+#: configs/paper_ep16.toml, for benchmarks without a config: an installed package has no configs.
 PAPER = Config(
     name="paper_ep16",
     mesh=MeshConfig(expert=16),
+    runtime=RuntimeConfig(platform="gpu"),
     model=ModelConfig(
         vocab_size=32000,
         d_model=4096,
@@ -29,9 +34,14 @@ PAPER = Config(
         moe=MoeConfig(num_experts=16, top_k=2, d_ff=16384),
     ),
     exchange=ExchangeConfig(transport="all_to_all", streams=8),
-    precision=PrecisionConfig(params="bfloat16", compute="bfloat16"),
+    precision=PrecisionConfig(
+        params="bfloat16", compute="bfloat16", optimizer_state="bfloat16", master="float32"
+    ),
     data=DataConfig(source="synthetic", sequence_length=10000, document_mask="none"),
-    train=TrainConfig(global_batch=128, loss_chunk=250, remat="full"),
+    optimizer=OptimizerConfig(learning_rate=3e-4),
+    schedule=ScheduleConfig(warmup_steps=100),
+    train=TrainConfig(steps=1000, global_batch=128, remat="full", loss_chunk=250),
+    checkpoint=CheckpointConfig(every=200),
 )
 
 

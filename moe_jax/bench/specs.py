@@ -92,7 +92,7 @@ def _projections(config: Config, sizes: Sizes) -> Iterator[Spec]:
 
 
 def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
-    """The products of `moe/experts.py`: forward, and both gradients of each."""
+    """Yield the products of `moe/experts.py`: forward, and both gradients of each."""
     e, r, d, f = sizes.local_experts, sizes.rows, config.model.d_model, sizes.d_ff
     dtype = jnp.dtype(config.precision.compute)
     ups = 2 if is_gated(config.model.moe.activation) else 1

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     import_jax()
     import jax
 
-    from moe_jax.mesh.build import prepare_devices
     from moe_jax.mesh.distributed import start_distributed
+    from moe_jax.mesh.platform import prepare_devices
     from moe_jax.session import make_session
     from moe_jax.training.loop import NonFiniteError, train
 

@@ -118,7 +118,7 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[st
 
 
 def _of_directory(path: Path) -> str:
-    """Says which TOML file was meant where a directory was given."""
+    """Say which TOML file was meant where a directory was given."""
     own = path / CONFIG
     if own.is_file():
         return f"it is a directory: pass its configuration, {own}"

@@ -76,7 +76,7 @@ def _heads(config: Config) -> Problems:
 
 
 def _rotated(config: Config) -> tuple[str, int]:
-    """The key and the value of the width that rotary positions turn."""
+    """Return the key and the value of the width that rotary positions turn."""
     attention = config.model.attention
     if attention.kind == "latent":
         return "model.attention.latent.rope_head_dim", attention.latent.rope_head_dim

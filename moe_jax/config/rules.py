@@ -2,8 +2,7 @@
 
 Each rule yields its problems as text: the values, the rule, the remedy. Ranges of a single field
 belong to `schema.py`, rules of the model alone to `model_rules.py`, of model and mesh to
-`mesh_rules.py`; what only a running backend
-can know (memory, kernels) is not checked here.
+`mesh_rules.py`; what only a running backend can know (memory, kernels) is not checked here.
 """
 
 import math
@@ -34,7 +33,7 @@ def check(config: Config, device_count: int | None = None) -> None:
 
 
 def mesh_matches_devices(mesh: MeshConfig, device_count: int) -> Problems:
-    """The product of the mesh axes is the number of devices."""
+    """Yield a problem unless the product of the mesh axes is the number of devices."""
     sizes = {axis: getattr(mesh, axis) for axis in AXES}
     wanted = math.prod(sizes.values())
     if wanted == device_count:

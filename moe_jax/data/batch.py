@@ -36,7 +36,13 @@ class Batch:
 
 
 def batch_shape(config: Config) -> tuple[int, int, int, int]:
-    """(accumulation, streams, sequences per stream and microbatch, sequence length).
+    """Return the shape of a step's arrays.
+
+    Args:
+        config: whose `train`, `exchange` and `data` sections decide it.
+
+    Returns:
+        (accumulation, streams, sequences per stream and microbatch, sequence length).
 
     Raises:
         UserError: the global batch does not divide evenly.
@@ -64,7 +70,14 @@ def stream_tokens(config: Config) -> int:
 
 
 def batch_indices(step: int, config: Config) -> np.ndarray:
-    """Global sequence index of every row of a step, int64 [accumulation, streams, batch].
+    """Return the global sequence index of every row of a step.
+
+    Args:
+        step: counted from 0.
+        config: of the run.
+
+    Returns:
+        int64 [accumulation, streams, batch].
 
     Raises:
         UserError: `step` is negative.

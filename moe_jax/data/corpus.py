@@ -43,16 +43,16 @@ class TokenCorpus:
         return len(self.lengths)
 
     def document(self, index: int) -> np.ndarray:
-        """Tokens of one document, a view."""
+        """Return the tokens of one document, a view."""
         start = self.starts[index]
         return self.tokens[start : start + self.lengths[index]]
 
     def select(self, documents: np.ndarray) -> "TokenCorpus":
-        """The documents that a mask or an index array chooses; tokens are shared."""
+        """Return the documents that a mask or an index array chooses; tokens are shared."""
         return self._with(self.starts[documents], self.lengths[documents], self.keys[documents])
 
     def digest(self) -> str:
-        """Digest of every document's length and tokens, in order."""
+        """Return a digest of every document's length and tokens, in order."""
         digest = hashlib.blake2b(self.lengths.astype("<i8").tobytes(), digest_size=16)
         for index in range(len(self)):
             digest.update(self.document(index).data)
@@ -64,6 +64,10 @@ class TokenCorpus:
 
 def tokenize(documents: Iterable[Document], tokenizer: Tokenizer) -> TokenCorpus:
     """Encode all documents; those without a token are left out.
+
+    Args:
+        documents: in the order that the corpus keeps.
+        tokenizer: encodes them in chunks, in parallel where it can.
 
     Raises:
         UserError: no document has a token.
@@ -104,7 +108,7 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def key_hash(key: str) -> int:
-    """A document's name as an evenly spread 64-bit number, the same on every machine."""
+    """Return a document's name as an evenly spread 64-bit number, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(key), digest_size=8).digest(), "little")
 
 

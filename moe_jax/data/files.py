@@ -23,7 +23,7 @@ class TextFile:
 
 
 def list_files(paths: Sequence[str], option: str) -> list[TextFile]:
-    """The files that `paths` name, directories searched recursively and in sorted order.
+    """Return the files that `paths` name, directories searched recursively and in sorted order.
 
     Inside a directory, hidden entries, links to directories and files of other kinds are skipped.
 
@@ -51,16 +51,16 @@ def list_files(paths: Sequence[str], option: str) -> list[TextFile]:
 
 
 def _list_directory(root: Path, option: str) -> list[TextFile]:
-    found = []
+    files = []
     for directory, subdirectories, names in os.walk(root):
         subdirectories[:] = [d for d in subdirectories if not d.startswith(".")]
         for name in names:
             path = Path(directory, name)
             if path.suffix.lower() in _READERS and not name.startswith("."):
-                found.append(TextFile(path.relative_to(root).as_posix(), path))
-    if not found:
+                files.append(TextFile(path.relative_to(root).as_posix(), path))
+    if not files:
         raise UserError(f"{option}: the directory {root} holds none of {_KINDS}")
-    return sorted(found, key=lambda file: file.key)
+    return sorted(files, key=lambda file: file.key)
 
 
 def read_file(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
@@ -73,15 +73,15 @@ def read_file(file: TextFile, text_field: str) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: the file cannot be read, is malformed, or holds no text at all.
     """
-    found = False
+    any_text = False
     try:
         for key, text in _READERS[file.path.suffix.lower()](file, text_field):
             if text:
-                found = True
+                any_text = True
                 yield key, text
     except OSError as error:
         raise UserError(f"{file.path} cannot be read: {error}") from error
-    if not found:
+    if not any_text:
         raise UserError(f"{file.path} holds no text: remove it, or take it out of data.paths")
 
 

@@ -14,6 +14,10 @@ Fingerprint = Mapping[str, str | int]
 def require_same_data(saved: Fingerprint, current: Fingerprint) -> None:
     """Compare the fingerprint of a checkpoint with that of the data at hand.
 
+    Args:
+        saved: the checkpoint's.
+        current: of the data that a run would go on with.
+
     Raises:
         UserError: they differ; names each part with both values.
     """

@@ -55,26 +55,39 @@ class HfTokenizer:
 
     @property
     def chat(self) -> ChatTemplate | None:
+        """The template of chats; None for a model that was not tuned to chat."""
         return self.prompting.chat
 
     @property
     def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer: those of the files, or the end of a document."""
         return self.prompting.end_ids or frozenset({self.end_id})
 
     def encode(self, text: str) -> np.ndarray:
+        """Return token ids, int32, without any special token."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encode each text, in the library's threads."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """As `tokenizer(text).input_ids` of `transformers`: the file's post-processor decides."""
+        """Return what `tokenizer(text).input_ids` of `transformers` is: with what begins texts."""
         ids = self._tokenizer.encode(text, add_special_tokens=True).ids
         # What follows an end of document is a beginning.
         return np.asarray(ids or [self.end_id], np.int32)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
+        """Return the token ids of a conversation, up to where the answer begins.
+
+        Args:
+            messages: each with `role` and `content`.
+            **variables: what else the chat template knows.
+
+        Raises:
+            UserError: there is no chat template, or it refuses the messages.
+        """
         if self.chat is None:
             raise UserError(
                 f"{self._path.parent} has no chat template (chat_template in "
@@ -85,6 +98,7 @@ class HfTokenizer:
         return self.encode(self.chat.render(messages, **variables))
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, without special tokens and ids that the tokenizer lacks."""
         return self._decode(ids, skip=True)
 
     def _decode(self, ids: Iterable[int], *, skip: bool) -> str:
@@ -93,11 +107,13 @@ class HfTokenizer:
         return self._tokenizer.decode(known, skip_special_tokens=skip)
 
     def name(self, token: int) -> str:
+        """Return what a token adds to a text that goes on; special ones have names too."""
         # A decoder that strips the space which begins a text leaves that of a second token.
         once, twice = (self._decode([token] * count, skip=False) for count in (1, 2))
         return twice[len(once) :]
 
     def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> "HfStreamDecoder":
+        """Return a fresh decoder of a text that follows `prompt`."""
         return HfStreamDecoder(self, prompt)
 
     def _find_end_id(self, vocabulary: dict[str, int]) -> int:
@@ -129,6 +145,7 @@ class HfStreamDecoder:
         self._pending: list[int] = []
 
     def push(self, token: int) -> str:
+        """Take one token and return what it adds, once no character of it is broken."""
         self._pending.append(int(token))
         text = self._growth()
         if not text or text.endswith("\ufffd"):
@@ -137,6 +154,7 @@ class HfStreamDecoder:
         return text
 
     def finish(self) -> str:
+        """Return what was held back."""
         text = self._growth()
         self._context, self._pending = self._pending, []
         return text

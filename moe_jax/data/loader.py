@@ -27,9 +27,13 @@ MAX_THREADS = 2
 class Dataset(Protocol):
     """Random access to examples under every non-negative index, from any thread."""
 
-    def example(self, index: int) -> Example: ...
+    def example(self, index: int) -> Example:
+        """Return the arrays of one sequence, each [sequence]."""
+        ...
 
-    def fingerprint(self) -> dict[str, str | int]: ...
+    def fingerprint(self) -> dict[str, str | int]:
+        """Return what decides the content of every index; see `require_same_data`."""
+        ...
 
 
 class Loader:
@@ -56,7 +60,10 @@ class Loader:
         self._slots = self._slots.reshape(self.shape[:3])
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, read now.
+        """Read the batch of a step, now.
+
+        Args:
+            step: counted from 0.
 
         Raises:
             UserError: `step` is negative.
@@ -68,6 +75,9 @@ class Loader:
 
         What goes wrong while reading ahead is raised here, at its step. Closing the generator,
         or dropping it, ends the threads.
+
+        Args:
+            start_step: counted from 0.
         """
         ahead = self._config.data.prefetch
         options = grain.ReadOptions(num_threads=min(ahead, MAX_THREADS), prefetch_buffer_size=ahead)
@@ -78,11 +88,11 @@ class Loader:
                 yield step, self._place(rows)
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What decides the data of every step but the batch size; see `require_same_data`."""
+        """Return what decides every step's data but the batch size; see `require_same_data`."""
         return self.dataset.fingerprint()
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
-        """This process' rows of every field, [local rows, sequence]."""
+        """Return this process' rows of every field, [local rows, sequence]."""
         indices = batch_indices(step, self._config).ravel()[self.local_rows]
         examples = [self.dataset.example(int(index)) for index in indices]
         return {

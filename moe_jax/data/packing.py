@@ -69,11 +69,17 @@ class PackedSequences:
         self._epoch = functools.lru_cache(maxsize=4)(self._build_epoch)
 
     def __len__(self) -> int:
-        """Sequences per epoch."""
+        """Return the number of sequences per epoch."""
         return self._windows
 
     def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Window of s + 1 tokens and the number of each token's document in it, from 1.
+        """Return a window of tokens, and the number of each token's document in it.
+
+        Args:
+            index: not negative; those of epoch n are n * len to (n + 1) * len - 1.
+
+        Returns:
+            Tokens and document numbers from 1, each int32 [s + 1].
 
         Raises:
             UserError: `index` is negative.
@@ -85,11 +91,11 @@ class PackedSequences:
         return self._fill(epoch, int(epoch.windows[place]) * self.sequence_length)
 
     def example(self, index: int) -> Example:
-        """Inputs, targets, segments, positions and weights of sequence `index`."""
+        """Return inputs, targets, segments, positions and weights of sequence `index`."""
         return make_example(*self.sequence(index), self.document_mask)
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What decides the content of every index; compare with `require_same_data`."""
+        """Return what decides the content of every index; compare with `require_same_data`."""
         return {
             "documents": f"{len(self.corpus)} with digest {self.corpus.digest()}",
             "tokenizer": self.corpus.tokenizer,
@@ -124,10 +130,17 @@ class PackedSequences:
 
 
 def permutation(size: int, *entropy: int) -> np.ndarray:
-    """A permutation of range(size) that only depends on the arguments.
+    """Draw a permutation that only depends on the arguments.
 
     It sorts raw generator output, which NumPy promises never to change, unlike
     `Generator.permutation` (NEP 19): a run resumed after an upgrade sees the same data.
+
+    Args:
+        size: of what is permuted.
+        *entropy: non-negative integers, which together are the seed.
+
+    Returns:
+        int64 [size], each of range(size) once.
     """
     raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(size)
     return np.argsort(raw, kind="stable")

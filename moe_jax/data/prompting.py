@@ -34,6 +34,9 @@ class Prompting:
 def read_prompting(directory: Path) -> Prompting:
     """Read a directory's settings; files that are not there say nothing.
 
+    Args:
+        directory: of the tokenizer or of the model.
+
     Raises:
         UserError: a file is broken, or leads out of the directory.
     """
@@ -51,17 +54,17 @@ def _both(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
-    """A token is a text, or an object with its text as `content`."""
-    found = {}
+    """Return texts by name; a token is a text, or an object with its text as `content`."""
+    texts = {}
     for name, value in settings.items():
         text = value.get("content") if isinstance(value, dict) else value
         if name.endswith("_token") and isinstance(text, str):
-            found[name] = text
-    return found
+            texts[name] = text
+    return texts
 
 
 def _end_ids(directory: Path) -> frozenset[int]:
-    """The generation config decides; without one, the model's config does."""
+    """Return what the generation config says; without one, what the model's config does."""
     for name in (GENERATION_CONFIG, MODEL_CONFIG):
         settings = _read_settings(directory, name)
         ids = settings.get("eos_token_id")
@@ -80,7 +83,7 @@ def _end_ids(directory: Path) -> frozenset[int]:
 def _chat(
     directory: Path, settings: dict[str, Any], special_tokens: dict[str, str]
 ) -> ChatTemplate | None:
-    """A file of its own goes before the entry in the tokenizer's config."""
+    """Return the template; a file of its own goes before the entry in the tokenizer's config."""
     if is_named(directory, TEMPLATE):
         path = file_inside(directory, TEMPLATE)
         return ChatTemplate(path.read_text(encoding="utf-8"), special_tokens, str(path))

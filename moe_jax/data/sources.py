@@ -35,7 +35,10 @@ class Document:
 
 
 def training_documents(data: DataConfig) -> Iterator[Document]:
-    """All documents that `data.source` names, except files that are named as held out.
+    """Yield all documents that `data.source` names, except files that are named as held out.
+
+    Args:
+        data: the config's section.
 
     Raises:
         UserError: a path is missing, of an unknown kind, broken or empty, or paths were given to
@@ -46,7 +49,7 @@ def training_documents(data: DataConfig) -> Iterator[Document]:
 
 
 def validation_documents(data: DataConfig) -> Iterator[Document]:
-    """Documents of `data.validation_paths`; nothing when there are none."""
+    """Yield the documents of `data.validation_paths`; nothing when there are none."""
     check_source(data)
     for file in list_files(data.validation_paths, "data.validation_paths"):
         for key, text in read_file(file, data.text_field):
@@ -85,7 +88,7 @@ def _file_documents(data: DataConfig) -> Iterator[Document]:
 
 
 def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
-    """The standard library's .py files in sorted order, without tests and unreadable files.
+    """Yield the standard library's .py files in sorted order, without tests and unreadable files.
 
     Args:
         root: another directory to read in its place.
@@ -94,16 +97,16 @@ def stdlib_documents(root: Path | None = None) -> Iterator[Document]:
         UserError: there is no .py file under it (a frozen or zipped Python).
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
-    found = False
+    any_text = False
     for path in _stdlib_paths(root):
         try:
             text = path.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError):
             continue
         if text:
-            found = True
+            any_text = True
             yield Document(path.relative_to(root).as_posix(), text)
-    if not found:
+    if not any_text:
         raise UserError(
             f"no readable .py file under {root}: this Python keeps no standard library on disk, "
             'set data.source to "files" and data.paths to your own text'

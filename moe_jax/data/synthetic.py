@@ -26,7 +26,10 @@ class SyntheticSequences:
         self.stream = stream
 
     def example(self, index: int) -> Example:
-        """Arrays of sequence `index`.
+        """Draw the arrays of a sequence.
+
+        Args:
+            index: of the sequence, not negative; the same index gives the same arrays.
 
         Raises:
             UserError: `index` is negative.
@@ -38,7 +41,7 @@ class SyntheticSequences:
         return make_example(tokens, np.ones(len(tokens), np.int32), "none")
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What decides the content of every index; compare with `require_same_data`."""
+        """Return what decides the content of every index; compare with `require_same_data`."""
         return {
             "documents": f"uniform below {self.vocab_size}, stream {self.stream}",
             "tokenizer": "synthetic",

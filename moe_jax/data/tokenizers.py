@@ -46,19 +46,19 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids of `text` as int32, without any begin or end token."""
+        """Return the token ids of `text` as int32, without any begin or end token."""
         ...
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode` of each text, in parallel where the tokenizer can."""
+        """Encode each text, in parallel where the tokenizer can."""
         ...
 
     def encode_prompt(self, text: str) -> np.ndarray:
-        """Token ids of a text to continue, at least one: with what begins texts for the model."""
+        """Return the token ids of a text to continue, at least one, with what begins texts."""
         ...
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
-        """Token ids of a conversation, up to where the answer begins.
+        """Return the token ids of a conversation, up to where the answer begins.
 
         Args:
             messages: each with `role` and `content`.
@@ -70,20 +70,23 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; end-of-document and other special tokens leave nothing behind."""
+        """Return what a token adds to a text that goes on; of a special one, its name."""
         ...
 
     def name(self, token: int) -> str:
-        """What one token adds to a text that goes on; special tokens go by what they are called."""
+        """Return what a token adds to a text that goes on; of a special one, its name."""
         ...
 
     def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> StreamDecoder:
-        """A fresh decoder for one sampled text, which follows the tokens of `prompt`."""
+        """Return a fresh decoder for one sampled text, which follows the tokens of `prompt`."""
         ...
 
 
 def load_tokenizer(data: DataConfig) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names.
+    """Return the tokenizer that `data.tokenizer` names.
+
+    Args:
+        data: the config's section.
 
     Raises:
         UserError: the file is missing or broken, `tokenizers` is not installed, or the
@@ -102,25 +105,32 @@ class ByteTokenizer:
     chat = None
 
     def encode(self, text: str) -> np.ndarray:
+        """Return the bytes of `text`, int32."""
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the bytes of each text, int32."""
         return [self.encode(text) for text in texts]
 
     def encode_prompt(self, text: str) -> np.ndarray:
+        """Return the bytes of `text`; of an empty one, the end token."""
         # What follows an end of document is a beginning.
         return self.encode(text) if text else np.array([self.end_id], np.int32)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> np.ndarray:
+        """Raise UserError: bytes know of no conversations."""
         raise UserError("bytes have no chat template: give a prompt, or a model that can chat")
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`; what is no UTF-8 becomes U+FFFD."""
         return bytes(int(i) for i in ids if i < self.end_id).decode("utf-8", errors="replace")
 
     def name(self, token: int) -> str:
+        """Return the character of a byte below 128, U+FFFD of another."""
         return self.decode([token])
 
     def stream_decoder(self, prompt: Sequence[int] | np.ndarray = ()) -> "ByteStreamDecoder":
+        """Return a fresh decoder, which has no use for the prompt."""
         return ByteStreamDecoder()
 
 
@@ -131,7 +141,9 @@ class ByteStreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
+        """Take one byte and return the characters that it completes."""
         return self._decoder.decode(bytes([token])) if token < ByteTokenizer.end_id else ""
 
     def finish(self) -> str:
+        """Return U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)

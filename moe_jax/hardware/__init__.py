@@ -1,0 +1,1 @@
+"""Facts about GPUs and their links, on paper and measured, and what transfers take."""

@@ -105,7 +105,10 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """Read a calibration that `moe-jax bench calibrate` or `save_calibration` wrote.
+    """Read a calibration.
+
+    Args:
+        path: a file that `moe-jax bench calibrate` or `save_calibration` wrote.
 
     Raises:
         UserError: the file cannot be read, is not TOML, lacks a field, has an unknown one, or one

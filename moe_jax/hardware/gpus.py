@@ -82,6 +82,10 @@ def read_rows(row_type: type[Row], noun: str, data: Mapping[str, Any], key: str)
         row_type: a dataclass with the fields `name` and `sources`.
         noun: what a row is, for errors: "GPU".
         data: the file, of which `[key.NAME]` are the rows and `[sources]` the citations.
+        key: the name of the tables of rows: "gpus".
+
+    Returns:
+        Name -> row, in file order.
 
     Raises:
         UserError: naming the table, the field and what is wrong with it.
@@ -124,7 +128,7 @@ def _require_cited(
 
 
 def _checked(what: str, key: str, kind: Any, value: Any) -> Any:
-    """The value of a field, of the type that the field has."""
+    """Return the value of a field, in the type that the field has."""
     if kind in (int, float):
         return _number(what, key, kind, value)
     if key == "sources":
@@ -182,10 +186,13 @@ def known_gpus() -> Mapping[str, Gpu]:
 
 
 def gpu_by_name(name: str) -> Gpu:
-    """The GPU called `name`, in any case.
+    """Return a GPU of `gpus.toml`.
+
+    Args:
+        name: as the file has it, in any case: "h100".
 
     Raises:
-        UserError: naming the known ones.
+        UserError: there is none of that name; the known ones are listed.
     """
     gpu = known_gpus().get(name.lower())
     if gpu is None:
@@ -194,5 +201,5 @@ def gpu_by_name(name: str) -> Gpu:
 
 
 def gpu_by_device_kind(device_kind: str) -> Gpu | None:
-    """The GPU behind `jax.Device.device_kind`, or None where we know no peak (no MFU then)."""
+    """Return the GPU behind `jax.Device.device_kind`; None where no peak is known (no MFU)."""
     return next((g for g in known_gpus().values() if device_kind in g.device_kinds), None)

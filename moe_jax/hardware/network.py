@@ -11,7 +11,7 @@ them, and nothing else uses the links. Collectives other than all-to-all are rin
 adapters of a host, as NCCL's are; NVLink SHARP, which speeds up an all-reduce inside a host by up
 to 1.3 x (480 against 370 GB/s, github.com/NVIDIA/nccl-tests/issues/212), is left out.
 
-Checked by `tests/planner/test_network.py` against published measurements.
+Checked by `tests/hardware/test_network.py` against published measurements.
 """
 
 import functools
@@ -47,13 +47,18 @@ class Group:
 
     @property
     def devices(self) -> int:
+        """Devices that take part."""
         return self.hosts * self.devices_per_host
 
 
 def group_of(devices: Sequence[int], topology: Topology) -> Group:
-    """The shape of a group of devices, numbered host by host.
+    """Return the shape of a group of devices.
 
     Where hosts hold different numbers of them, the fullest host counts.
+
+    Args:
+        devices: indices of the group's devices, which the topology numbers host by host.
+        topology: of all devices.
     """
     per_host: dict[int, int] = {}
     for device in devices:
@@ -63,10 +68,15 @@ def group_of(devices: Sequence[int], topology: Topology) -> Group:
 
 
 def axis_group(mesh: MeshConfig, axes: tuple[str, ...], topology: Topology) -> Group:
-    """The shape of the groups that talk over some mesh axes.
+    """Return the shape of the groups that talk over some mesh axes.
 
     Devices are in mesh order (`mesh.build.build_mesh`): inner axes stay inside a host as long as
     they can. Where groups differ, the one over the most hosts counts.
+
+    Args:
+        mesh: sizes of all axes.
+        axes: those that a collective runs over: `("expert",)`.
+        topology: of as many devices as the mesh has.
 
     Raises:
         UserError: the mesh and the topology differ in their number of devices.
@@ -91,7 +101,7 @@ def _widest_group(shape: tuple[int, ...], axes: tuple[str, ...], topology: Topol
 
 
 def collective_time(kind: str, bytes_per_device: float, group: Group, topology: Topology) -> float:
-    """Seconds of one collective by itself.
+    """Return the seconds of one collective by itself.
 
     With n devices, h hosts, g devices per host, S = bytes_per_device, o = `PEER_OVERHEAD_S`,
     latencies a and effective rates B of NVLink (v) and network (w):
@@ -110,6 +120,7 @@ def collective_time(kind: str, bytes_per_device: float, group: Group, topology: 
         bytes_per_device: the larger of what one device reads and what it writes, in bytes: the
             whole gathered array of an all-gather, the whole operand of a reduce-scatter.
         group: who takes part.
+        topology: whose links they use.
 
     Returns:
         Seconds; 0 for a group of one.
@@ -126,12 +137,12 @@ def collective_time(kind: str, bytes_per_device: float, group: Group, topology: 
 
 
 def nvlink_rate(topology: Topology) -> float:
-    """Bytes/s per device and direction that a collective reaches inside a host."""
+    """Return bytes/s per device and direction that a collective reaches inside a host."""
     return NVLINK_EFFICIENCY * topology.nvlink_bytes_per_s
 
 
 def network_rate(topology: Topology) -> float:
-    """Bytes/s per device and direction that a collective reaches between hosts."""
+    """Return bytes/s per device and direction that a collective reaches between hosts."""
     return NETWORK_EFFICIENCY * topology.network_bytes_per_s
 
 

@@ -36,7 +36,11 @@ class Rates:
 
 
 def rates_for(gpu: Gpu, calibration: Calibration | None = None) -> Rates:
-    """The rates of `gpu`: the calibration's, or stated shares of the peaks on paper.
+    """Return the rates of a GPU: measured ones, or stated shares of the peaks on paper.
+
+    Args:
+        gpu: whose rates.
+        calibration: measured on such a GPU; without one, paper.
 
     Raises:
         UserError: the calibration is of another GPU.

@@ -36,13 +36,24 @@ class Device(Protocol):
     """The part of `jax.Device` that says where a device is; GPUs have a `slice_index` too."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """Number of the device among all of the job."""
+        ...
+
     @property
-    def process_index(self) -> int: ...
+    def process_index(self) -> int:
+        """Process that drives it."""
+        ...
+
     @property
-    def device_kind(self) -> str: ...
+    def device_kind(self) -> str:
+        """What its maker calls it: "NVIDIA H100 80GB HBM3"."""
+        ...
+
     @property
-    def platform(self) -> str: ...
+    def platform(self) -> str:
+        """Kind of backend: "cpu", "gpu", "cuda" or "rocm"."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,8 @@ def named_topology(chip: str, hosts: int, devices_per_host: int) -> Topology:
 
     Args:
         chip: a GPU's name, or "cpu" for emulated devices, whose links are unknown.
+        hosts: servers of the cluster.
+        devices_per_host: devices that the job uses of each.
 
     Raises:
         TopologyError: the chip is unknown, or its server holds fewer devices.
@@ -155,7 +168,10 @@ def cluster_topology(
     """Return `hosts` servers of a cluster, `devices_per_host` devices each.
 
     Args:
+        cluster: what its servers and links are.
         memory_bytes: of one device.
+        hosts: servers.
+        devices_per_host: devices that the job uses of each.
 
     Raises:
         TopologyError: a server of the cluster holds fewer devices.
@@ -182,6 +198,9 @@ def cluster_topology(
 def detect_topology(devices: Sequence[Device]) -> Topology:
     """Return the topology of the running job; links of an unknown chip are 0 (unknown).
 
+    Args:
+        devices: all devices of the job, over all hosts.
+
     Raises:
         TopologyError: there is no device, kinds differ, or hosts hold different numbers.
     """
@@ -207,6 +226,9 @@ def host_keys(devices: Sequence[Device]) -> list[tuple[int, int]]:
     A GPU's slice is its host, by boot id, whatever number of processes it runs. Where there is
     one slice only, each process is a host (emulated clusters, compile-only topologies), unless
     every process drives a single GPU: those share the one host.
+
+    Args:
+        devices: all devices of the job, in any order.
     """
     slices = [getattr(device, "slice_index", 0) for device in devices]
     processes = [device.process_index for device in devices]

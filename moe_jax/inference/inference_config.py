@@ -15,7 +15,8 @@ from moe_jax.config import Config, check
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import MeshConfig, PipelineConfig
 from moe_jax.errors import UserError
-from moe_jax.mesh.build import count_gpus, mesh_shape, running_devices
+from moe_jax.mesh.build import mesh_shape
+from moe_jax.mesh.platform import count_gpus, running_devices
 
 logger = logging.getLogger(__name__)
 

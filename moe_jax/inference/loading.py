@@ -27,7 +27,8 @@ from moe_jax.interop.files.tokenizer_files import TOKENIZER_JSON, is_hf_director
 from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, ImportedModel, open_model
 from moe_jax.interop.table.setting import Fields
-from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
+from moe_jax.mesh.build import build_mesh, mesh_shape
+from moe_jax.mesh.platform import prepare_devices, running_devices
 from moe_jax.model.weights import Weights
 from moe_jax.safe_paths import file_inside, is_named
 from moe_jax.session import Session, make_session

@@ -1,0 +1,1 @@
+"""Processes to a job, devices to a mesh, and the compiler's options."""

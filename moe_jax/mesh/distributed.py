@@ -1,6 +1,6 @@
 """Connect this process to the others of its job.
 
-Who they are is found out in `jobs.py`; platforms and device counts are `build.py`.
+Who they are is found out in `jobs.py`; platforms and device counts are `platform.py`.
 """
 
 import ipaddress
@@ -23,6 +23,10 @@ def local_gpus(job: Job, environ: Mapping[str, str]) -> list[int] | None:
 
     One process per host takes them all. Several share them equally, unless the scheduler has
     already narrowed `CUDA_VISIBLE_DEVICES` to one.
+
+    Args:
+        job: this process's place among the others.
+        environ: the environment, of which `CUDA_VISIBLE_DEVICES` is read.
 
     Raises:
         DistributedError: the visible GPUs cannot be shared equally.
@@ -78,6 +82,12 @@ def bind_address(coordinator: str) -> str:
 
     A name that this host resolves to something the others cannot reach (its own loopback entry in
     /etc/hosts, a service's virtual address) leaves no choice but all interfaces: that is logged.
+
+    Args:
+        coordinator: HOST:PORT by which the others find process 0; an IPv6 address in brackets.
+
+    Returns:
+        ADDRESS:PORT.
     """
     host, _, port = coordinator.rpartition(":")
     host = host.strip("[]")
@@ -94,10 +104,10 @@ def bind_address(coordinator: str) -> str:
 
 def _own_address(host: str) -> str | None:
     try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except OSError:
         return None
-    for family, kind, _, _, where in found:
+    for family, kind, _, _, where in addresses:
         address = str(where[0])
         if ipaddress.ip_address(address).is_loopback and host not in ("localhost", address):
             continue

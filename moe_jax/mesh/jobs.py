@@ -64,6 +64,10 @@ def detect_job(environ: Mapping[str, str], flags: JobFlags = NO_FLAGS) -> Job:
     come first; what they leave open is taken from Open MPI, a Slurm step or an indexed Kubernetes
     job. Open MPI comes before Slurm, whose variables describe mpirun's daemons.
 
+    Args:
+        environ: the environment of the process.
+        flags: from the command line.
+
     Raises:
         DistributedError: the description is incomplete, contradicts itself or cannot be read.
     """
@@ -74,14 +78,14 @@ def detect_job(environ: Mapping[str, str], flags: JobFlags = NO_FLAGS) -> Job:
     )
     if None not in vars(given).values():
         return _checked(Job(kind="explicit", **vars(given)))
-    found = _openmpi(environ) or _slurm(environ) or _kubernetes(environ)
-    if found is None and given in (NO_FLAGS, JobFlags(num_processes=1)):
+    scheduled = _openmpi(environ) or _slurm(environ) or _kubernetes(environ)
+    if scheduled is None and given in (NO_FLAGS, JobFlags(num_processes=1)):
         return SINGLE
-    return _checked(_merge(given, found))
+    return _checked(_merge(given, scheduled))
 
 
-def _merge(given: JobFlags, found: Job | None) -> Job:
-    if found is None:
+def _merge(given: JobFlags, scheduled: Job | None) -> Job:
+    if scheduled is None:
         missing = [name for name, value in vars(given).items() if value is None]
         flags = ", ".join("--" + name.replace("_", "-") for name in missing)
         twins = ", ".join("MOE_JAX_" + name.upper() for name in missing)
@@ -90,7 +94,7 @@ def _merge(given: JobFlags, found: Job | None) -> Job:
             "none of --coordinator, --num-processes and --process-id for a single process"
         )
     overrides = {name: value for name, value in vars(given).items() if value is not None}
-    return replace(found, **overrides)
+    return replace(scheduled, **overrides)
 
 
 def _checked(job: Job) -> Job:

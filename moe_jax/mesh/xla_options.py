@@ -79,7 +79,7 @@ for flag in sys.argv[1:]:
 
 
 def compiler_options(platform: str) -> dict[str, bool | int]:
-    """Options for `jax.jit(..., compiler_options=...)` and `Lowered.compile`.
+    """Return options for `jax.jit(..., compiler_options=...)` and `Lowered.compile`.
 
     Args:
         platform: `jax.default_backend()` or a lowering platform: "cpu", "gpu" or "cuda".
@@ -101,14 +101,17 @@ def compiler_options(platform: str) -> dict[str, bool | int]:
 
 
 def target_options() -> dict[str, bool | int]:
-    """Options for compiling for a GPU that is not there: the GPU's, and what stands in for it."""
+    """Return options for a GPU that is not there: the GPU's, and what stands in for it."""
     return _GPU | _DEVICELESS
 
 
 def known(options: Mapping[str, bool | int | str]) -> dict[str, bool | int | str]:
-    """Those of `options` that the installed XLA knows, asked in a process of its own.
+    """Return those of `options` that the installed XLA knows, asked in a process of its own.
 
     Neither starts JAX nor reads this process's XLA_FLAGS, so that these can still be set.
+
+    Args:
+        options: by name, with the values they will have.
     """
     flags = {name: xla_flags({name: value}) for name, value in options.items()}
     accepted = _accepted(tuple(flags.values()))
@@ -134,7 +137,7 @@ def require_known(options: Mapping[str, bool | int | str], purpose: str) -> None
 
 
 def xla_flags(options: Mapping[str, bool | int | str]) -> str:
-    """`options` as the environment variable XLA_FLAGS takes them."""
+    """Write `options` as the environment variable XLA_FLAGS takes them."""
     return " ".join(f"--{name}={_text(value)}" for name, value in options.items())
 
 

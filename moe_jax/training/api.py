@@ -15,8 +15,9 @@ import numpy as np
 from moe_jax.config import Config, check, load_config
 from moe_jax.errors import UserError
 from moe_jax.inference.loading import load
-from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
+from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.mesh.distributed import start_distributed
+from moe_jax.mesh.platform import prepare_devices, running_devices
 from moe_jax.session import Session, make_session
 from moe_jax.training import loop
 from moe_jax.training.loop import Outcome

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from support.training_cases import ONE_DEVICE, small_config
+from support.training_cases import small_config
 
 from moe_jax.bench.fresh_model import fresh_model
 
 
 @pytest.fixture
 def config():
-    return small_config(*ONE_DEVICE, "exchange.overflow=drop", "name=fresh")
+    return small_config("exchange.overflow=drop", "name=fresh")
 
 
 def test_model_is_that_of_the_config_made_to_infer(config):

@@ -1,9 +1,14 @@
 """What one device meets in one stream of one layer, by hand."""
 
 import pytest
+from support.places import CONFIGS
 
 from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
-from moe_jax.config import Config, override
+from moe_jax.config import Config, load_config, override
+
+
+def test_sizes_without_a_config_are_those_of_the_papers_file():
+    assert load_config(CONFIGS / "paper_ep16.toml") == PAPER
 
 
 def on(*changes: str) -> Sizes:

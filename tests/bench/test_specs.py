@@ -4,22 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.places import ROOT
 from support.training_cases import ONE_DEVICE, small_config
 
-from moe_jax.bench.sizes import PAPER, sizes_of
+from moe_jax.bench.sizes import sizes_of
 from moe_jax.bench.specs import layer_specs
-from moe_jax.config import load_config
 from moe_jax.model.flops import flops_per_token
-
-
-def described(config):
-    return [(s.suite, s.name, s.work, s.draw) for s in layer_specs(config, "cudnn")]
-
-
-def test_sizes_without_a_config_are_those_of_the_papers_file():
-    assert described(PAPER) == described(load_config(ROOT / "configs" / "paper_ep16.toml"))
-
 
 CONFIGS = {
     "plain": (),

@@ -6,12 +6,16 @@ import pytest
 
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.network import (
+    PEER_OVERHEAD_S,
     Group,
     axis_group,
     collective_time,
     group_of,
+    network_rate,
+    nvlink_rate,
 )
 from moe_jax.hardware.topology import named_topology
+from moe_jax.planner.modelled.bounds import copies_per_token
 
 MIB, GIB = 2**20, 2**30
 H100 = named_topology("h100", 16, 8)
@@ -51,6 +55,45 @@ def test_all_to_all_of_64_h800_is_within_15_percent_of_published():
 def test_ring_inside_a_host_is_within_15_percent_of_published():
     # github.com/NVIDIA/nccl-tests/issues/212: 370 GB/s for anything but NVLink SHARP.
     assert bus_bandwidth("all-gather", 4 * GIB, Group(1, 8)) == pytest.approx(370e9, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "devices", "experts", "published"),
+    # github.com/deepseek-ai/DeepEP, docs/legacy.md, mean of dispatch and combine on H800. It counts
+    # one copy for each host that a token visits, its own included. Group-limited routing: the 8
+    # choices fall on at most 4 hosts, which 8 of 16 hosts' experts stand for at EP64.
+    [(2, 16, 256, 43e9), (4, 32, 256, 57.5e9), (8, 64, 256, 50.5e9)],
+)
+def test_two_level_exchange_is_within_15_percent_of_deepep(hosts, devices, experts, published):
+    row, tokens, visited = 7168 * 2, 4096, min(hosts, 4)
+    copies = copies_per_token(experts, 8, visited, 8)
+    host_share = copies.between_hosts / (visited - 1)
+    counted = visited * host_share
+    crossing = counted * (hosts - 1) / hosts
+    # Rows that arrive in the end: one per device that a token visits.
+    arriving = 8 * visited * copies_of_one_device(experts, 8, 8 * visited)
+    seconds = two_hops(tokens * row * crossing, tokens * row * arriving, hosts)
+    assert devices == 8 * hosts
+    assert tokens * row * counted / seconds == pytest.approx(published, rel=0.15)
+
+
+def two_hops(network_bytes, arriving_bytes, hosts):
+    """To the destination hosts and inside them at once, chunk by chunk, as DeepEP does.
+
+    Bytes are what a device sends to other hosts, and what it receives in the end.
+    """
+    hops = (
+        (H800.network_latency_s, hosts - 1, network_bytes / network_rate(H800)),
+        (H800.nvlink_latency_s, 7, arriving_bytes / nvlink_rate(H800)),
+    )
+    return max(latency + peers * PEER_OVERHEAD_S + s for latency, peers, s in hops)
+
+
+def copies_of_one_device(experts, top_k, devices):
+    missed = 1.0
+    for i in range(top_k):
+        missed *= (experts - experts / devices - i) / (experts - i)
+    return 1 - missed
 
 
 def test_flat_all_to_all_across_hosts_is_bound_by_the_adapters():

@@ -16,7 +16,8 @@ EIGHT = "0,1,2,3,4,5,6,7"
 WORKER = """
 import json, sys
 from moe_jax.config import Config, override
-from moe_jax.mesh.build import build_mesh, prepare_devices
+from moe_jax.mesh.build import build_mesh
+from moe_jax.mesh.platform import prepare_devices
 from moe_jax.mesh.distributed import JobFlags, start_distributed
 from moe_jax.hardware.topology import find_topology
 

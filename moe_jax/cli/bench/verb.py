@@ -128,8 +128,9 @@ def run_calibrate(args: argparse.Namespace) -> int:
     from moe_jax.hardware.calibration import save_calibration
     from moe_jax.hardware.gpus import gpu_by_device_kind
     from moe_jax.hardware.topology import detect_topology
-    from moe_jax.mesh.build import build_mesh, count_gpus, prepare_devices
+    from moe_jax.mesh.build import build_mesh
     from moe_jax.mesh.distributed import start_distributed
+    from moe_jax.mesh.platform import count_gpus, prepare_devices
 
     config = PAPER if args.config is None else load(args)
     job = start_distributed(job_flags(args))
@@ -173,8 +174,8 @@ def run_step(args: argparse.Namespace) -> int:
     from moe_jax.bench.step import measure_step
     from moe_jax.cli.bench.tables import console, measurement_table
     from moe_jax.hardware.gpus import gpu_by_device_kind
-    from moe_jax.mesh.build import prepare_devices
     from moe_jax.mesh.distributed import start_distributed
+    from moe_jax.mesh.platform import prepare_devices
     from moe_jax.session import make_session
 
     job = start_distributed(job_flags(args))
@@ -205,7 +206,8 @@ def run_layouts(args: argparse.Namespace) -> int:
     whole = [load_config(path) for path in paths]
     from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
     from moe_jax.cli.bench.tables import console, layout_line, layout_table
-    from moe_jax.mesh.build import mesh_shape, prepare_devices
+    from moe_jax.mesh.build import mesh_shape
+    from moe_jax.mesh.platform import prepare_devices
 
     devices = args.devices or math.prod(mesh_shape(whole[0].mesh))
     configs = [reduced(config, args.overrides, devices) for config in whole]
@@ -228,7 +230,8 @@ def run_layouts(args: argparse.Namespace) -> int:
 
 def _mock(config: Config) -> None:
     from moe_jax.bench.mock import pretend_devices
-    from moe_jax.mesh.build import count_gpus, mesh_shape
+    from moe_jax.mesh.build import mesh_shape
+    from moe_jax.mesh.platform import count_gpus
 
     if (gpus := count_gpus()) != 1:
         raise UserError(

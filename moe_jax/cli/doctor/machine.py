@@ -18,8 +18,9 @@ from moe_jax.cli.shared.tables import binary, headed_table, key_value_table
 from moe_jax.config import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.topology import Topology, TopologyError, detect_topology, host_keys
-from moe_jax.mesh.build import count_gpus, order_devices, prepare_devices
+from moe_jax.mesh.build import order_devices
 from moe_jax.mesh.distributed import Job
+from moe_jax.mesh.platform import count_gpus, prepare_devices
 from moe_jax.planner.compile.jobs import PlanExtraMissing, require_plan_extra
 from moe_jax.session import Session, make_session
 
