@@ -3,15 +3,13 @@
 Training adds an optimiser and a step (`training/step.py`), inference a cache and its programs.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config, check
-from moe_jax.data.batch import BATCH_SPEC, batch_shape
+from moe_jax.data.batch import BATCH_SPEC, stream_tokens
 from moe_jax.hardware.topology import Topology, find_topology
 from moe_jax.mesh.build import build_mesh, host_table, warn_of_slow_tensor_axis
 from moe_jax.model.parallel import Parallel, resolve_parallel
@@ -71,12 +69,6 @@ def make_session(
         mesh,
         platform=platform,
         hosts=host_table(mesh, topology),
-        batch_tokens=batch_tokens or training_tokens(config, mesh),
+        batch_tokens=batch_tokens or stream_tokens(config),
     )
     return Session(platform, topology, Skeleton(config), parallel)
-
-
-def training_tokens(config: Config, mesh: Mesh) -> int:
-    """Return the tokens of one stream on one device in a training step."""
-    _, _, batch, length = batch_shape(config)
-    return batch * length // math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -7,11 +7,14 @@ import ast
 import graphlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from support.places import ROOT
 
 from moe_jax.cli import main as cli_main
+from moe_jax.config.schema import ExchangeConfig, TransportName
+from moe_jax.moe.exchange import TRANSPORTS
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
@@ -181,6 +184,31 @@ def test_only_exchange_sharding_and_pipeline_use_collectives():
     users.remove("moe_jax.bench.collectives")
     allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.", "moe_jax.model.pipeline")
     assert all(name.startswith(allowed) for name in users), users
+
+
+def names_a_transport(tree: ast.AST) -> bool:
+    """Returns whether a string of the source is the name of a transport."""
+    strings = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    return not TRANSPORTS.keys().isdisjoint(s for s in strings if isinstance(s, str))
+
+
+def test_only_the_exchange_its_schema_and_a_preset_name_transports():
+    files = where(names_a_transport)
+    inside = {name for name in files if name.startswith("moe_jax.moe.exchange.")}
+    assert inside
+    assert files - inside == {"moe_jax.config.schema", "moe_jax.bench.sizes"}
+
+
+def test_transports_of_the_config_are_those_that_there_are():
+    assert set(get_args(TransportName)) == TRANSPORTS.keys()
+    field = ExchangeConfig.model_fields["transport"]
+    assert set(get_args(field.annotation)) == {"auto", *TRANSPORTS}
+    assert all(transport.name == name for name, transport in TRANSPORTS.items())
+
+
+def test_a_transport_is_seen_by_its_name_alone():
+    assert names_a_transport(ast.parse("if spec.transport.name == 'local':\n    pass"))
+    assert not names_a_transport(ast.parse("def local():\n    'Stays local.'"))
 
 
 def test_only_checkpoint_imports_orbax():

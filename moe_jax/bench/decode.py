@@ -6,6 +6,7 @@ is `harness.py`, the full forward pass `full_forward.py`, what comes out `decode
 """
 
 import datetime
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def full_forward(model: LanguageModel, prompts: np.ndarray, work: Work) -> Decod
     generator = Generator(
         session.skeleton,
         session.parallel,
-        *model.arrays,
+        model.weights,
         samples=batch,
         platform=session.platform,
     )
@@ -178,10 +179,14 @@ def transformers(theirs: Any, prompts: np.ndarray, work: Work) -> DecodeTime:
     batch = len(prompts)
     tokens = torch.tensor(prompts, dtype=torch.int64)
 
+    # Renamed in the course of transformers 5.
+    named = inspect.signature(theirs.forward).parameters
+    cached = "cache" if "cache" in named else "past_key_values"
+
     def forward(ids: Any, cache: Any) -> tuple[Any, Any]:
         with torch.inference_mode():
-            found = theirs(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return found.logits[:, -1].argmax(-1, keepdim=True), found.past_key_values
+            found = theirs(input_ids=ids, **{cached: cache}, use_cache=True, logits_to_keep=1)
+        return found.logits[:, -1].argmax(-1, keepdim=True), getattr(found, cached)
 
     reading = measure(lambda: forward(tokens, None)[0].tolist(), repeats=work.repeats, calls=1)
     state = forward(tokens, None)

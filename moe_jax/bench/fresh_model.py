@@ -15,5 +15,5 @@ def fresh_model(config: Config) -> LanguageModel:
     """
     config = inference_config(config, config.mesh)
     session = make_session(config, prepare_devices(config))
-    params, buffers = session.skeleton.init(config.seed, session.mesh)
-    return LanguageModel(config.name, session, params, buffers, None)
+    weights = session.skeleton.init(config.seed, session.mesh)
+    return LanguageModel(config.name, session, weights, None)

@@ -19,8 +19,9 @@ from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
 from moe_jax.model.transformer import on_shards
+from moe_jax.model.weights import Weights
 from moe_jax.sharding.rules import BATCH
 
 
@@ -31,7 +32,7 @@ class Generator:
         skeleton: the model's structure. Its exchange must not drop tokens, or a continuation
             would depend on what else is in the batch.
         parallel: where to run.
-        params, buffers: the model's values.
+        weights: the model's values.
         samples: continuations at a time; rounded up to the number of batch shards.
         platform: "cpu" or "gpu".
 
@@ -43,8 +44,7 @@ class Generator:
         self,
         skeleton: Skeleton,
         parallel: Parallel,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         *,
         samples: int,
         platform: str,
@@ -56,7 +56,7 @@ class Generator:
             )
         if samples < 1:
             raise UserError(f"samples ({samples}) must be 1 or more")
-        self._params, self._buffers = params, buffers
+        self._weights = weights
         # Rows are a multiple of the batch shards: that many microbatches divide them, and keep
         # every stage busy.
         stages = parallel.placement.sizes[PIPE]
@@ -67,7 +67,7 @@ class Generator:
         self._rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(mesh, PartitionSpec())
         options = compiler_options(platform)
-        #: (params, buffers, tokens, last, sampling, held, index) -> ids; compiled when called.
+        #: (weights, tokens, last, sampling, held, index) -> ids; compiled when called.
         self.next_token = jax.jit(
             self._next_token, out_shardings=replicated, compiler_options=options
         )
@@ -108,8 +108,7 @@ class Generator:
             tokens = np.pad(visible, ((0, 0), (0, padding)))[None]
             following = np.asarray(
                 self.next_token(
-                    self._params,
-                    self._buffers,
+                    self._weights,
                     self._on_mesh(tokens),
                     visible.shape[1] - 1,
                     sampling,
@@ -130,8 +129,7 @@ class Generator:
 
     def _next_token(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         tokens: Int[Array, "1 b s"],
         last: Int[Array, ""],
         sampling: SamplingArrays,
@@ -139,7 +137,7 @@ class Generator:
         index_b: Int[Array, " b"],
     ) -> Int[Array, " b"]:
         """Tokens after position `last` are padding, which causal attention does not see."""
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
         one_document = jnp.ones_like(tokens)
         (x_bsd,), _ = model.hidden(tokens, positions, one_document, self._parallel)

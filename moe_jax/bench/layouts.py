@@ -207,11 +207,9 @@ def _measure(session: Session, repeats: int) -> Iterator[LayoutTime]:
     state, batch = fresh_state(session), random_batch(session)
     options = compiler_options(session.platform)
     steps = make_steps(session.skeleton, session.parallel)
-    evaluate = steps.jit_evaluate(options).lower(state.params, state.buffers, batch)
+    evaluate = steps.jit_evaluate(options).lower(state.weights, batch)
     forward = evaluate.compile()
-    yield _timed(
-        session, "forward", forward, lambda: forward(state.params, state.buffers, batch), repeats
-    )
+    yield _timed(session, "forward", forward, lambda: forward(state.weights, batch), repeats)
     train = steps.jit_train(options).lower(state, batch).compile()
 
     def step() -> Any:

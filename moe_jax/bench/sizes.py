@@ -1,12 +1,10 @@
 """The sizes that one device meets in one stream of one layer; and the reference workload's config.
 
-What is measured at these sizes is `specs.py`.
+They are counted by `planner/modelled/per_device.py`; what is measured at them is `specs.py`.
 """
 
-import math
 from dataclasses import dataclass
 
-from moe_jax.axes import BATCH_AXES
 from moe_jax.config.model_schema import AttentionConfig, MlpConfig, ModelConfig, MoeConfig
 from moe_jax.config.schema import (
     Config,
@@ -16,8 +14,7 @@ from moe_jax.config.schema import (
     PrecisionConfig,
     TrainConfig,
 )
-from moe_jax.data.batch import batch_shape
-from moe_jax.moe.exchange.contract import capacity
+from moe_jax.planner.modelled.per_device import Share
 
 #: The sizes of configs/paper_ep16.toml, for benchmarks without a config.
 PAPER = Config(
@@ -48,6 +45,8 @@ class Sizes:
         capacity: rows per (source, expert) in a round.
         heads, kv_heads, d_ff, vocab: this device's share where `mesh.tensor` splits them.
         logit_rows: tokens whose logits exist at a time.
+        routed: tokens whose choices fill a device's rows: of the tensor axis its own, where rows
+            travel.
     """
 
     sequences: int
@@ -60,31 +59,29 @@ class Sizes:
     d_ff: int
     vocab: int
     logit_rows: int
+    routed: int
 
     @property
     def tokens(self) -> int:
-        """Return tokens of the device and stream."""
+        """Tokens of the device and stream."""
         return self.sequences * self.length
 
 
 def sizes_of(config: Config) -> Sizes:
     """Return the sizes of a checked config on its own mesh, which need not be present."""
     mesh, moe, attention = config.mesh, config.model.moe, config.model.attention
-    _, streams, batch, length = batch_shape(config)
-    sequences = batch // math.prod(getattr(mesh, axis) for axis in BATCH_AXES)
-    tokens = sequences * length
-    rows = capacity(
-        tokens, moe.top_k, moe.num_experts, config.exchange.capacity_factor, mesh.expert
-    )
+    share, length = Share(config, "forward"), config.data.sequence_length
+    rows = share.rows // share.local_experts
     return Sizes(
-        sequences=sequences,
+        sequences=share.stream_tokens // length,
         length=length,
-        local_experts=moe.num_experts // mesh.expert,
-        rows=rows * mesh.expert,
-        capacity=rows,
+        local_experts=share.local_experts,
+        rows=rows,
+        capacity=rows // share.sources,
         heads=attention.heads // mesh.tensor,
         kv_heads=attention.kv_heads // mesh.tensor,
         d_ff=moe.d_ff // mesh.tensor,
         vocab=config.model.vocab_size // mesh.tensor,
-        logit_rows=streams * sequences * min(config.train.loss_chunk, length),
+        logit_rows=int(share.outside_tokens) // length * min(config.train.loss_chunk, length),
+        routed=share.routed_tokens,
     )

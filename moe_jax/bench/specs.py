@@ -167,7 +167,7 @@ def _attention(config: Config, sizes: Sizes, implementation: Implementation) -> 
 
 def _gathers(config: Config, sizes: Sizes) -> Iterator[Spec]:
     """Random routing, as a fresh router does; rows without a token are written but not read."""
-    moe, t, d, c = config.model.moe, sizes.tokens, config.model.d_model, sizes.capacity
+    moe, t, d, c = config.model.moe, sizes.routed, config.model.d_model, sizes.capacity
     dtype = jnp.dtype(config.precision.compute)
     rows, row_bytes = moe.num_experts * c, d * dtype.itemsize
     scores = ((t, moe.num_experts), jnp.dtype(jnp.float32))

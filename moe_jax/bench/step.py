@@ -65,12 +65,12 @@ def measure_step(
 
 def _forward(session: Session) -> Callable[[], Any]:
     skeleton = session.skeleton
-    params, buffers = jax.jit(
+    weights = jax.jit(
         lambda: skeleton.init(0, session.mesh), out_shardings=skeleton.shardings(session.mesh)
     )()
     batch = random_batch(session)
     function = _steps(session).jit_evaluate(compiler_options(session.platform))
-    return lambda: function(params, buffers, batch)
+    return lambda: function(weights, batch)
 
 
 def _train(session: Session) -> Callable[[], Any]:
@@ -102,9 +102,9 @@ def fresh_state(session: Session) -> TrainState:
     steps, mesh = _steps(session), session.mesh
 
     def create() -> TrainState:
-        params, buffers = steps.skeleton.init(session.config.seed, mesh)
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, buffers, steps.optimizer.init(params), zero, zero)
+        weights = steps.skeleton.init(session.config.seed, mesh)
+        zero, opt_state = jnp.zeros((), jnp.int32), steps.optimizer.init(weights.params)
+        return TrainState(zero, weights.params, weights.buffers, opt_state, zero, zero)
 
     shardings = state_shardings(steps.skeleton, steps.optimizer, mesh)
     return jax.jit(create, out_shardings=shardings)()

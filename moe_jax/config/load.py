@@ -7,6 +7,7 @@ is `schema.py`; rules that span several fields are `rules.py`.
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,15 @@ from moe_jax.config.schema import Config
 from moe_jax.config.section import Section
 from moe_jax.errors import UserError
 from moe_jax.workdir import CONFIG
+
+#: What is known elsewhere and refused here, and why.
+_REFUSED = {
+    ("model.moe.router.selection", "expert_choice"): (
+        ": experts that choose tokens compare a token with later ones, so a causal model would be "
+        "trained on its own future and could not generate"
+    )
+}
+_ARRAY_OF_ONE = re.compile(r"= \[\n +([^\n]*),\n\]")
 
 
 class ConfigError(UserError):
@@ -78,8 +88,10 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """Write a complete TOML file: loading it gives an equal `Config`."""
-    return tomli_w.dumps(config.model_dump(mode="json"))
+    """Write a complete TOML file, in the schema's order: loading it gives an equal `Config`."""
+    text = tomli_w.dumps(config.model_dump(mode="json"))
+    # The writer gives each item a line; strings hold no line breaks there, they are escaped.
+    return _ARRAY_OF_ONE.sub(r"= [\1]", text)
 
 
 def write_config(config: Config, workdir: Path) -> None:
@@ -185,6 +197,8 @@ def _describe(details: ErrorDetails) -> str:
         return f"{key} = {shown}: is a section; set one of its keys: {', '.join(fields)}"
     rule = details["msg"].replace("Input should be", "must be").replace("Tuple", "the array")
     hint = ""
+    if details["type"] == "literal_error":
+        hint = _REFUSED.get((key, str(details["input"])), "")
     if details["type"] == "string_type":
         hint = " (quote it: in a shell, --set " + f"'{key}={json.dumps(shown.strip(chr(34)))}')"
     if details["type"] == "tuple_type":

@@ -62,15 +62,6 @@ def _router_groups(config: Config) -> Problems:
         )
 
 
-def _causal_selection(config: Config) -> Problems:
-    if config.model.moe.router.selection == "expert_choice":
-        yield (
-            "model.moe.router.selection = expert_choice: experts that choose tokens compare a "
-            "token with later ones, so a causal model would be trained on its own future and "
-            "could not generate: set model.moe.router.selection=token_choice"
-        )
-
-
 def _heads(config: Config) -> Problems:
     attention = config.model.attention
     if attention.heads % attention.kv_heads:
@@ -237,7 +228,6 @@ MODEL_RULES: tuple[Callable[[Config], Problems], ...] = (
     _experts_divide,
     _top_k,
     _router_groups,
-    _causal_selection,
     _heads,
     _latent,
     _sparsemixer,

@@ -99,7 +99,8 @@ class RouterConfig(Section):
     #: Combine weights are normalised over all experts (before the selection) or over the
     #: selected ones (after it).
     normalize_over: Literal["all", "selected"] = "selected"
-    selection: Literal["token_choice", "expert_choice"] = "token_choice"
+    #: Tokens choose experts; why not the other way round, see `load.py`.
+    selection: Literal["token_choice"] = "token_choice"
     #: Combine weights are multiplied by this (DeepSeek's routed_scaling_factor).
     scale: PositiveFloat = 1.0
     #: Group-limited selection: experts form `groups`; only the best `top_groups` compete.

@@ -2,8 +2,8 @@
 
 Field types and single-field ranges live here, those of the model in `model_schema.py`; rules that
 span fields live in `rules.py`; reading, overriding and writing TOML lives in `load.py`. There are
-no optional values: what is switched off says so in its value (`0`, `"none"`), so a TOML file
-mirrors these models completely.
+no optional values: what is switched off says so in its value (`0`, `"none"`), so a
+resolved TOML file mirrors these models completely.
 """
 
 from typing import Annotated, Literal
@@ -42,8 +42,10 @@ class ShardingConfig(Section):
 
 
 class PipelineConfig(Section):
-    """How the stages of `mesh.pipe` take turns. One virtual stage per device is GPipe; more are the
-    interleaved (circular) schedule."""
+    """How the stages of `mesh.pipe` take turns.
+
+    One virtual stage per device is GPipe; more are the interleaved (circular) schedule.
+    """
 
     #: Parts of a microbatch of `train.accumulation` that follow each other through the stages.
     microbatches: Positive = 1
@@ -59,10 +61,14 @@ class RuntimeConfig(Section):
     cluster: str = "detect"
 
 
+#: The files of `moe/exchange` that are transports, by their `name`.
+TransportName = Literal["local", "all_gather", "all_to_all"]
+
+
 class ExchangeConfig(Section):
     """How tokens travel to their experts and back."""
 
-    transport: Literal["auto", "local", "all_gather", "all_to_all"] = "auto"
+    transport: Literal["auto", TransportName] = "auto"
     #: The device's batch is cut into this many independent slices whose communication hides
     #: behind each other's compute.
     streams: Positive = 1
@@ -103,6 +109,8 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """How gradients change parameters: AdamW, or Muon for the matrices inside layers."""
+
     name: Literal["adamw", "muon"] = "adamw"
     learning_rate: PositiveFloat = 3e-3
     beta1: Decay = 0.9
@@ -125,6 +133,8 @@ class ScheduleConfig(Section):
 
 
 class TrainConfig(Section):
+    """How long a run is, how a step is cut into pieces, and how often it is looked at."""
+
     steps: Positive = 200
     #: Sequences per step over all devices and microbatches.
     global_batch: Positive = 16
@@ -142,6 +152,8 @@ class TrainConfig(Section):
 
 
 class CheckpointConfig(Section):
+    """When checkpoints are written, how many stay, and what is checked before one is read."""
+
     #: Steps between checkpoints (0 = only at the end).
     every: Natural = 0
     #: Newest checkpoints that are kept.

@@ -4,6 +4,7 @@ Row r of step n is sequence n * global_batch + r, whatever the mesh and the numb
 Reading rows and placing them on devices is the loader's job.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -50,6 +51,16 @@ def batch_shape(config: Config) -> tuple[int, int, int, int]:
             f"{below + microbatches * streams}" + (f" or {below}" if below else "")
         )
     return microbatches, streams, rows // (microbatches * streams), config.data.sequence_length
+
+
+def stream_tokens(config: Config) -> int:
+    """Return the tokens of one stream and microbatch on one of the devices that share the batch.
+
+    Raises:
+        UserError: the global batch does not divide evenly.
+    """
+    _, _, batch, length = batch_shape(config)
+    return batch * length // math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
 
 
 def batch_indices(step: int, config: Config) -> np.ndarray:

@@ -125,41 +125,6 @@ def collective_time(kind: str, bytes_per_device: float, group: Group, topology: 
     return _MODELS[kind](bytes_per_device, group, topology)
 
 
-def two_level_time(
-    network_bytes: float,
-    arriving_bytes: float,
-    group: Group,
-    topology: Topology,
-    *,
-    pipelined: bool = False,
-) -> float:
-    """Seconds of an all-to-all in two hops: to the destination hosts, then inside them.
-
-        hop 1 = aw + (h - 1) o + network_bytes / Bw
-        hop 2 = av + (g - 1) o + arriving_bytes / Bv
-
-    Args:
-        network_bytes: what one device sends to other hosts; a token once per host, if the caller
-            removes duplicates (`planner/modelled/bounds.py`).
-        arriving_bytes: what one device receives in the second hop, its own rows included, since
-            they are copied as well.
-        pipelined: whether the hops run at once, chunk by chunk (DeepEP), or one after the other
-            (two collectives).
-
-    Raises:
-        UserError: a topology whose links are unknown.
-    """
-    _require_links(group, topology)
-    hops = [0.0, 0.0]
-    if group.hosts > 1:
-        per_peer = (group.hosts - 1) * PEER_OVERHEAD_S
-        hops[0] = topology.network_latency_s + per_peer + network_bytes / network_rate(topology)
-    if group.devices_per_host > 1:
-        per_peer = (group.devices_per_host - 1) * PEER_OVERHEAD_S
-        hops[1] = topology.nvlink_latency_s + per_peer + arriving_bytes / nvlink_rate(topology)
-    return max(hops) if pipelined else sum(hops)
-
-
 def nvlink_rate(topology: Topology) -> float:
     """Bytes/s per device and direction that a collective reaches inside a host."""
     return NVLINK_EFFICIENCY * topology.nvlink_bytes_per_s

@@ -20,7 +20,7 @@ from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
 from moe_jax.inference.prompt_batches import IDLE, Slots, Wave, pack, place, waves
 from moe_jax.inference.sampling import Sampled, SamplingArrays, stack
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.model.skeleton import Arrays
+from moe_jax.model.weights import Weights
 from moe_jax.session import Session
 
 
@@ -29,7 +29,7 @@ class CachedEngine:
 
     Args:
         session: the model and its mesh; the config's exchange must not drop tokens.
-        params, buffers: the model's values.
+        weights: the model's values.
         slots: texts at a time.
         context: tokens of a text, prompt included.
 
@@ -38,15 +38,13 @@ class CachedEngine:
             share equally, or a context that the model is not made for.
     """
 
-    def __init__(
-        self, session: Session, params: Arrays, buffers: Arrays, *, slots: int, context: int
-    ):
+    def __init__(self, session: Session, weights: Weights, *, slots: int, context: int):
         check_decoding(session.config, slots=slots)
         _check_context(session.config, context)
         self.slots, self.context = slots, context
         self.vocab_size = session.config.model.vocab_size
         self._config = session.config
-        self._model = (params, buffers)
+        self._weights = weights
         self._programs = Programs(
             session.skeleton,
             session.mesh,
@@ -108,7 +106,7 @@ class CachedEngine:
         newest = self._programs.put(self._newest, BATCH_AXES)
         longest = int(self._newest[used, 1].max()) + 1
         decode = self._programs.decode(next(n for n in self._read_lengths if n >= longest))
-        sampled, self._memory = decode(*self._model, newest, self._sampling, self._memory)
+        sampled, self._memory = decode(self._weights, newest, self._sampling, self._memory)
         tokens = self._tokens(sampled, self._options, [(slot, slot) for slot in used.tolist()])
         self._newest[used, 0] = [token.id for token in tokens]
         self._newest[used, 1:3] += 1
@@ -155,7 +153,7 @@ class CachedEngine:
         arrays = (packed.tokens, packed.lengths, packed.rows)
         batch = PromptBatch(*(put(array, None, BATCH_AXES) for array in arrays))
         sampling = self._on_mesh(packed.sampling)
-        sampled, self._memory = self._programs.prefill(*self._model, batch, sampling, self._memory)
+        sampled, self._memory = self._programs.prefill(self._weights, batch, sampling, self._memory)
         rows = [(row, one.slot) for row, one in packed.places]
         first = {}
         for token, (_, one) in zip(

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int
 from moe_jax.axes import TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.loss import cross_entropy_sum
-from moe_jax.model.skeleton import Arrays
 from moe_jax.model.transformer import Transformer, on_shards
 from moe_jax.model.unit import Streams
+from moe_jax.model.weights import Weights
 from moe_jax.session import Session
 from moe_jax.sharding.rules import BATCH
 
@@ -29,11 +29,11 @@ class Forward:
 
     Args:
         session: the model and its mesh; texts are read as one stream.
-        params, buffers: the model's values.
+        weights: the model's values.
     """
 
-    def __init__(self, session: Session, params: Arrays, buffers: Arrays):
-        self._session, self._model = session, (params, buffers)
+    def __init__(self, session: Session, weights: Weights):
+        self._session, self._weights = session, weights
         self._rows = NamedSharding(session.mesh, PartitionSpec(None, *BATCH))
         replicated = NamedSharding(session.mesh, PartitionSpec())
         options = compiler_options(session.platform)
@@ -56,14 +56,14 @@ class Forward:
             tokens_bs: int32; what comes later does not change what comes before.
         """
         rows, length = tokens_bs.shape
-        found = self._jit_logits(*self._model, self._put(tokens_bs))
+        found = self._jit_logits(self._weights, self._put(tokens_bs))
         return np.asarray(found)[:rows, :length]
 
     def logprobs(self, tokens_bs: np.ndarray) -> np.ndarray:
         """Return float32 [b, s - 1]: of each token but the first given those before, in nats."""
         rows, length = tokens_bs.shape
         targets = np.roll(tokens_bs, -1, axis=1)
-        found = self._jit_logprobs(*self._model, self._put(tokens_bs), self._put(targets))
+        found = self._jit_logprobs(self._weights, self._put(tokens_bs), self._put(targets))
         return np.asarray(found)[:rows, : length - 1]
 
     def loss(self, tokens_bs: np.ndarray, targets_bs: np.ndarray, weights_bs: np.ndarray) -> float:
@@ -75,7 +75,7 @@ class Forward:
             weights_bs: float32; 0 leaves a target out.
         """
         arrays = (self._put(array) for array in (tokens_bs, targets_bs, weights_bs))
-        return float(self._jit_loss(*self._model, *arrays))
+        return float(self._jit_loss(self._weights, *arrays))
 
     def _put(self, array_bs: np.ndarray) -> jax.Array:
         """Return an array on the mesh as the one stream, padded with zeros."""
@@ -85,19 +85,15 @@ class Forward:
         padded = np.pad(array_bs, padding)[None]
         return jax.make_array_from_callback(padded.shape, self._rows, lambda index: padded[index])
 
-    def _hidden(
-        self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
-    ) -> tuple[Transformer, Streams]:
-        model = self._session.skeleton.merge(params, buffers)
+    def _hidden(self, weights: Weights, tokens: Int[Array, "1 b s"]) -> tuple[Transformer, Streams]:
+        model = self._session.skeleton.merge(weights)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
         return model, model.hidden(
             tokens, positions, jnp.ones_like(tokens), self._session.parallel
         )[0]
 
-    def _logits(
-        self, params: Arrays, buffers: Arrays, tokens: Int[Array, "1 b s"]
-    ) -> Float[Array, "b s v"]:
-        model, (x_bsd,) = self._hidden(params, buffers, tokens)
+    def _logits(self, weights: Weights, tokens: Int[Array, "1 b s"]) -> Float[Array, "b s v"]:
+        model, (x_bsd,) = self._hidden(weights, tokens)
         parallel = self._session.parallel
         return on_shards(
             lambda modules, x: modules[0](x, modules[1], parallel.tensor),
@@ -110,23 +106,21 @@ class Forward:
 
     def _logprobs(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         tokens: Int[Array, "1 b s"],
         targets: Int[Array, "1 b s"],
     ) -> Float[Array, "b s"]:
-        logits_bsv = self._logits(params, buffers, tokens)
+        logits_bsv = self._logits(weights, tokens)
         picked = jnp.take_along_axis(logits_bsv, targets[0][..., None], axis=-1)[..., 0]
         return picked - jax.nn.logsumexp(logits_bsv, axis=-1)
 
     def _loss(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         tokens: Int[Array, "1 b s"],
         targets: Int[Array, "1 b s"],
-        weights: Float[Array, "1 b s"],
+        scales: Float[Array, "1 b s"],
     ) -> Float[Array, ""]:
-        model, streams = self._hidden(params, buffers, tokens)
+        model, streams = self._hidden(weights, tokens)
         chunk = self._session.config.train.loss_chunk
-        return cross_entropy_sum(model, streams, targets, weights, self._session.parallel, chunk)
+        return cross_entropy_sum(model, streams, targets, scales, self._session.parallel, chunk)

@@ -1,6 +1,7 @@
-"""A model's configuration, made to infer: which mesh, and nothing of how it was trained.
+"""How inference differs from training, in the config: the only place that says so.
 
-Reading configurations and weights is `loading.py`.
+`inference_config` is what a model infers with, `decoding_config` what its decode step runs with;
+`choose_mesh` says where. Reading configurations and weights is `loading.py`.
 """
 
 import logging
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 #: What a caller may give for a mesh: axis sizes, or the mesh itself.
 AnyMesh = MeshConfig | Mapping[str, int] | Mesh | None
+#: Rows that an expert multiplies while its weights are being read: FLOPs per byte of memory
+#: bandwidth are 295 on an H100 (989 TFLOP/s, 3.35 TB/s), and a bfloat16 weight costs one per row.
+FREE_ROWS = 256
 
 
 def inference_config(config: Config, mesh: MeshConfig) -> Config:
@@ -28,19 +32,65 @@ def inference_config(config: Config, mesh: MeshConfig) -> Config:
     Dropping tokens would make a text depend on its neighbours; a pipeline has nothing to pass on,
     so its devices take a share of the batch. Streams stay: prompts are read in as many.
 
+    Args:
+        config: as the model was trained.
+        mesh: where it is to infer.
+
     Raises:
         UserError: the model cannot be split so.
     """
     flat = without_pipeline(mesh)
     rows = math.prod(getattr(flat, axis) for axis in BATCH_AXES)
     data = config.data.model_copy(update={"document_mask": "none"})
-    exchange = config.exchange.model_copy(update={"overflow": "rounds"})
-    batch = rows * exchange.streams
-    train = config.train.model_copy(update={"accumulation": 1, "global_batch": batch})
-    changes = {"mesh": flat, "data": data, "exchange": exchange, "train": train}
-    found = config.model_copy(update=changes | {"pipeline": PipelineConfig()})
-    check(found)
-    return found
+    changes = {"mesh": flat, "data": data, "pipeline": PipelineConfig()}
+    inferring = _batched(config, rows * config.exchange.streams).model_copy(update=changes)
+    check(inferring)
+    return inferring
+
+
+def decoding_config(config: Config, slots: int) -> Config:
+    """Return the config of a decode step: of one token of each slot, in one stream.
+
+    One position cannot be split along the sequence. Rows are so few that one round takes whatever
+    the routing is, unless an expert would have to compute more than it costs to read its weights.
+
+    Args:
+        config: of the model, as it was trained or as `inference_config` made it.
+        slots: sequences that grow at the same time, on the whole mesh.
+    """
+    changes: dict[str, object] = {"streams": 1}
+    if rows_are_free(config, slots):
+        moe = config.model.moe
+        enough = max(moe.num_experts / moe.top_k, config.exchange.capacity_factor)
+        changes["capacity_factor"] = enough
+    step = _batched(config, slots)
+    return step.model_copy(
+        update={
+            "sharding": step.sharding.model_copy(update={"sequence": "whole"}),
+            "exchange": step.exchange.model_copy(update=changes),
+        }
+    )
+
+
+def rows_are_free(config: Config, slots: int) -> bool:
+    """Return whether an expert computes a token of every slot while its weights are being read.
+
+    Args:
+        config: for its mesh; experts see the slots of their own expert group.
+        slots: sequences on the whole mesh.
+    """
+    return slots // (config.mesh.pipe * config.mesh.data * config.mesh.fsdp) <= FREE_ROWS
+
+
+def _batched(config: Config, sequences: int) -> Config:
+    """Return the config of one pass over `sequences` of which no token is dropped."""
+    train = {"accumulation": 1, "global_batch": sequences}
+    return config.model_copy(
+        update={
+            "exchange": config.exchange.model_copy(update={"overflow": "rounds"}),
+            "train": config.train.model_copy(update=train),
+        }
+    )
 
 
 def without_pipeline(mesh: MeshConfig) -> MeshConfig:
@@ -54,8 +104,12 @@ def without_pipeline(mesh: MeshConfig) -> MeshConfig:
 
 
 def default_mesh(model: ModelConfig, devices: int) -> MeshConfig:
-    """Return a mesh for any number of devices: experts over as many as divide them, the rest
-    data."""
+    """Return a mesh for any number of devices: experts over as many as divide them.
+
+    Args:
+        model: its experts; without any all devices share the batch.
+        devices: what is not of the expert axis is of the data axis.
+    """
     experts = math.gcd(model.moe.num_experts, devices) if "moe" in model.layers else 1
     return MeshConfig(data=devices // experts, expert=experts)
 
@@ -75,9 +129,9 @@ def choose_mesh(config: Config, asked: AnyMesh, *, fixed: bool) -> MeshConfig:
     # Without GPUs the CPU emulates as many devices as are wanted.
     if fixed or not here or here == size:
         return config.mesh
-    found = default_mesh(config.model, here)
-    logger.info("%d devices: mesh.data = %d, mesh.expert = %d", here, found.data, found.expert)
-    return found
+    mesh = default_mesh(config.model, here)
+    logger.info("%d devices: mesh.data = %d, mesh.expert = %d", here, mesh.data, mesh.expert)
+    return mesh
 
 
 def mesh_config(asked: MeshConfig | Mapping[str, int] | Mesh) -> MeshConfig:

@@ -23,7 +23,7 @@ from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.model.flops import total_parameters
-from moe_jax.model.skeleton import Arrays
+from moe_jax.model.weights import Weights
 from moe_jax.session import Session
 
 #: A text, or its tokens.
@@ -37,7 +37,7 @@ class LanguageModel:
     Args:
         name: for those who ask.
         session: the model and its mesh, with a config as `adapt.inference_config` makes it.
-        params, buffers: the model's values.
+        weights: the model's values.
         tokenizer: None for a model that has none; it takes and gives no text then.
         longest: tokens of the texts that the model was made for; by default the config's.
     """
@@ -46,17 +46,16 @@ class LanguageModel:
         self,
         name: str,
         session: Session,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         tokenizer: Tokenizer | None,
         longest: int | None = None,
     ):
         self.name, self.session = name, session
         usual = session.config.data.sequence_length
         self._lengths = Lengths(usual, usual if longest is None else longest)
-        #: Parameters and buffers on the mesh.
-        self.arrays, self._tokenizer = (params, buffers), tokenizer
-        self._forward = Forward(session, params, buffers)
+        #: On the mesh.
+        self.weights, self._tokenizer = weights, tokenizer
+        self._forward = Forward(session, weights)
         #: One that nobody uses now.
         self._engine: CachedEngine | None = None
 
@@ -215,7 +214,7 @@ class LanguageModel:
         context = self._lengths.usual if context is None else context
         self._lengths.warn_beyond(context)
         return CachedEngine(
-            self.session, *self.arrays, slots=-(-slots // shards) * shards, context=context
+            self.session, self.weights, slots=-(-slots // shards) * shards, context=context
         )
 
     def logits(self, tokens: Prompt) -> np.ndarray:

@@ -28,7 +28,7 @@ from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, ImportedModel, open_model
 from moe_jax.interop.table.setting import Fields
 from moe_jax.mesh.build import build_mesh, mesh_shape, prepare_devices, running_devices
-from moe_jax.model.skeleton import Arrays
+from moe_jax.model.weights import Weights
 from moe_jax.safe_paths import file_inside, is_named
 from moe_jax.session import Session, make_session
 from moe_jax.workdir import CHECKPOINTS, CONFIG, TOKENIZER
@@ -68,19 +68,19 @@ def load(
             raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
         found = _opened(path, overrides, dtype)
         session = _session(found.config, mesh, overrides, num_processes)
-        params, buffers = load_weights(found.source, session.config, found.family, session.mesh)
+        weights = load_weights(found.source, session.config, found.family, session.mesh)
         tokenizer, longest = _imported_tokenizer(found), _made_for(found.directory.config)
-        return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
+        return LanguageModel(path.name, session, weights, tokenizer, longest)
     config = _run_config(path, overrides)
     session = _session(config, mesh, overrides, num_processes)
-    params, buffers, origin = _restored(path, session, step)
+    weights, origin = _restored(path, session, step)
     if dtype is not None:
-        session, params = _cast(session, params, dtype)
+        session, weights = _cast(session, weights, dtype)
     tokenizer = _run_tokenizer(path, config)
     longest = _run_config(path, ()).data.sequence_length
     if origin is not None:
         longest = max(longest, _made_for(origin["config"]))
-    return LanguageModel(path.name, session, params, buffers, tokenizer, longest)
+    return LanguageModel(path.name, session, weights, tokenizer, longest)
 
 
 def from_hf(path: str | Path, **options: object) -> LanguageModel:
@@ -148,18 +148,17 @@ def _run_config(path: Path, overrides: Sequence[str]) -> Config:
 
 def _restored(
     path: Path, session: Session, step: int | None
-) -> tuple[Arrays, Arrays, Mapping[str, Any] | None]:
-    """Return parameters, buffers, and what is noted of the model that they were imported from."""
-    params, buffers = session.skeleton.abstract(session.mesh)
-    wanted = {"params": params, "buffers": buffers}
+) -> tuple[Weights, Mapping[str, Any] | None]:
+    """Return the weights, and what is noted of the model that they were imported from."""
+    wanted = session.skeleton.abstract(session.mesh)
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         which = "latest" if step is None else step
         found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
     assert found is not None, "missing='error' raises instead"
-    return found.state["params"], found.state["buffers"], found.info.get(ORIGIN)
+    return found.state, found.info.get(ORIGIN)
 
 
-def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arrays]:
+def _cast(session: Session, weights: Weights, dtype: DType) -> tuple[Session, Weights]:
     """A checkpoint restores in its own dtype; another one is the reader's wish."""
     config = override(
         session.config, [f"precision.{name}={dtype}" for name in ("params", "compute")]
@@ -168,10 +167,11 @@ def _cast(session: Session, params: Arrays, dtype: DType) -> tuple[Session, Arra
     cast = jax.jit(lambda array: array.astype(jnp.dtype(dtype)), donate_argnums=0)
     tokens = config.data.sequence_length
     session = make_session(config, session.platform, batch_tokens=tokens, mesh=session.mesh)
-    return session, {
+    params = {
         name: array if array.dtype == jnp.dtype(dtype) else cast(array)
-        for name, array in params.items()
+        for name, array in weights.params.items()
     }
+    return session, dataclasses.replace(weights, params=params)
 
 
 def _imported_tokenizer(found: ImportedModel) -> Tokenizer | None:

@@ -16,18 +16,17 @@ from jaxtyping import Array, Bool, Int
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
+from moe_jax.inference.inference_config import decoding_config
 from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
 from moe_jax.model.decoding import decode, prefill
 from moe_jax.model.parallel import Parallel, resolve_parallel
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
-#: Rows that an expert multiplies while its weights are being read: FLOPs per byte of memory
-#: bandwidth are 295 on an H100 (989 TFLOP/s, 3.35 TB/s), and a bfloat16 weight costs one per row.
-FREE_ROWS = 256
 #: Each read length of a decode step is so many times the one before, from at least the shortest
 #: on: each compiles, and together with a step's weights fewer tokens cost next to nothing.
 READ_GROWTH = 4
@@ -114,8 +113,7 @@ class Programs:
 
     def prefill(
         self,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
         memory: Memory,
@@ -129,10 +127,10 @@ class Programs:
             _, rows, length = shape
             parallel = self._parallel(self._skeleton.config, rows * length // self.shards)
             self._prefills[shape] = self._jit(partial(self._prefill, parallel))
-        return self._prefills[shape](params, buffers, batch, sampling, memory)
+        return self._prefills[shape](weights, batch, sampling, memory)
 
     def decode(self, reads: int) -> Any:
-        """Return (params, buffers, newest, sampling, memory) -> (Sampled, memory), jitted.
+        """Return (weights, newest, sampling, memory) -> (Sampled, memory), jitted.
 
         `_decode` says more. Compiles for each of `read_lengths`.
 
@@ -170,13 +168,12 @@ class Programs:
     def _prefill(
         self,
         parallel: Parallel,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
         in_prompts, held = on_device_shards(
@@ -194,15 +191,14 @@ class Programs:
         self,
         parallel: Parallel,
         reads: int,
-        params: Arrays,
-        buffers: Arrays,
+        weights: Weights,
         newest: Int[Array, "b 4"],
         sampling: SamplingArrays,
         memory: Memory,
     ) -> tuple[Sampled, Memory]:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
-        model = self._skeleton.merge(params, buffers)
+        model = self._skeleton.merge(weights)
         at = (tokens, positions, used > 0)
         logits_bv, cache = decode(model, *at, memory.cache, parallel, reads=reads)
         # Every token comes by here once, right after it was generated. An idle slot counts its
@@ -223,20 +219,6 @@ def read_lengths(context: int) -> tuple[int, ...]:
     while (shorter := -(-found[0] // READ_GROWTH)) >= SHORTEST_READ:
         found.insert(0, shorter)
     return tuple(found)
-
-
-def decoding_config(config: Config, slots: int) -> Config:
-    """Return the config of a decode step: of one token of each slot.
-
-    One position cannot be split along the sequence. Rows are so few that one round takes whatever
-    the routing is, unless an expert would have to compute more than it costs to read its weights.
-    """
-    sharding = config.sharding.model_copy(update={"sequence": "whole"})
-    exchange, moe = config.exchange, config.model.moe
-    if slots // (config.mesh.pipe * config.mesh.data * config.mesh.fsdp) <= FREE_ROWS:
-        factor = max(moe.num_experts / moe.top_k, exchange.capacity_factor)
-        exchange = exchange.model_copy(update={"capacity_factor": factor})
-    return config.model_copy(update={"sharding": sharding, "exchange": exchange})
 
 
 def mark_prompts(batch: PromptBatch, held: Held) -> tuple[Bool[Array, "n b v"], Held]:

@@ -15,14 +15,13 @@ from moe_jax.interop.table.family import Family
 from moe_jax.interop.tensors.match import LazyTensor, TensorSource, check_matches
 from moe_jax.interop.tensors.pieces import Piece, pieces, skipped
 from moe_jax.interop.tensors.tiles import copy_tiled
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Arrays, Weights
 
 Index = tuple[slice, ...]
 
 
-def load_weights(
-    source: TensorSource, config: Config, family: Family, mesh: Mesh
-) -> tuple[Arrays, Arrays]:
+def load_weights(source: TensorSource, config: Config, family: Family, mesh: Mesh) -> Weights:
     """Read parameters and buffers onto a mesh.
 
     Every process opens the same files and reads the bytes of its own devices' shards: of experts
@@ -35,23 +34,22 @@ def load_weights(
         mesh: where they go, as the config's sharding says.
 
     Returns:
-        (params, buffers), as `Skeleton.init` returns them.
+        What `Skeleton.init` returns, with these values.
 
     Raises:
         UserError: tensors are missing, left over, or of another shape than the config says.
     """
     found = pieces(config, family)
     check_matches(source, found, skipped(config, family))
-    skeleton = Skeleton(config)
-    params, buffers = skeleton.abstract(mesh)
+    wanted = Skeleton(config).abstract(mesh)
     by_name: dict[str, dict[tuple[int, ...], Piece]] = {}
     for piece in found:
         by_name.setdefault(piece.ours, {})[piece.index] = piece
 
-    def place(wanted: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
-        return {name: _place(source, by_name[name], spec) for name, spec in wanted.items()}
+    def place(specs: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
+        return {name: _place(source, by_name[name], spec) for name, spec in specs.items()}
 
-    return place(params), place(buffers)
+    return Weights(place(wanted.params), place(wanted.buffers))
 
 
 def read_part(

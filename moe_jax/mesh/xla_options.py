@@ -52,14 +52,29 @@ _GPU_PLATFORMS = ("gpu", "cuda")
 #: Of JAX, whose XLA knows every option here.
 VERSIONS_RUN = "0.10.2 and 0.12.0.1"
 
-#: Makes XLA read XLA_FLAGS, in a tenth of a second by what JAX is built on, or else by JAX itself.
-_READ_FLAGS = """
+#: Prints those of its arguments that XLA takes as XLA_FLAGS: XLA reads them once, and ends the
+#: process if it does not know them. What JAX is built on does so in no time, or else JAX itself.
+_ASK = """
+import os, sys
 try:
     from jaxlib import xla_client
-    xla_client.CompileOptions().executable_build_options.debug_options
-except (ImportError, AttributeError):
-    import jax
-    jax.devices("cpu")
+except ImportError:
+    pass
+
+def read_flags():
+    try:
+        xla_client.CompileOptions().executable_build_options.debug_options
+    except (NameError, AttributeError):
+        import jax
+        jax.devices("cpu")
+
+for flag in sys.argv[1:]:
+    if not os.fork():
+        os.environ["XLA_FLAGS"] = flag
+        read_flags()
+        os._exit(0)
+    if os.wait()[1] == 0:
+        print(flag, flush=True)
 """
 
 
@@ -95,9 +110,9 @@ def known(options: Mapping[str, bool | int | str]) -> dict[str, bool | int | str
 
     Neither starts JAX nor reads this process's XLA_FLAGS, so that these can still be set.
     """
-    if _accepts(xla_flags(options)):
-        return dict(options)
-    return {name: value for name, value in options.items() if _accepts(xla_flags({name: value}))}
+    flags = {name: xla_flags({name: value}) for name, value in options.items()}
+    accepted = _accepted(tuple(flags.values()))
+    return {name: options[name] for name, flag in flags.items() if flag in accepted}
 
 
 def require_known(options: Mapping[str, bool | int | str], purpose: str) -> None:
@@ -128,14 +143,15 @@ def _text(value: bool | int | str) -> str:
 
 
 @functools.cache
-def _accepts(flags: str) -> bool:
+def _accepted(flags: tuple[str, ...]) -> frozenset[str]:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": flags,
+        "XLA_FLAGS": "",
     }
-    command = [sys.executable, "-P", "-c", _READ_FLAGS]
-    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    command = [sys.executable, "-P", "-c", _ASK, *flags]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return frozenset(answer.stdout.splitlines())
 
 
 @functools.cache

@@ -104,17 +104,13 @@ def decode(
     Args:
         tokens: int32, one per cache row.
         positions, valid, reads: of `Newest`.
+        parallel: with whole sequences, as `inference_config.decoding_config` has them.
     """
-    parallel = _of_one_position(parallel)
+    assert not parallel.tensor.splits_tokens, "one position cannot be split along the sequence"
     streams = model.embed(tokens[None, :, None], parallel)
     newest = (Newest(positions, valid, reads),)
     (x_b1d,), cache = _through(model, _decode_block, streams, newest, cache, parallel)
     return _logits(model, x_b1d, parallel), cache
-
-
-def _of_one_position(parallel: Parallel) -> Parallel:
-    """One position cannot be split along the sequence."""
-    return replace(parallel, tensor=replace(parallel.tensor, sequence="whole"))
 
 
 #: (block, x, what is known of its tokens, cache, layer, parallel) -> (x, cache)
@@ -135,8 +131,8 @@ def _through_stack(
     stack: Stack, step: Step, streams: Streams, known: tuple, cache: Any, parallel: Parallel
 ) -> tuple[Streams, Any]:
     graphdef, state = nnx.split(stack.unit)
-    gather_experts = parallel.exchange_spec.transport == "local"
-    state = with_gathers(state, parallel.placement, experts=gather_experts)
+    gathers_experts = parallel.exchange_spec.transport.gathers_experts
+    state = with_gathers(state, parallel.placement, experts=gathers_experts)
     unroll = step is _decode_block and not gathers_anything(state)
 
     def local(state: nnx.State, streams: Streams, known: tuple, cache: Any) -> Any:
@@ -209,7 +205,8 @@ def _decode_block(
 def _logits(
     model: Transformer, x_b1d: Float[Array, "b 1 d"], parallel: Parallel
 ) -> Float[Array, "b v"]:
-    whole = _of_one_position(parallel).tensor
+    # One position of each sequence, which no device of the tensor axis has a part of.
+    whole = replace(parallel.tensor, sequence="whole")
     logits_b1v = on_shards(
         lambda modules, x: modules[0](x, modules[1], whole),
         parallel,

@@ -12,8 +12,8 @@ from moe_jax.errors import UserError
 from moe_jax.model.pattern import segments
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
-from moe_jax.moe.exchange.choose import choose_transport
-from moe_jax.moe.exchange.contract import ExchangeSpec, make_spec
+from moe_jax.moe.exchange.choose import choose_spec
+from moe_jax.moe.exchange.contract import ExchangeSpec
 from moe_jax.nn.dot_attention import Implementation
 from moe_jax.sharding.rules import Placement
 from moe_jax.sharding.tensor import TensorAxis
@@ -89,12 +89,9 @@ def resolve_parallel(
     check_stages(config.model, placement)
     microbatches = config.pipeline.microbatches
     tokens = batch_tokens * sizes[PIPE] // (microbatches * tensor.token_shards)
-    transport = choose_transport(config, devices, tokens)
     return Parallel(
         mesh=mesh,
-        exchange_spec=make_spec(
-            config.exchange, transport, config.model.moe.num_experts, devices, hosts, tensor.size
-        ),
+        exchange_spec=choose_spec(config, devices, tokens, hosts),
         attention=attention_implementation(config, platform),
         documents=config.data.document_mask == "segments",
         placement=placement,

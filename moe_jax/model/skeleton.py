@@ -15,10 +15,10 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from moe_jax.config.schema import Config
 from moe_jax.model.pattern import moe_rows
 from moe_jax.model.transformer import Transformer, make_transformer
+from moe_jax.model.weights import Weights
 from moe_jax.moe.router import SelectionBias
 from moe_jax.sharding.rules import Placement
 
-Arrays = dict[str, jax.Array]
 #: Shapes and shardings need the mesh's axes, not its devices.
 AnyMesh = Mesh | AbstractMesh
 
@@ -55,33 +55,34 @@ class Skeleton:
             for (stack, place), rows in moe_rows(self.config.model).items()
         }
 
-    def init(self, seed: int, mesh: Mesh) -> tuple[Arrays, Arrays]:
-        """Return fresh (params, buffers), created in place on the mesh.
+    def init(self, seed: int, mesh: Mesh) -> Weights:
+        """Return fresh weights, created in place on the mesh.
 
         The values depend on the seed alone, not on the mesh.
         """
 
-        def create() -> tuple[Arrays, Arrays]:
-            return self._divide(nnx.split(make_transformer(self.config, seed))[1])
+        def create() -> Weights:
+            state = nnx.split(make_transformer(self.config, seed))[1]
+            return self._divide({name: variable[...] for name, variable in _named(state)})
 
         return jax.jit(create, out_shardings=self.shardings(mesh))()
 
-    def merge(self, params: Arrays, buffers: Arrays) -> Transformer:
+    def merge(self, weights: Weights) -> Transformer:
         """Return the module that holds these arrays."""
-        values = params | buffers
+        values = weights.by_name
         flat = [(path, v.replace(values[_name(path)])) for path, v in _flat(self._state)]
         return nnx.merge(self._graphdef, nnx.from_flat_state(flat))
 
-    def abstract(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return (params, buffers) as ShapeDtypeStructs with their shardings."""
+    def abstract(self, mesh: AnyMesh) -> Weights:
+        """Return the weights as ShapeDtypeStructs with their shardings."""
         return self._map(
             lambda info: jax.ShapeDtypeStruct(
                 info.shape, info.dtype, sharding=self._sharding(info, mesh)
             )
         )
 
-    def shardings(self, mesh: AnyMesh) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return (params, buffers) as NamedShardings."""
+    def shardings(self, mesh: AnyMesh) -> Weights:
+        """Return the weights as NamedShardings."""
         return self._map(lambda info: self._sharding(info, mesh))
 
     def optimizer_shardings(self, mesh: AnyMesh) -> dict[str, NamedSharding]:
@@ -105,15 +106,12 @@ class Skeleton:
     def _sharding(self, info: VariableInfo, mesh: AnyMesh) -> NamedSharding:
         return NamedSharding(mesh, self._placement(mesh).stored(info.axes, info.shape))
 
-    def _map(self, function: Callable[[VariableInfo], Any]) -> tuple[dict, dict]:
-        params = {n: function(i) for n, i in self.variables.items() if not i.is_buffer}
-        buffers = {n: function(i) for n, i in self.variables.items() if i.is_buffer}
-        return params, buffers
+    def _map(self, function: Callable[[VariableInfo], Any]) -> Weights:
+        return self._divide({name: function(info) for name, info in self.variables.items()})
 
-    def _divide(self, state: nnx.State) -> tuple[Arrays, Arrays]:
-        values = {name: variable[...] for name, variable in _named(state)}
+    def _divide(self, values: dict[str, Any]) -> Weights:
         params = {n: v for n, v in values.items() if not self.variables[n].is_buffer}
-        return params, {n: v for n, v in values.items() if self.variables[n].is_buffer}
+        return Weights(params, {n: v for n, v in values.items() if self.variables[n].is_buffer})
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, nnx.Variable]]:

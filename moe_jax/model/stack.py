@@ -67,7 +67,7 @@ class Stack(nnx.Module):
         state = with_gathers(
             nnx.state(self.unit),
             parallel.placement,
-            experts=parallel.exchange_spec.transport == "local",
+            experts=parallel.exchange_spec.transport.gathers_experts,
             pipe=schedule is None,
         )
         unit = partial(apply_unit, nnx.graphdef(self.unit), parallel, remat)

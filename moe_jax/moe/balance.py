@@ -35,7 +35,14 @@ class BalanceSums:
 def balance_sums(
     routed: Routed, sequences: int, config: MoeConfig, tensor: TensorAxis = ONE
 ) -> BalanceSums:
-    """Return the sums of this device's tokens: `sequences` sequences, or its part of each."""
+    """Return the sums of this device's tokens.
+
+    Args:
+        routed: their routing.
+        sequences: that they are, or are a part of.
+        config: says which balance loss is counted for.
+        tensor: over which each sequence is split.
+    """
     tokens, experts = routed.probs_te.shape
     shards = tensor.token_shards
     per_sequence = jnp.zeros((), jnp.float32)
@@ -73,6 +80,7 @@ def auxiliary_loss(sums: BalanceSums, router: RouterConfig) -> Float[Array, ""]:
 
     Args:
         sums: per layer, summed over devices and streams: load_e is [layers, e].
+        router: which balance loss, and the weights of both.
     """
     if router.balance_loss == "global":
         share = sums.load_e / sums.load_e.sum(axis=-1, keepdims=True)
@@ -89,6 +97,13 @@ def auxiliary_loss(sums: BalanceSums, router: RouterConfig) -> Float[Array, ""]:
 def updated_bias(
     bias: Float[Array, "*layers e"], load: Float[Array, "*layers e"], rate: float
 ) -> Float[Array, "*layers e"]:
-    """bias + rate * sign(mean load - load): overloaded experts become less attractive
-    (Wang et al., 2024, algorithm 1)."""
+    """Return bias + rate * sign(mean load - load): overloaded experts become less attractive.
+
+    Wang et al., 2024, algorithm 1.
+
+    Args:
+        bias: of all layers that have one.
+        load: rows that each expert was sent in a step, over all devices.
+        rate: how far a step moves each bias.
+    """
     return bias + rate * jnp.sign(load.mean(axis=-1, keepdims=True) - load)

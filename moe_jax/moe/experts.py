@@ -72,7 +72,7 @@ class Experts(nnx.Module):
 
 @jax.custom_vjp
 def _batched_matmul(rows_lri: Array, w_lio: Array) -> Array:
-    """rows @ w per expert, with a weight gradient laid out like the weight.
+    """Rows @ w per expert, with a weight gradient laid out like the weight.
 
     JAX's own rule yields a transposed product; XLA then keeps the stacked gradients transposed
     through the scan and copies the optimiser's float32 state into that layout and back (24 GiB

@@ -5,7 +5,6 @@ Runs inside `on_device_shards`: its tokens are one device's, for one stream.
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +62,9 @@ class MoeLayer(nnx.Module):
         """Return the layer's output, and its counts.
 
         Args:
+            x_bsd: one device's tokens of one stream.
+            exchange: how tokens and experts meet.
+            tensor: over which experts, and perhaps tokens, are split.
             valid_bs: tokens that matter: the others take the experts in turn, with weight 0, so
                 that padding, whose tokens are all alike, does not overfill a few. None: all.
         """
@@ -70,12 +72,7 @@ class MoeLayer(nnx.Module):
         if valid_bs is not None:
             spread = _spread(routed.routing, valid_bs.reshape(-1), self.config.num_experts)
             routed = dataclasses.replace(routed, routing=spread)
-        if exchange.spec.transport == "local":
-            y_bsd, exchange_stats = self._in_place(x_bsd, routed.routing, exchange, tensor)
-        else:
-            experts = partial(self.experts, tensor=tensor)
-            y_td, exchange_stats = exchange(_flat(x_bsd), routed.routing, experts)
-            y_bsd = y_td.reshape(x_bsd.shape)
+        y_bsd, exchange_stats = exchange(x_bsd, routed.routing, self.experts, tensor)
         if self.config.shared_experts:
             y_bsd = y_bsd + self._shared(x_bsd, tensor)
         balance = balance_sums(routed, x_bsd.shape[0], self.config, tensor)
@@ -87,23 +84,6 @@ class MoeLayer(nnx.Module):
             return y_bsd
         logit_bs = x_bsd @ self.w_shared_gate_d[...].astype(x_bsd.dtype)
         return y_bsd * jax.nn.sigmoid(logit_bs)[..., None]
-
-    def _in_place(
-        self, x_bsd: BatchBSD, routing: Routing, exchange: Exchange, tensor: TensorAxis
-    ) -> tuple[BatchBSD, ExchangeStats]:
-        """Serve the tokens of the whole tensor axis, each device with its part of every expert.
-
-        Tokens cross the axis once each way, as in a dense MLP, instead of a row per choice.
-        """
-        batch, length, _ = x_bsd.shape
-        x_bsd = tensor.enter(x_bsd)
-        routing = jax.tree.map(lambda a: _flat(tensor.enter(a.reshape(batch, length, -1))), routing)
-        partial_td, stats = exchange(
-            _flat(x_bsd), routing, partial(self.experts, tensor=tensor, partial=True)
-        )
-        # What the devices of the axis did together counts once.
-        stats = jax.tree.map(lambda count: count / tensor.token_shards, stats)
-        return tensor.leave(partial_td.reshape(x_bsd.shape)), stats
 
 
 def _spread(routing: Routing, valid_t: Bool[Array, " t"], experts: int) -> Routing:

@@ -49,6 +49,7 @@ class Router(nnx.Module):
         self.dtype = jnp.dtype(precision.router)
 
     def __call__(self, x_td: TokensTD) -> Routed:
+        """Return each token's experts and combine weights."""
         logits_te = jnp.einsum(
             "td,de->te",
             x_td.astype(self.dtype),
@@ -61,7 +62,7 @@ class Router(nnx.Module):
 
 
 def has_selection_bias(router: RouterConfig) -> bool:
-    """Whether the router holds a bias that takes part in selection only."""
+    """Return whether the router holds a bias that takes part in selection only."""
     return bool(router.bias_update_rate) or router.selection_bias == "always"
 
 
@@ -95,7 +96,7 @@ def _scores(logits_te: ScoresTE, router: RouterConfig) -> ScoresTE:
 
 
 def _limit_to_groups(choose_te: ScoresTE, router: RouterConfig) -> ScoresTE:
-    """Leaves only the experts of the best `top_groups` groups (DeepSeek-V2, -V3)."""
+    """Leave only the experts of the best `top_groups` groups (DeepSeek-V2, -V3)."""
     tokens, experts = choose_te.shape
     grouped = choose_te.reshape(tokens, router.groups, experts // router.groups)
     best = 1 if router.group_score == "max" else 2

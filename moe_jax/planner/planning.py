@@ -1,6 +1,6 @@
-"""`plan(config, target) -> Plan`: compile the very program for a cluster that is not there, and
-read off what it needs and how fast it is.
+"""`plan(config, target) -> Plan`: the very program, compiled for a cluster that is not there.
 
+What it needs and how fast it is are read off what XLA made of it.
 Compiling is `compile/jobs.py`, the programs are `compile/programs.py`; memory, times, bytes and
 speed are `compiled/memory.py`, `compiled/clock.py` with `compiled/phases.py`, `compiled/traffic.py`
 and `report/speed.py`.
@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from moe_jax.axes import TENSOR
-from moe_jax.config import Config, check, override
+from moe_jax.config import Config, check
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.rates import rates_for
 from moe_jax.inference.engine import check_decoding
+from moe_jax.inference.inference_config import decoding_config, inference_config
 from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
 from moe_jax.model.pattern import segments
 from moe_jax.planner.compile.jobs import Compiled, Job, compile_all
@@ -25,18 +26,16 @@ from moe_jax.planner.compile.target import Target
 from moe_jax.planner.compiled.clock import Clock
 from moe_jax.planner.compiled.memory import make_memory
 from moe_jax.planner.compiled.phases import make_step
-from moe_jax.planner.compiled.traffic import collective_costs, make_wire
+from moe_jax.planner.compiled.traffic import collective_costs, make_link_bytes
 from moe_jax.planner.modelled.per_device import pipeline_schedule
-from moe_jax.planner.report.figures import Step
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode, Step
+from moe_jax.planner.report.results import Plan
 from moe_jax.planner.report.speed import predict
 from moe_jax.planner.xla.buffers import parse_buffers
 from moe_jax.planner.xla.hlo import parse_hlo
 
 #: Mode -> the function of `compile/programs.py` that builds its program.
 PROGRAMS: dict[Mode, str] = {"forward": "forward", "train": "train_step", "decode": "decode"}
-#: What inference does differently from training; see `moe-jax generate`.
-_DECODE = ("exchange.streams=1", "exchange.overflow=rounds", "train.accumulation=1")
 _PACKAGES = ("moe-jax", "jax", "jaxlib")
 
 
@@ -48,11 +47,26 @@ class Request:
     target: Target
     mode: Mode = "train"
 
+    def check(self) -> None:
+        """Raise UserError unless the program can run on the target."""
+        config, slots = self.config, self.config.train.global_batch
+        if self.mode == "decode":
+            check_decoding(decoding_config(config, slots), slots=slots)
+            config = inference_config(config, config.mesh)
+        check(config, self.target.devices)
+        if config.mesh.pipe > 1:
+            check_stages(config.model, placement_of(config))
+
     def prepared(self) -> "Request":
-        """With the config that the program runs with: that of inference, to decode."""
+        """Return it with the config that the program runs with: that of a decode step, to decode.
+
+        Raises:
+            UserError: the model cannot be split so.
+        """
         if self.mode != "decode":
             return self
-        return replace(self, config=override(self.config, _DECODE))
+        config = inference_config(self.config, self.config.mesh)
+        return replace(self, config=decoding_config(config, self.config.train.global_batch))
 
 
 def plan(
@@ -89,14 +103,21 @@ def plan(
 def plan_all(
     requests: Sequence[Request], *, calibration: Calibration | None = None
 ) -> tuple[Plan, ...]:
-    """Plan several programs, those of one target in one worker process each; see `plan`."""
-    prepared = [request.prepared() for request in requests]
-    for request in prepared:
-        check(request.config, request.target.devices)
-        check_stages(request.config.model, placement_of(request.config))
-        if request.mode == "decode":
-            check_decoding(request.config, slots=request.config.train.global_batch)
+    """Plan several programs, those of one target in one worker process each; see `plan`.
+
+    Args:
+        requests: what to plan; plans come back in their order.
+        calibration: measured rates.
+
+    Raises:
+        UserError: one of them cannot run; nothing was compiled.
+        PlanExtraMissing: with the line that installs what is missing.
+        CompileFailed: XLA, or a program itself, refuses.
+    """
+    for request in requests:
+        request.check()
         rates_for(request.target.gpu, calibration)
+    prepared = [request.prepared() for request in requests]
     plans: dict[int, Plan] = {}
     for mine, compiled in _compiled_by_target(prepared):
         for i, program in zip(mine, compiled, strict=True):
@@ -107,7 +128,10 @@ def plan_all(
 def _compiled_by_target(
     prepared: Sequence[Request],
 ) -> Iterator[tuple[list[int], tuple[Compiled, ...]]]:
-    """Compiles the programs of each target in a worker process of its own, one per core at a time.
+    """Compile the programs of each target in a worker process of its own, one per core at a time.
+
+    Args:
+        prepared: what `Request.prepared` returned, of any targets.
 
     Yields:
         Which requests, and what became of them.
@@ -124,7 +148,7 @@ def _compiled_by_target(
 
 
 def make_job(request: Request) -> Job:
-    """The compile job of a prepared request."""
+    """Return the compile job of a prepared request."""
     kwargs = {
         "config": request.config.model_dump(mode="json"),
         "devices_per_host": request.target.devices_per_host,
@@ -134,7 +158,13 @@ def make_job(request: Request) -> Job:
 
 
 def make_plan(request: Request, compiled: Compiled, calibration: Calibration | None = None) -> Plan:
-    """Read a plan off what was compiled for a prepared request (by `make_job`)."""
+    """Read a plan off what was compiled for a prepared request.
+
+    Args:
+        request: what `Request.prepared` returned.
+        compiled: what became of its `make_job`.
+        calibration: measured rates.
+    """
     config, target, mode = request.config, request.target, request.mode
     module, timed = parse_hlo(compiled.hlo_text), target.has_timeline
     timelines = compiled.timelines if timed else ()
@@ -152,7 +182,7 @@ def make_plan(request: Request, compiled: Compiled, calibration: Calibration | N
         mode=mode,
         memory=make_memory(parse_buffers(compiled.buffers), module, target.gpu.memory_bytes),
         step=step,
-        wire=make_wire(clock, config, target.topology, mode, timed),
+        wire=make_link_bytes(clock, config, target.topology, mode, timed),
         collectives=collective_costs(clock, target.topology, timed),
         predicted=predict(step.total.total_s, config, target, mode) if step else None,
         assumptions=tuple(_assumptions(request, clock, calibration)),
@@ -169,6 +199,15 @@ def _step(clock: Clock, request: Request) -> Step:
         bubble=pipeline_schedule(request.config).bubble,
         unrolled=model.num_layers if request.mode == "decode" else 0,
     )
+
+
+def _attention(request: Request) -> str:
+    counted = "whose products count as matmul and other"
+    if request.mode == "decode":
+        # `nn/cached_attention.py`, whatever attends to whole sequences.
+        return f"xla over the cache, {counted}"
+    implementation = attention_implementation(request.config, "gpu")
+    return implementation if implementation == "cudnn" else f"{implementation}, {counted}"
 
 
 def _assumptions(request: Request, clock: Clock, calibration: Calibration | None) -> Iterator[str]:
@@ -192,10 +231,7 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
         "per chunk"
     )
     yield "the order of instructions is the one XLA chose under its own costs"
-    attention = attention_implementation(request.config, "gpu")
-    yield f"attention: {attention}" + (
-        "" if attention == "cudnn" else ", whose products count as matmul and other"
-    )
+    yield f"attention: {_attention(request)}"
     yield f"{clock.rates.source}; used for " + (
         "cuDNN attention, which XLA costs at 10 us a call, for products of bfloat16 with a float32 "
         "result, which it prices as float32 arithmetic, and for what its scheduler does not time "

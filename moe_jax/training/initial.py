@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 from jax.sharding import Mesh
 
 from moe_jax.checkpoint import Checkpoints, locate
@@ -26,7 +27,8 @@ from moe_jax.interop.files.tokenizer_files import (
 from moe_jax.interop.load import load_weights
 from moe_jax.interop.open import ORIGIN, open_model
 from moe_jax.interop.same_model import differences
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
 from moe_jax.workdir import TOKENIZER
 
 Result = TypeVar("Result")
@@ -37,14 +39,13 @@ class InitialWeights:
     """What a run starts from.
 
     Attributes:
-        params, buffers: on the run's mesh, in its dtype.
+        weights: on the run's mesh, in its dtype.
         origin: what a checkpoint's `info` keeps of a Hugging Face directory; None without one.
         files: tokenizer files that belong to the weights.
         text: one line that says what they are.
     """
 
-    params: Arrays
-    buffers: Arrays
+    weights: Weights
     origin: dict[str, Any] | None
     files: list[Path]
     text: str
@@ -88,10 +89,10 @@ def _from_hf(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
     def read() -> InitialWeights:
         model = open_model(path)
         _require_same_model(path, model.config.model, config.model)
-        params, buffers = load_weights(model.source, config, model.family, mesh)
+        weights = load_weights(model.source, config, model.family, mesh)
         files = model.directory.tokenizer_files()
         text = f"the weights of {path}, family {model.family.name}"
-        return InitialWeights(params, buffers, model.origin(), files, text)
+        return InitialWeights(weights, model.origin(), files, text)
 
     return _all_or_none(read)
 
@@ -103,18 +104,14 @@ def _from_run(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
         saved = parse_config(checkpoints.info(step)["config"])
         _require_same_model(path, saved.model, config.model)
         stored = override(config, [f"precision.params={saved.precision.params}"])
-        params, buffers = Skeleton(stored).abstract(mesh)
-        wanted = {"params": params, "buffers": buffers}
+        wanted = Skeleton(stored).abstract(mesh)
         restored = checkpoints.restore(wanted, step=step, missing="error", extra="ignore")
     assert restored is not None, "missing='error' raises instead"
-    final = Skeleton(config).variables
-    arrays = {
-        group: {name: array.astype(final[name].dtype) for name, array in held.items()}
-        for group, held in restored.state.items()
-    }
+    final = Skeleton(config).abstract(mesh)
+    weights = jax.tree.map(lambda array, like: array.astype(like.dtype), restored.state, final)
     files, origin = tokenizer_files(root.parent), restored.info.get(ORIGIN)
     text = f"the weights of step {restored.step} in {root}"
-    return InitialWeights(arrays["params"], arrays["buffers"], origin, files, text)
+    return InitialWeights(weights, origin, files, text)
 
 
 def _require_same_model(path: Path, saved: ModelConfig, wanted: ModelConfig) -> None:

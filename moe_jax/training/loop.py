@@ -115,8 +115,7 @@ def _start(
         state = init_state(steps.skeleton, steps.optimizer, session.mesh)
         return _Start(state, describe(None, config), None, [])
     initial = read_initial(init_from, config, session.mesh)
-    weights = (initial.params, initial.buffers)
-    state = init_state(steps.skeleton, steps.optimizer, session.mesh, weights)
+    state = init_state(steps.skeleton, steps.optimizer, session.mesh, initial.weights)
     return _Start(state, describe(None, config, initial.text), initial.origin, initial.files)
 
 

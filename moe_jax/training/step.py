@@ -3,7 +3,7 @@
 Compiling these for a cluster that is not there uses the same functions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from moe_jax.config.schema import Config
 from moe_jax.data.batch import Batch
 from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.skeleton import Arrays, Skeleton
+from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Arrays, Weights
 from moe_jax.moe.balance import auxiliary_loss, updated_bias
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.optimizer import apply_updates, clipped, make_optimizer
@@ -73,7 +74,7 @@ class Steps:
 
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         """Averages gradients over microbatches, updates, and skips what is not finite."""
-        (losses, stats), grads = self._gradients(state.params, state.buffers, batch)
+        (losses, stats), grads = self._gradients(state.weights, batch)
         # From here to the new parameters, every device works on its part of the optimiser state.
         beside = self.skeleton.optimizer_shardings(self.parallel.mesh)
         grads = jax.lax.with_sharding_constraint(grads, beside)
@@ -98,20 +99,20 @@ class Steps:
         in_a_row = (state.skipped_in_a_row + 1) * bad
         return TrainState(state.step + 1, *kept, in_a_row, state.skipped + bad), metrics
 
-    def evaluate(self, params: Arrays, buffers: Arrays, batch: Batch) -> tuple[Array, Array]:
+    def evaluate(self, weights: Weights, batch: Batch) -> tuple[Array, Array]:
         """Return the sum of weighted cross-entropies in nats, and of weights: forward only."""
 
         def micro(carry: Array, part: Batch) -> tuple[Array, None]:
-            return carry + self._forward(params, buffers, part, remat="none")[0], None
+            return carry + self._forward(weights, part, remat="none")[0], None
 
         if batch.weights.shape[0] == 1:
-            nll = self._forward(params, buffers, _first(batch), remat="none")[0]
+            nll = self._forward(weights, _first(batch), remat="none")[0]
         else:
             nll = jax.lax.scan(micro, jnp.zeros((), jnp.float32), batch)[0]
         return nll, batch.weights.sum()
 
-    def _gradients(self, params: Arrays, buffers: Arrays, batch: Batch) -> Any:
-        """Return ((cross-entropy, auxiliary loss), stats) and gradients of their sum.
+    def _gradients(self, weights: Weights, batch: Batch) -> Any:
+        """Return ((cross-entropy, auxiliary loss), stats) and the parameters' gradients.
 
         Cross-entropy is normalised by the weight of the whole batch, so that microbatches add up
         to exactly the loss of one large batch; balance losses are those of each microbatch.
@@ -119,25 +120,24 @@ class Steps:
         total, parts = batch.weights.sum(), batch.weights.shape[0]
 
         def objective(params: Arrays, part: Batch) -> tuple[Array, Any]:
-            nll, auxiliary, stats = self._forward(
-                params, buffers, part, remat=self.config.train.remat
-            )
+            moved = replace(weights, params=params)
+            nll, auxiliary, stats = self._forward(moved, part, remat=self.config.train.remat)
             losses = (nll / total, auxiliary / parts)
             return losses[0] + losses[1], (losses, stats)
 
         gradient = jax.grad(objective, has_aux=True)
         first = _first(batch)
         if parts == 1:
-            grads, aux = gradient(params, first)
+            grads, aux = gradient(weights.params, first)
             return aux, grads
 
         def accumulate(carry: Any, part: Batch) -> tuple[Any, None]:
-            grads, aux = gradient(params, part)
+            grads, aux = gradient(weights.params, part)
             # Of many bfloat16 gradients, the last ones would no longer move a bfloat16 sum.
             grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
             return jax.tree.map(jnp.add, carry, (aux, grads)), None
 
-        grads, aux = jax.eval_shape(gradient, params, first)
+        grads, aux = jax.eval_shape(gradient, weights.params, first)
         zeros = (
             jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux),
             jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), grads),
@@ -145,10 +145,10 @@ class Steps:
         return jax.lax.scan(accumulate, zeros, batch)[0]
 
     def _forward(
-        self, params: Arrays, buffers: Arrays, part: Batch, remat: Any
+        self, weights: Weights, part: Batch, remat: Any
     ) -> tuple[Array, Array, MoeStats | None]:
         """Return (sum of weighted losses, auxiliary loss, counts) of one microbatch."""
-        model = self.skeleton.merge(params, buffers)
+        model = self.skeleton.merge(weights)
         streams, stats = model.hidden(
             part.tokens, part.positions, part.segments, self.parallel, remat
         )

@@ -19,9 +19,6 @@ class Validation:
 
     def __call__(self, state: TrainState) -> float:
         """Return the mean cross-entropy in nats per token."""
-        sums = [
-            self._evaluate(state.params, state.buffers, self._loader(step))
-            for step in range(self._batches)
-        ]
+        sums = [self._evaluate(state.weights, self._loader(step)) for step in range(self._batches)]
         nll, weight = np.sum(np.array([[float(n), float(w)] for n, w in sums]), axis=0)
         return float(nll / weight)

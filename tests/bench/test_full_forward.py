@@ -36,7 +36,7 @@ def generator(session, arrays):
 
 
 def make_generator(session, arrays, samples):
-    return Generator(session.skeleton, session.parallel, *arrays, samples=samples, platform="cpu")
+    return Generator(session.skeleton, session.parallel, arrays, samples=samples, platform="cpu")
 
 
 def generated(generator, prompt, count, options=GREEDY):
@@ -46,7 +46,7 @@ def generated(generator, prompt, count, options=GREEDY):
 
 def greedy_without_padding(session, arrays, prompt, count):
     """Returns `count` tokens, each from a forward pass over the last WINDOW tokens alone."""
-    model = session.skeleton.merge(*arrays)
+    model = session.skeleton.merge(arrays)
 
     @jax.jit
     def following(tokens):

@@ -7,7 +7,7 @@ import pytest
 from support.places import ROOT
 from support.training_cases import ONE_DEVICE, small_config
 
-from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
+from moe_jax.bench.sizes import PAPER, sizes_of
 from moe_jax.bench.specs import layer_specs
 from moe_jax.config import load_config
 from moe_jax.model.flops import flops_per_token
@@ -19,16 +19,6 @@ def described(config):
 
 def test_sizes_without_a_config_are_those_of_the_papers_file():
     assert described(PAPER) == described(load_config(ROOT / "configs" / "paper_ep16.toml"))
-
-
-def test_sizes_of_the_paper():
-    assert sizes_of(PAPER) == Sizes(1, 10_000, 1, 25_008, 1563, 32, 32, 16_384, 32_000, 2000)
-
-
-def test_tensor_parallelism_splits_what_a_device_multiplies():
-    split = PAPER.model_copy(update={"mesh": PAPER.mesh.model_copy(update={"tensor": 8})})
-    sizes = sizes_of(split)
-    assert (sizes.heads, sizes.d_ff, sizes.vocab, sizes.rows) == (4, 2048, 4000, 25_008)
 
 
 CONFIGS = {

@@ -84,10 +84,6 @@ BROKEN = {
         ["model.moe.router.groups=8", "model.moe.router.top_groups=2"],
         ["top2_sum", "there is 1", "group_score=max", "groups to 4"],
     ),
-    "expert_choice": (
-        ["model.moe.router.selection=expert_choice"],
-        ["future", "selection=token_choice"],
-    ),
     "kv_heads": (["model.attention.kv_heads=3"], ["heads (8)", "(3)", "2 or 4"]),
     "head_dim": (["model.attention.head_dim=33"], ["(33)", "even", "34"]),
     "llama3": (

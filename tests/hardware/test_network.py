@@ -10,10 +10,8 @@ from moe_jax.hardware.network import (
     axis_group,
     collective_time,
     group_of,
-    two_level_time,
 )
 from moe_jax.hardware.topology import named_topology
-from moe_jax.planner.modelled.bounds import copies_per_token
 
 MIB, GIB = 2**20, 2**30
 H100 = named_topology("h100", 16, 8)
@@ -55,39 +53,6 @@ def test_ring_inside_a_host_is_within_15_percent_of_published():
     assert bus_bandwidth("all-gather", 4 * GIB, Group(1, 8)) == pytest.approx(370e9, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("hosts", "devices", "experts", "published"),
-    # github.com/deepseek-ai/DeepEP, docs/legacy.md, mean of dispatch and combine on H800. It counts
-    # one copy for each host that a token visits, its own included. Group-limited routing: the 8
-    # choices fall on at most 4 hosts, which 8 of 16 hosts' experts stand for at EP64.
-    [(2, 16, 256, 43e9), (4, 32, 256, 57.5e9), (8, 64, 256, 50.5e9)],
-)
-def test_two_level_exchange_is_within_15_percent_of_deepep(hosts, devices, experts, published):
-    row, tokens, visited = 7168 * 2, 4096, min(hosts, 4)
-    copies = copies_per_token(experts, 8, visited, 8)
-    host_share = copies.between_hosts / (visited - 1)
-    counted = visited * host_share
-    crossing = counted * (hosts - 1) / hosts
-    # Rows that arrive in the end: one per device that a token visits.
-    arriving = 8 * visited * copies_of_one_device(experts, 8, 8 * visited)
-    seconds = two_level_time(
-        tokens * row * crossing,
-        tokens * row * arriving,
-        Group(hosts, 8),
-        H800,
-        pipelined=True,
-    )
-    assert devices == 8 * hosts
-    assert tokens * row * counted / seconds == pytest.approx(published, rel=0.15)
-
-
-def copies_of_one_device(experts, top_k, devices):
-    missed = 1.0
-    for i in range(top_k):
-        missed *= (experts - experts / devices - i) / (experts - i)
-    return 1 - missed
-
-
 def test_flat_all_to_all_across_hosts_is_bound_by_the_adapters():
     # NCCL's maintainers: busbw is h / (h - 1) x the adapter's rate, for many devices per host
     # (github.com/NVIDIA/nccl-tests/issues/130); of a device's 15 peers on 2 hosts 8 are away.
@@ -114,16 +79,6 @@ def test_permute_takes_the_link_between_its_ends():
         collective_time("collective-permute", GIB, Group(h, 2 // h), H100) for h in (1, 2)
     )
     assert between == pytest.approx(inside * 360 / 45, rel=0.01)
-
-
-def test_hops_add_up_unless_they_are_pipelined():
-    hops = [
-        two_level_time(GIB, 0.0, Group(2, 1), H100),
-        two_level_time(0.0, GIB, Group(1, 8), H100),
-    ]
-    both = two_level_time(GIB, GIB, Group(2, 8), H100)
-    assert both == pytest.approx(sum(hops), rel=1e-3)
-    assert two_level_time(GIB, GIB, Group(2, 8), H100, pipelined=True) == max(hops)
 
 
 def test_more_bytes_take_longer_and_one_device_takes_none():

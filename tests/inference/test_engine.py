@@ -19,6 +19,7 @@ from support.serving.engine_cases import (
 from moe_jax.inference.contract import Prompt
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.model.weights import Weights
 
 
 def run(machine: CachedEngine, prompts: list[Prompt], count: int) -> list[list[int]]:
@@ -259,4 +260,4 @@ def test_misuse_is_refused():
 def test_what_cannot_decode_is_refused(overrides, slots, message):
     made = session(*overrides)
     with pytest.raises(ValueError, match=message):
-        CachedEngine(made, {}, {}, slots=slots, context=CONTEXT)
+        CachedEngine(made, Weights({}, {}), slots=slots, context=CONTEXT)

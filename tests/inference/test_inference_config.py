@@ -2,10 +2,17 @@
 
 import jax
 import pytest
+from support.serving.engine_cases import EXPERT_8, session
 from support.training_cases import small_config
 
 from moe_jax.config.schema import MeshConfig, PipelineConfig
-from moe_jax.inference.inference_config import choose_mesh, default_mesh, inference_config
+from moe_jax.inference.inference_config import (
+    FREE_ROWS,
+    choose_mesh,
+    decoding_config,
+    default_mesh,
+    inference_config,
+)
 from moe_jax.mesh.build import build_mesh
 
 
@@ -51,6 +58,38 @@ def test_training_is_forgotten_and_a_pipeline_becomes_data(caplog):
     assert (found.train.accumulation, found.train.global_batch) == (1, 16)
     assert found.data.document_mask == "none"
     assert found.model == config.model
+
+
+@pytest.mark.parametrize(
+    ("slots", "factor"),
+    [
+        # Any of the 8 experts may be one of the 2 that every token visits.
+        (FREE_ROWS, 8 / 2),
+        (2 * FREE_ROWS, 0.75),
+    ],
+)
+def test_one_round_takes_every_routing_while_rows_are_free(slots, factor):
+    found = decoding_config(session(*EXPERT_8).config, slots)
+    assert found.exchange.capacity_factor == factor
+    assert found.sharding.sequence == "whole"
+
+
+def test_an_expert_group_has_its_own_slots():
+    config = session("mesh.data=2", "mesh.expert=4").config
+    assert decoding_config(config, 2 * FREE_ROWS).exchange.capacity_factor == 4
+
+
+def test_a_decode_step_is_one_token_of_each_slot_and_drops_none():
+    config = small_config(
+        "exchange.streams=2",
+        "exchange.overflow=drop",
+        "train.accumulation=2",
+        "train.global_batch=32",
+    )
+    found = decoding_config(config, 40)
+    assert (found.exchange.streams, found.exchange.overflow) == (1, "rounds")
+    assert (found.train.accumulation, found.train.global_batch) == (1, 40)
+    assert decoding_config(found, 40) == found
 
 
 def test_a_mesh_that_does_not_fit_the_model_is_refused():

@@ -50,9 +50,9 @@ def run(tmp_path_factory):
     """A run of which only the weights were saved, trained on one device."""
     root = tmp_path_factory.mktemp("run")
     session = session_on_first_devices(small_config(*ONE_DEVICE, "model.init_std=0.3"))
-    params, buffers = session.skeleton.init(0, session.mesh)
+    weights = session.skeleton.init(0, session.mesh)
     with Checkpoints(root / "checkpoints") as checkpoints:
-        checkpoints.save(3, {"params": params, "buffers": buffers}, {})
+        checkpoints.save(3, weights, {})
     write_config(session.config, root)
     return root
 
@@ -99,7 +99,7 @@ def test_the_dtype_is_as_stored_or_as_asked(directory, run):
 
 
 def dtypes(model):
-    params, _ = model.arrays
+    params = model.weights.params
     return {array.dtype.name for array in params.values()}
 
 
@@ -181,7 +181,7 @@ def test_a_model_says_what_it_is(run, directory):
         r"<LanguageModel mixtral: [\d,]+ parameters, 3 layers, 8 experts, float32, mesh expert 2>",
         repr(few),
     )
-    params, _ = few.arrays
+    params = few.weights.params
     assert f" {sum(array.size for array in params.values()):,} parameters" in repr(few)
 
 

@@ -47,11 +47,11 @@ def test_every_mesh_gets_the_same_parameters(tmp_path, overrides):
     config = config_of(*overrides)
     tensors = write_model(tmp_path / "m")
     mesh = mesh_of(config)
-    params, buffers = load_weights(HfDirectory(tmp_path / "m"), config, MIXTRAL, mesh)
+    weights = load_weights(HfDirectory(tmp_path / "m"), config, MIXTRAL, mesh)
     want = expected(config, tensors)
-    assert params.keys() | buffers.keys() == want.keys()
-    shardings = Skeleton(config).shardings(mesh)[0]
-    for name, array in params.items():
+    assert weights.by_name.keys() == want.keys()
+    shardings = Skeleton(config).shardings(mesh).params
+    for name, array in weights.params.items():
         assert array.sharding == shardings[name]
         assert array.dtype == np.float32
         np.testing.assert_array_equal(np.asarray(array), want[name], err_msg=name)
@@ -60,7 +60,7 @@ def test_every_mesh_gets_the_same_parameters(tmp_path, overrides):
 def test_the_dtype_is_that_of_the_config(tmp_path):
     tensors = write_model(tmp_path / "m")
     config = config_of("precision.params=bfloat16")
-    params, _ = load_weights(HfDirectory(tmp_path / "m"), config, MIXTRAL, mesh_of(config))
+    params = load_weights(HfDirectory(tmp_path / "m"), config, MIXTRAL, mesh_of(config)).params
     want = expected(config, tensors)
     for name, array in params.items():
         assert array.dtype == BF16
@@ -80,7 +80,7 @@ def bytes_taken(path, config, devices, monkeypatch):
     for piece in pieces(config, MIXTRAL):
         slabs.setdefault(piece.ours, {})[piece.index] = piece
     name = "stacks.0.unit.blocks.0.moe.experts.w_up_edf"
-    spec = Skeleton(config).abstract(mesh_of(config))[0][name]
+    spec = Skeleton(config).abstract(mesh_of(config)).params[name]
     with monkeypatch.context() as patch:
         patch.setattr(shard.os, "preadv", count)
         for device, index in spec.sharding.devices_indices_map(spec.shape).items():

@@ -31,15 +31,15 @@ DENSE = (
 def write_run(root, *overrides):
     """Writes a run with fresh weights, its biases random too."""
     session = session_on_first_devices(small_config(*DENSE, *overrides))
-    params, buffers = session.skeleton.init(0, session.mesh)
+    weights = session.skeleton.init(0, session.mesh)
     rng = np.random.default_rng(1)
-    for name, value in params.items():
+    for name, value in weights.params.items():
         if ".b_" in name:
-            params[name] = jax.device_put(
+            weights.params[name] = jax.device_put(
                 rng.normal(size=value.shape).astype(value.dtype), value.sharding
             )
     with Checkpoints(root / "checkpoints") as checkpoints:
-        checkpoints.save(7, {"params": params, "buffers": buffers}, {"config": _text(session)})
+        checkpoints.save(7, weights, {"config": _text(session)})
     write_config(session.config, root)
     return root
 
@@ -68,9 +68,9 @@ def upcycled(source, out, *overrides, **how):
 def stored(root, *names):
     with Checkpoints(root / "checkpoints") as checkpoints:
         skeleton = Skeleton(moe_jax.load(root, mesh={"expert": 1}).config)
-        params, buffers = skeleton.abstract(jax.make_mesh((1,) * 5, _AXES, devices=_ONE))
-        found = checkpoints.restore({"params": params, "buffers": buffers}, extra="ignore")
-    return [np.asarray((found.state["params"] | found.state["buffers"])[name]) for name in names]
+        wanted = skeleton.abstract(jax.make_mesh((1,) * 5, _AXES, devices=_ONE))
+        found = checkpoints.restore(wanted, extra="ignore")
+    return [np.asarray(found.state.by_name[name]) for name in names]
 
 
 _AXES = ("pipe", "data", "fsdp", "expert", "tensor")

@@ -6,6 +6,7 @@ A real training run through them is not started here.
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml

@@ -1,6 +1,7 @@
 """Prefill, then decode: at every position the logits of a forward pass over the whole text."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +63,12 @@ def forward(kind: str) -> np.ndarray:
     tokens = jnp.asarray(texts())[None]
     positions = jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), tokens.shape)
 
-    def run(params, buffers):
-        model = skeleton.merge(params, buffers)
+    def run(weights):
+        model = skeleton.merge(weights)
         streams, _ = model.hidden(tokens, positions, jnp.ones_like(tokens), parallel)
         return logits_of(model, streams, parallel)[0]
 
-    return np.asarray(jax.jit(run)(*arrays(skeleton)))
+    return np.asarray(jax.jit(run)(arrays(skeleton)))
 
 
 def texts() -> np.ndarray:
@@ -79,8 +80,11 @@ def on_mesh(array: np.ndarray, mesh, *dims) -> jax.Array:
 
 
 def decoder(skeleton: Skeleton, parallel: Parallel):
-    def add(params, buffers, *args, reads: int):
-        return decode(skeleton.merge(params, buffers), *args, parallel, reads=reads)
+    # As a config for decoding has it: one position is whole on every device of the tensor axis.
+    parallel = replace(parallel, tensor=replace(parallel.tensor, sequence="whole"))
+
+    def add(weights, *args, reads: int):
+        return decode(skeleton.merge(weights), *args, parallel, reads=reads)
 
     return jax.jit(add, static_argnames="reads")
 
@@ -96,18 +100,16 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
     config = configured(*WHOLE, *KINDS[kind], *LAYOUTS[layout])
     parallel, skeleton = parallel_of(config), Skeleton(config)
     mesh, shards = parallel.mesh, parallel.batch_shards
-    params, buffers = jax.device_put(arrays(skeleton), skeleton.shardings(mesh))
+    weights = jax.device_put(arrays(skeleton), skeleton.shardings(mesh))
     cache = empty_cache(abstract_cache(config, mesh, slots=SLOTS, context=LENGTH))
 
     # Mixed lengths in one batch, from a single token to all but two; the rest is decoded.
     lengths = np.array([1, 2, 3, 4, 5, 6, 3, 1], np.int32)
     rows = np.tile(np.arange(SLOTS // shards, dtype=np.int32), shards)
     padded = np.where(np.arange(LENGTH) < lengths[:, None], texts(), 7).astype(np.int32)
-    read = jax.jit(
-        lambda params, buffers, *args: prefill(skeleton.merge(params, buffers), *args, parallel)
-    )
+    read = jax.jit(lambda weights, *args: prefill(skeleton.merge(weights), *args, parallel))
     batch = [on_mesh(a[None], mesh, None, BATCH_AXES) for a in (padded, lengths, rows)]
-    logits, cache = read(params, buffers, *batch, cache)
+    logits, cache = read(weights, *batch, cache)
     want = forward(kind)
     every = np.arange(SLOTS)
     np.testing.assert_allclose(logits, want[every, lengths - 1], atol=1e-4)
@@ -121,7 +123,7 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
         batch = [on_mesh(a, mesh, BATCH_AXES) for a in (tokens, at.astype(np.int32), valid)]
         # Half of what is kept, as long as no text needs more.
         reads = HALF if at.max() < HALF else LENGTH
-        logits, cache = add(params, buffers, *batch, cache, reads=reads)
+        logits, cache = add(weights, *batch, cache, reads=reads)
         np.testing.assert_allclose(np.asarray(logits)[valid], want[every, at][valid], atol=1e-4)
         positions = positions + valid
 
@@ -129,7 +131,7 @@ def test_prefill_then_decode_equals_a_forward_pass_at_every_position(kind, layou
     before = jax.tree.map(np.asarray, cache)
     nothing = np.zeros(SLOTS, np.int32)
     batch = [on_mesh(a, mesh, BATCH_AXES) for a in (nothing, nothing, nothing > 0)]
-    _, cache = add(params, buffers, *batch, cache, reads=LENGTH)
+    _, cache = add(weights, *batch, cache, reads=LENGTH)
     jax.tree.map(np.testing.assert_array_equal, cache, before)
 
 
@@ -141,7 +143,7 @@ def test_what_a_cache_holds_beyond_is_not_read():
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype).at[:, :, HALF:].set(jnp.nan), empty
     )
     first = (texts()[:, 0], np.zeros(SLOTS, np.int32), np.ones(SLOTS, bool))
-    add = functools.partial(decoder(skeleton, parallel), *arrays(skeleton), *first)
+    add = functools.partial(decoder(skeleton, parallel), arrays(skeleton), *first)
     logits, _ = add(cache, reads=HALF)
     np.testing.assert_allclose(logits, forward("grouped")[:, 0], atol=1e-4)
     logits, _ = add(cache, reads=HALF + 1)

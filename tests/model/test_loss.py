@@ -7,6 +7,7 @@ from support.model_cases import VOCAB, arrays, configured, parallel_of
 
 from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
 
 STREAMS, ROWS, LENGTH, SIZE = 2, 8, 7, 16
 RNG = np.random.default_rng(0)
@@ -24,10 +25,10 @@ def loss_function(chunk: int, *overrides: str):
     skeleton, parallel = Skeleton(config), parallel_of(config)
 
     def function(params, hidden, targets, weights):
-        model = skeleton.merge(params, {})
+        model = skeleton.merge(Weights(params, {}))
         return cross_entropy_sum(model, tuple(hidden), targets, weights, parallel, chunk)
 
-    return function, arrays(skeleton)[0]
+    return function, arrays(skeleton).params
 
 
 def value_and_grads(chunk: int, *overrides: str):

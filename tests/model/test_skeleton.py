@@ -9,6 +9,7 @@ from flax import nnx
 from support.model_cases import arrays, configured, parallel_of
 
 from moe_jax.model.skeleton import Skeleton
+from moe_jax.model.weights import Weights
 
 ALL_KINDS = (
     'model.layers=["dense", "moe", "moe"]',
@@ -20,15 +21,14 @@ UP = "stacks.1.unit.blocks.0.moe.experts.w_up_edf"
 
 
 @functools.cache
-def initial(experts: int, seed: int) -> tuple[dict, dict]:
+def initial(experts: int, seed: int) -> Weights:
     """Compiling the random numbers takes seconds: once for all tests."""
     config = configured(f"mesh.expert={experts}", *ALL_KINDS)
     return Skeleton(config).init(seed, parallel_of(config).mesh)
 
 
 def values(experts: int, seed: int) -> dict[str, np.ndarray]:
-    params, buffers = initial(experts, seed)
-    return {name: np.asarray(value) for name, value in (params | buffers).items()}
+    return {name: np.asarray(value) for name, value in initial(experts, seed).by_name.items()}
 
 
 @pytest.mark.slow
@@ -57,11 +57,11 @@ def test_layers_and_experts_start_different_with_the_configured_spread():
 def test_merge_and_split_give_the_same_arrays(overrides):
     config = configured(*overrides)
     skeleton = Skeleton(config)
-    params, buffers = jax.device_put(arrays(skeleton))
-    state = nnx.split(skeleton.merge(params, buffers))[1]
+    weights = jax.device_put(arrays(skeleton))
+    state = nnx.split(skeleton.merge(weights))[1]
     found = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
-    assert found.keys() == (params | buffers).keys()
-    assert all(found[name] is value for name, value in (params | buffers).items())
+    assert found.keys() == weights.by_name.keys()
+    assert all(found[name] is value for name, value in weights.by_name.items())
 
 
 @pytest.mark.slow
@@ -71,12 +71,12 @@ def test_abstract_values_describe_the_real_ones():
     real, abstract = initial(8, 0), skeleton.abstract(parallel_of(config).mesh)
     described = jax.tree.map(lambda a: (a.shape, a.dtype, a.sharding), real)
     assert described == jax.tree.map(lambda a: (a.shape, a.dtype, a.sharding), abstract)
-    assert skeleton.parameter_count() == sum(value.size for value in real[0].values())
+    assert skeleton.parameter_count() == sum(value.size for value in real.params.values())
 
 
 @pytest.mark.slow
 def test_each_device_stores_its_own_expert_only():
-    shards = initial(8, 0)[0][UP].addressable_shards
+    shards = initial(8, 0).params[UP].addressable_shards
     assert {shard.data.shape[1] for shard in shards} == {1}
     assert {shard.index[1].start for shard in shards} == set(range(8))
 

@@ -78,8 +78,8 @@ MIXED = (
 def unrolled(config) -> tuple[np.ndarray, np.ndarray]:
     """Logits and loads [moe layers, e] by applying one block after another, without a scan."""
     skeleton, parallel = Skeleton(config), parallel_of(config)
-    params, buffers, batch = arguments(config)
-    model = skeleton.merge(params, buffers)
+    weights, batch = arguments(config)
+    model = skeleton.merge(weights)
     ids, positions, documents = (
         jnp.asarray(batch[n][0]) for n in ("tokens", "positions", "segments")
     )
@@ -117,11 +117,11 @@ def test_scanned_stacks_equal_blocks_one_after_another():
 def test_documents_do_not_see_each_other_and_the_future_is_hidden():
     """Changing a sequence's first document leaves its second one's logits as they were."""
     function = compiled()
-    params, buffers, batch = arguments(configured())
+    weights, batch = arguments(configured())
     given = sequences()
     changed = np.where(given["segments"] == 1, (given["tokens"] + 1) % 31, given["tokens"])
     before, after = (
-        np.asarray(function(params, buffers, batch | {"tokens": tokens[None]})[0][1][0][0])
+        np.asarray(function(weights, batch | {"tokens": tokens[None]})[0][1][0][0])
         for tokens in (given["tokens"], changed.astype(np.int32))
     )
     second = given["segments"] == 2
@@ -131,9 +131,9 @@ def test_documents_do_not_see_each_other_and_the_future_is_hidden():
 
 def test_tied_table_is_an_untied_one_used_twice():
     """Same logits as two equal tables, and the sum of their gradients."""
-    params, buffers, batch = arguments(configured())
-    params["head.output.w_vd"] = params["embedding.w_vd"]
-    (_, (logits, *_)), grads = compiled()(params, buffers, batch)
+    weights, batch = arguments(configured())
+    weights.params["head.output.w_vd"] = weights.params["embedding.w_vd"]
+    (_, (logits, *_)), grads = compiled()(weights, batch)
     tied = run("model.tie_embeddings=tied")
     np.testing.assert_allclose(tied.logits, logits[0], rtol=1e-4, atol=1e-5)
     both = np.asarray(grads["embedding.w_vd"] + grads["head.output.w_vd"])

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh
 from moe_jax.axes import AXES
 from moe_jax.config import Config, override
 from moe_jax.moe.exchange import Exchange
-from moe_jax.moe.exchange.contract import make_spec
+from moe_jax.moe.exchange.choose import make_spec
 from moe_jax.moe.layer import MoeLayer
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards

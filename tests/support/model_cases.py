@@ -16,6 +16,7 @@ from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.parallel import Parallel, resolve_parallel
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.model.transformer import on_shards
+from moe_jax.model.weights import Weights
 from moe_jax.moe.balance import auxiliary_loss
 from moe_jax.moe.layer import MoeStats
 
@@ -89,11 +90,11 @@ def sequences() -> dict[str, np.ndarray]:
 
 
 def jitted(config: Config):
-    """Returns (params, buffers, streamed sequences) -> loss, aux and gradients, compiled once."""
+    """Returns (weights, streamed sequences) -> loss, aux and gradients, compiled once."""
     parallel, skeleton = parallel_of(config), Skeleton(config)
 
     def objective(params, buffers, batch):
-        model = skeleton.merge(params, buffers)
+        model = skeleton.merge(Weights(params, buffers))
         streams, stats = model.hidden(
             batch["tokens"], batch["positions"], batch["segments"], parallel, config.train.remat
         )
@@ -106,7 +107,8 @@ def jitted(config: Config):
             auxiliary = auxiliary_loss(stats.balance, config.model.moe.router)
         return loss + auxiliary, (logits_of(model, streams, parallel), loss, auxiliary, stats)
 
-    return jax.jit(jax.value_and_grad(objective, has_aux=True))
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    return jax.jit(lambda weights, batch: gradient(weights.params, weights.buffers, batch))
 
 
 def logits_of(model, streams, parallel: Parallel):
@@ -124,24 +126,25 @@ def logits_of(model, streams, parallel: Parallel):
     )
 
 
-def arrays(skeleton: Skeleton) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns random (params, buffers), norms and biases included; faster than `Skeleton.init`."""
-    made: tuple[dict, dict] = ({}, {})
+def arrays(skeleton: Skeleton) -> Weights:
+    """Return random float32 NumPy weights, norms and biases too; faster than `Skeleton.init`."""
+    weights = Weights({}, {})
     for name, info in skeleton.variables.items():
         rng = np.random.default_rng(list(name.encode()))
         centre = 1.0 if name.endswith("scale") else 0.0
         value = centre + 0.2 * rng.normal(size=info.shape)
-        made[info.is_buffer][name] = value.astype(np.float32)
-    return made
+        group = weights.buffers if info.is_buffer else weights.params
+        group[name] = value.astype(np.float32)
+    return weights
 
 
 def arguments(config: Config):
-    """Returns parameters on the config's mesh, and the sequences cut into streams."""
+    """Returns weights on the config's mesh, and the sequences cut into streams."""
     skeleton, mesh = Skeleton(config), parallel_of(config).mesh
-    params, buffers = jax.device_put(arrays(skeleton), skeleton.shardings(mesh))
+    weights = jax.device_put(arrays(skeleton), skeleton.shardings(mesh))
     streams = config.exchange.streams
     batch = {name: a.reshape(streams, -1, LENGTH) for name, a in sequences().items()}
-    return params, buffers, batch
+    return weights, batch
 
 
 @functools.cache

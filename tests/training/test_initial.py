@@ -38,12 +38,13 @@ def test_both_kinds_of_directories_give_the_same_weights(directory, imported, dt
     config = config_of("mesh.expert=4", "mesh.fsdp=2", f"precision.params={dtype.name}")
     mesh = mesh_of(config)
     direct, through = (read_initial(path, config, mesh) for path in (directory, imported))
-    shardings, _ = Skeleton(config).shardings(mesh)
-    assert direct.params.keys() == through.params.keys() == shardings.keys()
-    for name, array in direct.params.items():
-        assert array.dtype == through.params[name].dtype == dtype
-        assert array.sharding == through.params[name].sharding == shardings[name]
-        assert np.asarray(array).tobytes() == np.asarray(through.params[name]).tobytes()
+    shardings = Skeleton(config).shardings(mesh).params
+    params = through.weights.params
+    assert direct.weights.params.keys() == params.keys() == shardings.keys()
+    for name, array in direct.weights.params.items():
+        assert array.dtype == params[name].dtype == dtype
+        assert array.sharding == params[name].sharding == shardings[name]
+        assert np.asarray(array).tobytes() == np.asarray(params[name]).tobytes()
         assert np.asarray(array).any()
     assert direct.origin == through.origin
     assert direct.origin["dtype"] == "bfloat16"
@@ -55,7 +56,7 @@ def test_both_kinds_of_directories_give_the_same_weights(directory, imported, dt
 @pytest.mark.parametrize("place", ["checkpoints", "checkpoints/00000000"])
 def test_a_checkpoint_may_be_named_itself(imported, place):
     config = config_of()
-    assert read_initial(imported / place, config, mesh_of(config)).params
+    assert read_initial(imported / place, config, mesh_of(config)).weights.params
 
 
 @pytest.mark.parametrize("kind", ["directory", "imported"])
@@ -70,7 +71,7 @@ def test_another_model_is_an_error_with_the_differing_keys(kind, request):
 
 def test_how_a_model_is_trained_may_differ(directory):
     config = config_of("model.moe.router.balance_weight=0.5", "model.init_std=0.5")
-    assert read_initial(directory, config, mesh_of(config)).params
+    assert read_initial(directory, config, mesh_of(config)).weights.params
 
 
 def test_what_holds_no_weights_is_refused(tmp_path):

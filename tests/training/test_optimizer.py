@@ -34,7 +34,7 @@ class Run:
         self.variables = skeleton.variables
         self.optimizer = make_optimizer(self.config, self.variables)
         dtype = jnp.dtype(self.config.precision.params)
-        self.params = {n: jnp.asarray(v, dtype) for n, v in arrays(skeleton)[0].items()}
+        self.params = {n: jnp.asarray(v, dtype) for n, v in arrays(skeleton).params.items()}
         self.state = jax.jit(self.optimizer.init)(self.params)
         self.update = jax.jit(self.optimizer.update)
 

@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from support.model_cases import configured, parallel_of
 
+from moe_jax.checkpoint.tree import paths_of
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.training.state import abstract_state, init_state, state_shardings
 from moe_jax.training.step import make_steps
@@ -68,3 +69,20 @@ def test_abstract_state_describes_a_fresh_one():
     assert jax.tree.map(facts, fresh) == jax.tree.map(facts, described)
     for counter in (fresh.step, fresh.skipped, fresh.skipped_in_a_row):
         np.testing.assert_array_equal(counter, 0)
+
+
+def test_a_checkpoint_names_the_state_as_it_always_did():
+    """Renaming an array makes every checkpoint on disk unreadable."""
+    steps, mesh = steps_on_8("model.moe.router.bias_update_rate=0.1")
+    state = abstract_state(steps.skeleton, steps.optimizer, mesh)
+    params = {name for name, info in steps.skeleton.variables.items() if not info.is_buffer}
+    assert {"embedding.w_vd", "head.norm.scale", UP, QUERY} < params
+    moments = {f"opt_state/0/{moment}/{name}" for moment in ("mu", "nu") for name in params}
+    assert set(paths_of(state)) == {
+        *("step", "skipped", "skipped_in_a_row", "opt_state/0/count", "opt_state/2/count"),
+        "buffers/stacks.0.unit.blocks.0.moe.router.bias_e",
+        *(f"params/{name}" for name in params),
+        *moments,
+    }
+    weights = {path for path in paths_of(state) if path.startswith(("params/", "buffers/"))}
+    assert set(paths_of(state.weights)) == weights

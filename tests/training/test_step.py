@@ -33,11 +33,12 @@ def trainer(*overrides: str):
 def fresh_state(*overrides: str) -> TrainState:
     """A state of its own: every step donates what it was given."""
     _, steps, _, _, shardings = trainer(*overrides)
-    params, buffers = jax.tree.map(jnp.asarray, arrays(steps.skeleton))
+    weights = jax.tree.map(jnp.asarray, arrays(steps.skeleton))
     zeros = [jnp.zeros((), jnp.int32) for _ in range(3)]
-    opt_state = jax.jit(steps.optimizer.init)(params)
+    opt_state = jax.jit(steps.optimizer.init)(weights.params)
     return jax.device_put(
-        TrainState(zeros[0], params, buffers, opt_state, zeros[1], zeros[2]), shardings
+        TrainState(zeros[0], weights.params, weights.buffers, opt_state, zeros[1], zeros[2]),
+        shardings,
     )
 
 
@@ -86,7 +87,7 @@ def test_steps_on_one_batch_lower_its_loss():
 
 def test_evaluation_is_the_loss_of_the_step():
     state = fresh_state()
-    nll, weight = trainer()[3](state.params, state.buffers, batch())
+    nll, weight = trainer()[3](state.weights, batch())
     assert float(weight) == pytest.approx(float(sequences()["weights"].sum()), rel=1e-6)
     _, metrics = step(state, batch())
     assert float(nll / weight) == pytest.approx(float(metrics.loss), rel=1e-5)
@@ -177,7 +178,7 @@ def test_balance_loss_of_microbatches_is_averaged():
 def test_accumulated_bfloat16_gradients_are_summed_in_float32():
     overrides = ("precision.params=bfloat16", "train.accumulation=2", *UNBALANCED)
     _, steps, *_ = trainer(*overrides)
-    params, buffers = steps.skeleton.abstract(steps.parallel.mesh)
-    assert {p.dtype for p in params.values()} == {jnp.dtype(jnp.bfloat16)}
-    _, grads = jax.eval_shape(steps._gradients, params, buffers, batch(None, *overrides))
+    weights = steps.skeleton.abstract(steps.parallel.mesh)
+    assert {p.dtype for p in weights.params.values()} == {jnp.dtype(jnp.bfloat16)}
+    _, grads = jax.eval_shape(steps._gradients, weights, batch(None, *overrides))
     assert {g.dtype for g in grads.values()} == {jnp.dtype(jnp.float32)}

@@ -155,7 +155,7 @@ def verdict_line(verdict: Verdict) -> str:
     emulated = ", emulated" if session.platform == "cpu" else ""
     return (
         f"Runs here: yes, on {session.mesh.size} {session.platform} devices{emulated} "
-        f"(exchange {parallel.exchange_spec.transport}, attention {parallel.attention})"
+        f"(exchange {parallel.exchange_spec.transport.name}, attention {parallel.attention})"
     )
 
 

@@ -20,7 +20,8 @@ from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import Config, load_config
 from moe_jax.errors import UserError
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.results import Plan
 from moe_jax.planner.xla.overlap import OverlapLost, layer_timelines, own_times, require_hidden
 
 

@@ -1,14 +1,25 @@
-"""The exchange: one contract (`contract.py`), several transports, chosen by name."""
+"""The exchange: one contract (`contract.py`), several transports, chosen by name (`choose.py`)."""
 
 from dataclasses import dataclass
 
-from moe_jax.moe.exchange.all_gather import all_gather
-from moe_jax.moe.exchange.all_to_all import all_to_all
-from moe_jax.moe.exchange.contract import ExchangeSpec, ExchangeStats, ExpertsFn, Routing
-from moe_jax.moe.exchange.local import local
-from moe_jax.shapes import TokensTD
+from moe_jax.config.schema import TransportName
+from moe_jax.moe.exchange.all_gather import AllGather
+from moe_jax.moe.exchange.all_to_all import AllToAll
+from moe_jax.moe.exchange.contract import (
+    ExchangeSpec,
+    ExchangeStats,
+    ExpertsOfDevice,
+    Routing,
+    Transport,
+)
+from moe_jax.moe.exchange.local import Local
+from moe_jax.shapes import BatchBSD
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
-TRANSPORTS = {"local": local, "all_gather": all_gather, "all_to_all": all_to_all}
+#: Of equally cheap ones, "auto" takes the first.
+TRANSPORTS: dict[TransportName, Transport] = {
+    transport.name: transport for transport in (AllToAll(), AllGather(), Local())
+}
 
 
 @dataclass(frozen=True)
@@ -18,9 +29,14 @@ class Exchange:
     spec: ExchangeSpec
 
     def __call__(
-        self, x_td: TokensTD, routing: Routing, experts_fn: ExpertsFn
-    ) -> tuple[TokensTD, ExchangeStats]:
-        return TRANSPORTS[self.spec.transport](x_td, routing, experts_fn, self.spec)
+        self,
+        x_bsd: BatchBSD,
+        routing: Routing,
+        experts: ExpertsOfDevice,
+        tensor: TensorAxis = ONE,
+    ) -> tuple[BatchBSD, ExchangeStats]:
+        """Return y_bsd and this device's counts; see `Transport.__call__`."""
+        return self.spec.transport(x_bsd, routing, experts, self.spec, tensor)
 
 
-__all__ = ["TRANSPORTS", "Exchange", "ExchangeSpec", "ExchangeStats", "Routing"]
+__all__ = ["TRANSPORTS", "Exchange", "ExchangeSpec", "ExchangeStats", "Routing", "Transport"]

@@ -6,6 +6,8 @@ message of the exchange depends on them.
 """
 
 import dataclasses
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 
@@ -13,34 +15,60 @@ from moe_jax.axes import EXPERT
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,
-    ExpertsFn,
+    ExpertsOfDevice,
+    Message,
     Routing,
+    Transport,
     capacity,
 )
 from moe_jax.moe.exchange.local import STAY
-from moe_jax.moe.exchange.rounds import serve
+from moe_jax.moe.exchange.rounds import run_by_spec
 from moe_jax.moe.exchange.stats import exchange_stats
 from moe_jax.moe.exchange.wire import agreement
-from moe_jax.shapes import ChoicesTK, TokensTD
+from moe_jax.shapes import BatchBSD, ChoicesTK
+from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
-def all_gather(
-    x_td: TokensTD, routing: Routing, experts_fn: ExpertsFn, spec: ExchangeSpec
-) -> tuple[TokensTD, ExchangeStats]:
-    """The contract with `experts_fn` holding this device's experts (l = e / devices)."""
-    everyone = Routing(_own_experts(_gather(routing.experts_tk), spec), _gather(routing.weights_tk))
-    tokens, top_k = everyone.experts_tk.shape
-    served = serve(
-        _gather(x_td),
-        everyone,
-        experts_fn,
-        dataclasses.replace(STAY, agree=agreement((), spec.tensor)),
-        num_experts=spec.experts_per_device,
-        capacity=capacity(tokens, top_k, spec.num_experts, spec.capacity_factor),
-        overflow=spec.overflow,
-    )
-    y_td = jax.lax.psum_scatter(served.y_td, EXPERT, scatter_dimension=0, tiled=True)
-    return y_td, exchange_stats(routing, served, spec)
+@dataclass(frozen=True)
+class AllGather(Transport):
+    """Each device computes its own experts (l = e / devices), on the tokens of all."""
+
+    name = "all_gather"
+
+    def queues(self, spec: ExchangeSpec) -> int:
+        """Return the number of experts that live here."""
+        return spec.experts_per_device
+
+    def capacity(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
+        """Return the rows of one expert, of everybody's tokens."""
+        return capacity(tokens * spec.devices, top_k, spec.num_experts, spec.capacity_factor)
+
+    def messages(self, spec: ExchangeSpec, tokens: int, top_k: int) -> tuple[Message, ...]:
+        """Return one all-gather of tokens; the sums return by a reduce-scatter."""
+        return (Message("all-gather", tokens * spec.devices),)
+
+    def __call__(
+        self,
+        x_bsd: BatchBSD,
+        routing: Routing,
+        experts: ExpertsOfDevice,
+        spec: ExchangeSpec,
+        tensor: TensorAxis = ONE,
+    ) -> tuple[BatchBSD, ExchangeStats]:
+        """Return y_bsd and counts; rows cross the tensor axis at the experts."""
+        everyone = Routing(
+            _own_experts(_gather(routing.experts_tk), spec), _gather(routing.weights_tk)
+        )
+        combined = run_by_spec(
+            _gather(x_bsd.reshape(-1, x_bsd.shape[-1])),
+            everyone,
+            partial(experts, tensor=tensor),
+            dataclasses.replace(STAY, agree=agreement((), tensor.size)),
+            spec,
+            tokens=routing.experts_tk.shape[0],
+        )
+        y_td = jax.lax.psum_scatter(combined.y_td, EXPERT, scatter_dimension=0, tiled=True)
+        return y_td.reshape(x_bsd.shape), exchange_stats(routing, combined, spec)
 
 
 def _gather(x: jax.Array) -> jax.Array:
@@ -48,7 +76,7 @@ def _gather(x: jax.Array) -> jax.Array:
 
 
 def _own_experts(experts_tk: ChoicesTK, spec: ExchangeSpec) -> ChoicesTK:
-    """Renumbers this device's experts from 0; all others become one past the last."""
+    """Renumber this device's experts from 0; all others become one past the last."""
     count = spec.experts_per_device
     own_tk = experts_tk - jax.lax.axis_index(EXPERT) * count
     outside = (own_tk < 0) | (own_tk >= count)

@@ -28,7 +28,7 @@ from moe_jax.shapes import RowsLRD, TokensTD, WeightsTK
 def combine(
     wire: Wire, capacity: int, out_lrd: RowsLRD, weights_tk: WeightsTK, at: Window
 ) -> TokensTD:
-    """Return y_t for the choices in the window.
+    """Return y_t for the choices in the window, summed in float32.
 
     Args:
         wire: how rows travel.

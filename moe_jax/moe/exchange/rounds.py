@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from moe_jax.moe.exchange.combine import combine
-from moe_jax.moe.exchange.contract import ExpertsFn, Routing
+from moe_jax.moe.exchange.contract import ExchangeSpec, ExpertsFn, Routing
 from moe_jax.moe.exchange.rows import Queues, make_queues, to_rows, window
 from moe_jax.moe.exchange.wire import Wire
 from moe_jax.shapes import TokensTD
@@ -27,7 +27,7 @@ RECEIVED = "exchange_received"
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Served:
+class Combined:
     """The combined output, and the counts that `ExchangeStats` needs (float32 scalars)."""
 
     y_td: TokensTD
@@ -36,7 +36,38 @@ class Served:
     padded: Float[Array, ""]
 
 
-def serve(
+def run_by_spec(
+    x_td: TokensTD,
+    routing: Routing,
+    experts_fn: ExpertsFn,
+    wire: Wire,
+    spec: ExchangeSpec,
+    *,
+    tokens: int | None = None,
+) -> Combined:
+    """Run the rounds that a spec's transport asks for.
+
+    Args:
+        x_td: tokens that this device puts into rows.
+        routing: their choices, numbered by the transport's queues.
+        experts_fn: as for `run_rounds`.
+        wire: how rows reach the experts.
+        spec: gives the sizes of a round.
+        tokens: that the transport counts by, where they are others than those of `x_td`.
+    """
+    shown, top_k = routing.experts_tk.shape
+    return run_rounds(
+        x_td,
+        routing,
+        experts_fn,
+        wire,
+        num_experts=spec.transport.queues(spec),
+        capacity=spec.transport.capacity(spec, tokens or shown, top_k),
+        overflow=spec.overflow,
+    )
+
+
+def run_rounds(
     x_td: TokensTD,
     routing: Routing,
     experts_fn: ExpertsFn,
@@ -45,7 +76,7 @@ def serve(
     num_experts: int,
     capacity: int,
     overflow: Literal["rounds", "drop"],
-) -> Served:
+) -> Combined:
     """Send rows through `experts_fn` and sum them per token, weighted.
 
     Args:
@@ -78,7 +109,7 @@ def serve(
         y_td = _further_rounds(one_round, extra, most_rounds, y_td)
     slots = (1 + extra) * (num_experts * capacity)
     counts = (queues.length_e.sum() - served, extra, slots - served)
-    return Served(y_td, *(count.astype(jnp.float32) for count in counts))
+    return Combined(y_td, *(count.astype(jnp.float32) for count in counts))
 
 
 def _round(
@@ -108,6 +139,12 @@ def _further_rounds(
     """Add rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
 
     The main round's result goes through the branch, which so comes after it.
+
+    Args:
+        one_round: the tokens' sums of a round, by its number.
+        extra: rounds beyond the main one, agreed upon.
+        most_rounds: that there can be, the main one included.
+        y_td: what the main round gave.
     """
 
     @jax.checkpoint

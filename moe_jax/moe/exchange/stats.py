@@ -6,22 +6,22 @@ import numpy as np
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.moe.exchange.contract import ExchangeSpec, ExchangeStats, Routing, load_per_expert
-from moe_jax.moe.exchange.rounds import Served
+from moe_jax.moe.exchange.rounds import Combined
 
 
-def exchange_stats(routing: Routing, served: Served, spec: ExchangeSpec) -> ExchangeStats:
+def exchange_stats(routing: Routing, combined: Combined, spec: ExchangeSpec) -> ExchangeStats:
     """Return the statistics of this device's rows. Runs inside `on_device_shards`."""
     load_e = load_per_expert(routing.experts_tk, spec.num_experts).astype(jnp.float32)
     total = load_e.sum()
     position = jax.lax.axis_index(BATCH_AXES)
     on_device, on_host = (jnp.asarray(table)[position] for table in _reach(spec))
-    moves = 0.0 if spec.transport == "local" else 1.0
+    moves = 0.0 if spec.transport.gathers_experts else 1.0
     return ExchangeStats(
         load_e=load_e,
-        rows_sent=total - served.dropped,
-        rows_padded=served.padded,
-        rows_dropped=served.dropped,
-        overflow_rounds=served.rounds,
+        rows_sent=total - combined.dropped,
+        rows_padded=combined.padded,
+        rows_dropped=combined.dropped,
+        overflow_rounds=combined.rounds,
         rows_off_device=moves * (total - (load_e * on_device).sum()),
         rows_off_host=moves * (total - (load_e * on_host).sum()),
     )

@@ -13,8 +13,8 @@ from typing import Any
 from moe_jax.config import Config, override
 from moe_jax.errors import UserError
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.modelled.bounds import Mode
 from moe_jax.planner.modelled.estimate import Estimate, estimate
+from moe_jax.planner.report.figures import Mode
 
 TENSOR, PIPE = 8, 2
 

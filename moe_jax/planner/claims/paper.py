@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from moe_jax.config import Config
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.planner.claims.findings import Point, Source, Verdict
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.results import Plan
 
 #: The paper's own figures. Its GB are taken as 10^9 bytes, as in its input buffer.
 BUFFER_BYTES = 10.5e9

@@ -20,7 +20,8 @@ from moe_jax.planner.claims.speed import check_scaling, check_utilisation
 from moe_jax.planner.claims.speedup import check_latency, check_throughput
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, plan_all
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.results import Plan
 from moe_jax.planner.search.scaling import scaled
 
 #: The paper's cluster.

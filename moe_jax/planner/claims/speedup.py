@@ -11,7 +11,7 @@ from moe_jax.planner.claims.baselines import BASELINES, Baseline, baseline_confi
 from moe_jax.planner.claims.findings import Claim, Finding, Point, Source, show
 from moe_jax.planner.claims.paper import LATENCY, SKEW, THROUGHPUT, TOLERANCE, Evidence, at_least
 from moe_jax.planner.modelled.estimate import Estimate, estimate
-from moe_jax.planner.report.results import Mode
+from moe_jax.planner.report.figures import Mode
 
 
 def check_throughput(e: Evidence) -> Claim:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
-from moe_jax.data.batch import BATCH_SPEC, Batch, batch_shape
+from moe_jax.data.batch import BATCH_SPEC, Batch, batch_shape, stream_tokens
 from moe_jax.inference.programs import Programs
 from moe_jax.inference.sampling import stack
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -34,8 +34,8 @@ def train_step(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tup
 def forward(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
     """From a batch to its loss."""
     steps = _steps(mesh, config, devices_per_host)
-    params, buffers = steps.skeleton.abstract(mesh)
-    return steps.jit_evaluate(), (params, buffers, abstract_batch(steps.config, mesh))
+    weights = steps.skeleton.abstract(mesh)
+    return steps.jit_evaluate(), (weights, abstract_batch(steps.config, mesh))
 
 
 def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[Any, tuple]:
@@ -58,7 +58,7 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
 
     newest = on_mesh(jax.ShapeDtypeStruct((slots, 4), jnp.int32), BATCH_AXES)
     sampling = jax.tree.map(on_mesh, stack([SamplingOptions()] * slots))
-    arguments = (*skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
+    arguments = (skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
     return programs.decode(context), arguments
 
 
@@ -75,13 +75,11 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
 
 def _steps(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> Steps:
     checked = Config.model_validate(config, strict=False)
-    hosts = hosts_of_shards(mesh, devices_per_host)
-    _, _, batch, length = batch_shape(checked)
     parallel = resolve_parallel(
         checked,
         mesh,
         platform="gpu",
-        hosts=hosts,
-        batch_tokens=batch * length // len(hosts),
+        hosts=hosts_of_shards(mesh, devices_per_host),
+        batch_tokens=stream_tokens(checked),
     )
     return make_steps(Skeleton(checked), parallel)

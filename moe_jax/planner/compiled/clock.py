@@ -42,6 +42,7 @@ _US = 1e-6
 _CONTROL = ("while", "call", "conditional")
 #: In names of what XLA rematerialises after scheduling.
 _AGAIN = ".remat"
+_SCHEDULED_AS = re.compile(r'scheduling_name="([^"]*)"')
 #: Longer idle moments are waits; bitcasts and the like leave gaps of about 1 µs.
 _WAIT_US = 10.0
 
@@ -70,6 +71,7 @@ class Clock:
         self.entry = entry_of(module)
         self.rates = rates
         self._topology, self._calibrated = topology, calibrated
+        timelines = [_named_as_compiled(t, module[t.computation]) for t in timelines]
         self._scheduled = {t.computation: t for t in timelines}
         self.own_us = own_times(timelines)
         self._told = _waited_for(timelines)
@@ -78,7 +80,15 @@ class Clock:
         self.times = cache(self._times)
 
     def calls(self, computation: str, name: str) -> tuple[tuple[str, int], ...]:
-        """What a control-flow instruction runs, and how often: ((computation, times), ...)."""
+        """Return what a control-flow instruction runs, and how often.
+
+        Args:
+            computation: where it stands.
+            name: of the instruction.
+
+        Returns:
+            ((computation, times), ...).
+        """
         instruction = self.module[computation].by_name[name]
         if instruction.opcode == "while":
             return ((body_of(instruction), trip_count(instruction) or 1),)
@@ -103,12 +113,12 @@ class Clock:
         return any(_AGAIN in i.name for c in self.module.values() for i in c.instructions)
 
     def own_s(self, computation: str, collective: str) -> float:
-        """Seconds that a collective takes by itself."""
+        """Return the seconds that a collective takes by itself."""
         i = self._find(computation, collective)
         return self.own_us.get(i.signature, i.duration_us) * _US
 
     def is_timed(self, computation: str, collective: str) -> bool:
-        """Whether XLA's timeline tells how long a collective takes: something waits for it."""
+        """Return whether XLA tells how long a collective takes: something waits for it."""
         return self._find(computation, collective).signature in self._told
 
     def _find(self, computation: str, collective: str) -> Instruction:
@@ -118,8 +128,10 @@ class Clock:
         raise UserError(f"{collective} is not in the timeline of {computation}")
 
     def _bound_untold(self, timelines: Sequence[Timeline]) -> None:
-        """A collective that nothing waits for has windows longer than itself; its modelled time
-        is the better bound."""
+        """Bound the time of collectives that nothing waits for by their modelled one.
+
+        Their windows are longer than themselves.
+        """
         for timeline in timelines:
             moved = {c.name: c for c in collectives_of(self.module[timeline.computation])}
             for i in timeline.instructions:
@@ -133,7 +145,7 @@ class Clock:
         return collective_time(collective.kind, size, group, self._topology)
 
     def _timeline(self, name: str) -> Timeline:
-        """The timeline of a computation, loops and attention at their real cost."""
+        """Return the timeline of a computation, loops and attention at their real cost."""
         timeline = self._scheduled.get(name) or self._in_order(self.module[name])
         return play(timeline, lambda i: self._duration_us(name, i), self.own_us)
 
@@ -164,7 +176,7 @@ class Clock:
         return work_of(found, self.module[name], self.module) if found else Work("other", 0, 0)
 
     def _as_compiled(self, computation: str, scheduled: str) -> HloInstruction | None:
-        """The instruction that one of the schedule became; XLA renames what it computes again."""
+        """Return what one of the schedule became; XLA renames what it computes again."""
         by_name = self.module[computation].by_name
         if found := by_name.get(scheduled):
             return found
@@ -172,7 +184,7 @@ class Clock:
         return next(again, None)
 
     def _in_order(self, computation: HloComputation) -> Timeline:
-        """A timeline of what XLA's scheduler left alone; collectives block there."""
+        """Return a timeline of what XLA's scheduler left alone; collectives block there."""
         blocking = {c.name: c for c in collectives_of(computation)}
         instructions = []
         for i in computation.instructions:
@@ -192,7 +204,13 @@ class Clock:
         return Timeline(computation.name, computation.context, tuple(instructions))
 
     def times_of(self, computation: str, named: re.Pattern[str]) -> Times:
-        """The times of part of a computation: from the first to the last instruction so named."""
+        """Return the times of part of a computation.
+
+        Args:
+            computation: its name.
+            named: of its instructions, by their name in the traced program; the part is from the
+                first to the last of them.
+        """
         timeline = self.timeline(computation)
         mine = [i for i in timeline.instructions if named.search(i.op_name)]
         if not mine:
@@ -203,12 +221,12 @@ class Clock:
         return replace(self._spent(part), total_s=(end - start) * _US)
 
     def _times(self, name: str) -> Times:
-        """The times of one run of a computation, loops included."""
+        """Return the times of one run of a computation, loops included."""
         timeline = self.timeline(name)
         return replace(self._spent(timeline), total_s=timeline.total_us * _US)
 
     def _spent(self, timeline: Timeline) -> Times:
-        """What the instructions of a timeline take, without its length."""
+        """Return what the instructions of a timeline take, without its length."""
         name = timeline.computation
         spent = {"matmul": 0.0, "attention": 0.0, "gather": 0.0, "other": 0.0}
         comm_us, inner = 0.0, NO_TIME
@@ -231,6 +249,26 @@ class Clock:
             exposed_comm_s=sum(b - a for a, b in exposed_spans(timeline)),
         )
         return own * _US + inner
+
+
+def _named_as_compiled(timeline: Timeline, computation: HloComputation) -> Timeline:
+    """A timeline whose collectives have the names of the compiled program.
+
+    Since jaxlib 0.12, XLA joins a start and its done after scheduling where nothing runs between
+    them; what they become has a name of its own.
+    """
+    became = {}
+    for collective in collectives_of(computation):
+        found = _SCHEDULED_AS.search(computation.by_name[collective.name].attributes)
+        if found and found[1] not in computation.by_name:
+            became[found[1]] = collective.name
+    return replace(
+        timeline,
+        instructions=tuple(
+            replace(i, name=became.get(i.name, i.name), pair=became.get(i.pair, i.pair))
+            for i in timeline.instructions
+        ),
+    )
 
 
 def _waited_for(timelines: Sequence[Timeline]) -> frozenset[str]:

@@ -45,7 +45,7 @@ class Call:
 
 
 def calls_per_step(module: Mapping[str, HloComputation]) -> tuple[Call, ...]:
-    """The collectives of a program that run on balanced routing."""
+    """Return the collectives of a program that run on balanced routing."""
     times = executions(module)
     return tuple(
         Call(collective, times[name])
@@ -56,7 +56,11 @@ def calls_per_step(module: Mapping[str, HloComputation]) -> tuple[Call, ...]:
 
 
 def sent(collective: Collective, topology: Topology) -> Sent:
-    """What one device sends in one run of a collective, by the convention above.
+    """Return what one device sends in one run of a collective, by the convention above.
+
+    Args:
+        collective: of a compiled program.
+        topology: which devices share a host.
 
     Raises:
         UserError: for a kind without a convention.
@@ -70,12 +74,12 @@ def sent(collective: Collective, topology: Topology) -> Sent:
 
 
 def groups_of(collective: Collective, topology: Topology) -> tuple[tuple[int, ...], ...]:
-    """The devices that talk to each other; of a permute, its (source, target) pairs."""
+    """Return the devices that talk to each other; of a permute, its (source, target) pairs."""
     return collective.groups or (tuple(range(topology.devices)),)
 
 
 def widest_group(collective: Collective, topology: Topology) -> Group:
-    """Of a collective's groups, the one over the most hosts."""
+    """Return, of a collective's groups, the one over the most hosts."""
     shapes = {group_of(group, topology) for group in groups_of(collective, topology)}
     return max(shapes, key=lambda group: (group.hosts, -group.devices_per_host))
 

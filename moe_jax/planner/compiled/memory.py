@@ -34,7 +34,7 @@ _FORWARD_LAYERS = re.compile(rf"\b{LAYERS}\)?(/shard_map)?/while$")
 
 
 def make_memory(buffers: Buffers, module: Module, capacity_bytes: int) -> Memory:
-    """Sorts a program's memory into parts that add up to its peak.
+    """Sort a program's memory into parts that add up to its peak.
 
     Arguments: parameters, optimiser, cache, and the batch with counters. Temporary values, in this
     order: what collectives deliver or are about to send (exchange buffers); scratch of library
@@ -42,6 +42,11 @@ def make_memory(buffers: Buffers, module: Module, capacity_bytes: int) -> Memory
     shape of a parameter in a program with an optimiser (gradients, and updates in the making);
     results of the forward loop over layers that backward waits for (saved activations); all else
     (activations).
+
+    Args:
+        buffers: XLA's buffer assignment.
+        module: the same program's text.
+        capacity_bytes: of the device.
     """
     entry = module[entry_of(module)]
     names = {_number(i): op_name(i) for i in entry.instructions if i.opcode == "parameter"}
@@ -67,12 +72,12 @@ def _number(parameter: HloInstruction) -> int:
 
 
 def _argument(name: str) -> str:
-    """What an argument is for, by its path in the function's signature."""
+    """Return what an argument is for, by its path in the function's signature."""
     if "opt_state" in name:
         return OPTIMISER
     if name.startswith("memory.cache"):
         return CACHE
-    return PARAMETERS if re.match(r"(state\.)?(params|buffers)\b", name) else BATCH
+    return PARAMETERS if re.match(r"(state|weights)\.(params|buffers)\b", name) else BATCH
 
 
 class _Purposes:
@@ -91,6 +96,7 @@ class _Purposes:
         self._like_parameters = {dims for dims in whole if len(dims) > 1} | self._slices
 
     def of(self, value: Value) -> str:
+        """Return the name of the part that a value belongs to."""
         if value.computation not in self._module:
             # The text writes an asynchronous collective in one line, without its computation.
             return EXCHANGE
@@ -126,9 +132,13 @@ def _is_sent(writer: HloInstruction, computation: HloComputation) -> bool:
 
 
 def _part_of(shape: str, index: tuple[int, ...]) -> str:
-    """The array at an index of a printed shape; "" for a tuple's own table of pointers.
+    """Return the array at an index of a printed shape; "" for a tuple's own table of pointers.
 
     Tuples in tuples are flattened: only asynchronous starts have them.
+
+    Args:
+        shape: as the program's text has it.
+        index: into nested tuples.
     """
     arrays = array_shapes(shape)
     if not shape.startswith("("):

@@ -46,7 +46,7 @@ class LayerLoop:
 
 
 def layer_loops(clock: Clock) -> tuple[LayerLoop, ...]:
-    """The loops over layers that a step runs through, in order."""
+    """Return the loops over layers that a step runs through, in order."""
     found = _loops(clock, clock.entry, 1, _LAYER_LOOP)
     return tuple(
         LayerLoop(body, times, "transpose(" in name, tuple(_groups(clock, body)))
@@ -61,7 +61,7 @@ def _groups(clock: Clock, body: str) -> Iterator[tuple[str, int]]:
 def _loops(
     clock: Clock, computation: str, times: int, named: re.Pattern[str]
 ) -> Iterator[tuple[str, str, int]]:
-    """(name, body, repetitions) of loops so named, not looking inside of them for more."""
+    """Yield (name, body, repetitions) of loops so named, not looking inside of them for more."""
     for i in clock.module[computation].instructions:
         if i.opcode not in ("while", "call", "conditional"):
             continue
@@ -74,8 +74,11 @@ def _loops(
 
 
 def _name_inside(clock: Clock, body: str) -> str:
-    """What a loop without a name was called: XLA drops it where it moves a collective into the
-    iteration before (and leaves one iteration outside)."""
+    """Return what a loop without a name was called, by the names of its instructions.
+
+    XLA drops it where it moves a collective into the iteration before (and leaves one iteration
+    outside).
+    """
     names = (_INSIDE.match(op_name(i)) for i in clock.module[body].instructions)
     return next((found[1] for found in names if found), "")
 
@@ -83,9 +86,10 @@ def _name_inside(clock: Clock, body: str) -> str:
 def make_step(
     clock: Clock, layers_per_unit: int, *, bubble: float = 0.0, unrolled: int = 0
 ) -> Step:
-    """The times of a step by part.
+    """Return the times of a step by part.
 
     Args:
+        clock: the compiled program's times.
         layers_per_unit: layers in one repetition of the loop over them.
         bubble: share of the ticks of a pipeline at which a device has nothing of its own to do.
         unrolled: layers that follow each other where there is no loop.
@@ -118,7 +122,7 @@ def make_step(
 
 
 def _unit_time(clock: Clock, loop: LayerLoop) -> Times:
-    """One repetition of the unit of layers; sends to the next stage are no part of it."""
+    """Return the time of one repetition of the unit of layers, without sends between stages."""
     if not loop.groups:
         return clock.times(loop.body)
     whole = NO_TIME

@@ -6,58 +6,38 @@ cross at least `modelled/bounds.py`.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from moe_jax.config.schema import Config
-from moe_jax.data.batch import batch_shape
 from moe_jax.hardware.network import collective_time
 from moe_jax.hardware.topology import Topology
-from moe_jax.inference.programs import decoding_config
 from moe_jax.model.pattern import layer_specs
-from moe_jax.moe.exchange.choose import choose_transport
-from moe_jax.moe.exchange.contract import TransportName, capacity
 from moe_jax.planner.compiled.clock import Clock
 from moe_jax.planner.compiled.link_bytes import Call, calls_per_step, sent, widest_group
 from moe_jax.planner.modelled.bounds import inter_host_lower_bound
-from moe_jax.planner.report.figures import CollectiveCost, Nic, Rows, Wire
-from moe_jax.planner.report.results import Mode
-from moe_jax.sharding.tensor import TensorAxis
+from moe_jax.planner.modelled.per_device import Share
+from moe_jax.planner.report.figures import CollectiveCost, LinkBytes, Mode, Nic, Rows
+from moe_jax.planner.report.speed import step_tokens
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a MoE layer on one device works on: `microbatches` x `streams` slices of `tokens`."""
-
-    microbatches: int
-    streams: int
-    tokens: int
-
-
-def device_batch(config: Config, mode: Mode = "forward") -> Batch:
-    """A device's share of a step, in the layers of its pipeline stage."""
-    mesh, tensor = config.mesh, TensorAxis(config.mesh.tensor, config.sharding.sequence)
-    if mode == "decode":
-        return Batch(1, 1, config.train.global_batch // (mesh.data * mesh.fsdp * mesh.expert))
-    accumulation, streams, rows, length = batch_shape(config)
-    microbatches = config.pipeline.microbatches
-    shards = mesh.data * mesh.fsdp * mesh.expert * tensor.token_shards
-    return Batch(accumulation * microbatches, streams, rows * length // (shards * microbatches))
-
-
-def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, timed: bool) -> Wire:
-    """Bytes, rows and adapters of a step.
+def make_link_bytes(
+    clock: Clock, config: Config, topology: Topology, mode: Mode, timed: bool
+) -> LinkBytes:
+    """Return bytes, rows and adapters of a step.
 
     Args:
+        clock: the compiled program's times.
+        config: of the plan.
+        topology: which devices share a host, and their links.
+        mode: what the program does.
         timed: whether the clock's times mean anything (XLA has none for some GPUs).
     """
     calls = calls_per_step(clock.module)
     each = [sent(call.collective, topology) for call in calls]
     intra = sum(s.intra_host * call.times for s, call in zip(each, calls, strict=True))
     inter = sum(s.inter_host * call.times for s, call in zip(each, calls, strict=True))
-    length = 1 if mode == "decode" else config.data.sequence_length
-    tokens = config.train.global_batch * length / topology.devices
+    tokens = step_tokens(config, mode) / topology.devices
     exchanges = "moe" in config.model.layers and config.mesh.expert > 1
-    return Wire(
+    return LinkBytes(
         kind="compiled",
         intra_host_bytes=intra,
         inter_host_bytes=inter,
@@ -71,39 +51,34 @@ def make_wire(clock: Clock, config: Config, topology: Topology, mode: Mode, time
     )
 
 
-def exchange_rows(config: Config, mode: Mode = "forward") -> Rows | None:
-    """Rows of one forward pass on one device (of a pipeline, in its stage's share of the layers);
-    None without MoE layers.
+def exchange_rows(config: Config, mode: Mode) -> Rows | None:
+    """Return the rows of one forward pass on one device; None without MoE layers.
 
-    all_to_all: capacity rows to each expert; all_gather and local: capacity rows of each expert
-    that the device computes.
+    Of a pipeline, those of its stage's share of the layers.
+
+    Args:
+        config: of the plan.
+        mode: what the program does.
     """
     moe_layers = sum(spec.kind == "moe" for spec in layer_specs(config.model))
     if not moe_layers:
         return None
-    moe, devices = config.model.moe, config.mesh.expert
-    batch = device_batch(config, mode)
-    if mode == "decode":
-        config = decoding_config(config, config.train.global_batch)
-    transport = choose_transport(config, devices, batch.tokens) if devices > 1 else "local"
-    slices = moe_layers * batch.microbatches * batch.streams // config.mesh.pipe
-    filled = batch.tokens * moe.top_k
-    return Rows("modelled", slices * filled, slices * (_slots(config, transport, batch) - filled))
-
-
-def _slots(config: Config, transport: TransportName, batch: Batch) -> int:
-    moe, devices = config.model.moe, config.mesh.expert
-    factor, experts = config.exchange.capacity_factor, moe.num_experts
-    if transport == "all_to_all":
-        return experts * capacity(batch.tokens, moe.top_k, experts, factor, devices)
-    if transport == "all_gather":
-        everyone = batch.tokens * devices
-        return experts // devices * capacity(everyone, moe.top_k, experts, factor)
-    return experts * capacity(batch.tokens, moe.top_k, experts, factor)
+    share = Share(config, mode)
+    passes = share.accumulation * share.schedule.microbatches * share.streams
+    slices = moe_layers * passes // config.mesh.pipe
+    routed = share.routed_tokens * config.model.moe.top_k
+    filled, padded = routed // share.sharing, (share.slots - routed) // share.sharing
+    return Rows("modelled", slices * filled, slices * padded)
 
 
 def collective_costs(clock: Clock, topology: Topology, timed: bool) -> tuple[CollectiveCost, ...]:
-    """XLA's time of each kind of collective beside ours, those with most bytes first."""
+    """Return XLA's time of each kind of collective beside ours, those with most bytes first.
+
+    Args:
+        clock: the compiled program's times.
+        topology: which devices share a host, and their links.
+        timed: whether the clock's times mean anything.
+    """
     times: Counter[tuple] = Counter()
     sample: dict[tuple, Call] = {}
     for call in calls_per_step(clock.module):
@@ -119,8 +94,8 @@ def _cost(clock: Clock, call: Call, count: int, topology: Topology, timed: bool)
     c = call.collective
     group = widest_group(c, topology)
     model_s = collective_time(c.kind, max(c.operand_bytes, c.result_bytes), group, topology)
-    told = timed and clock.is_timed(c.computation, c.name)
-    own_s = clock.own_s(c.computation, c.name) if told else None
+    known = timed and clock.is_timed(c.computation, c.name)
+    own_s = clock.own_s(c.computation, c.name) if known else None
     return CollectiveCost(
         c.kind, c.operand_bytes, group.devices, group.hosts, count, own_s, model_s
     )

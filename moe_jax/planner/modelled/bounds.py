@@ -6,7 +6,6 @@ it takes is `hardware/network.py`.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from moe_jax.axes import EXPERT
 from moe_jax.config.schema import Config
@@ -14,8 +13,8 @@ from moe_jax.errors import UserError
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.topology import Topology
 from moe_jax.model.pattern import layer_specs
-
-Mode = Literal["forward", "train", "decode"]
+from moe_jax.planner.modelled.per_device import Share
+from moe_jax.planner.report.figures import Mode
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -43,7 +42,7 @@ class ExchangeBound:
 
 
 def copies_per_token(num_experts: int, top_k: int, hosts: int, devices_per_host: int) -> Copies:
-    """Expected copies of a token that chooses `top_k` of `num_experts` uniformly.
+    """Return the expected copies of a token that chooses `top_k` of `num_experts` uniformly.
 
         P(n) = 1 - C(e - e / n, k) / C(e, k)        a given n-th of the experts holds a choice
         between_hosts = (h - 1) P(h)
@@ -55,6 +54,8 @@ def copies_per_token(num_experts: int, top_k: int, hosts: int, devices_per_host:
     Args:
         num_experts: e, spread evenly over `hosts` x `devices_per_host` (h x g) devices.
         top_k: k distinct experts.
+        hosts: h, of the expert axis.
+        devices_per_host: g, of the expert axis.
 
     Raises:
         UserError: when the experts cannot be spread evenly.
@@ -78,7 +79,7 @@ def copies_per_token(num_experts: int, top_k: int, hosts: int, devices_per_host:
 def exchange_bound(
     config: Config, topology: Topology, mode: Mode = "train", tokens_per_device: float | None = None
 ) -> ExchangeBound:
-    """The least bytes that one device sends in one step, by link.
+    """Return the least bytes that one device sends in one step, by link.
 
         bytes = trips x copies x tokens x d_model x bytes per value x MoE layers
 
@@ -91,12 +92,15 @@ def exchange_bound(
         topology: what the mesh runs on.
         mode: "forward", "train", or "decode" (one token per sequence).
         tokens_per_device: by default those of the config's batch.
+
+    Raises:
+        UserError: experts do not spread evenly, or the batch does not.
     """
     moe, mesh = config.model.moe, config.mesh
     group = axis_group(mesh, (EXPERT,), topology)
     copies = copies_per_token(moe.num_experts, moe.top_k, group.hosts, group.devices_per_host)
     if tokens_per_device is None:
-        tokens_per_device = _tokens(config, mode)
+        tokens_per_device = Share(config, mode).device_tokens
     layers = sum(spec.kind == "moe" for spec in layer_specs(config.model)) / mesh.pipe
     width = DTYPE_BYTES[config.precision.compute]
     rows = TRIPS[mode] * layers * tokens_per_device * config.model.d_model * width
@@ -104,12 +108,5 @@ def exchange_bound(
 
 
 def inter_host_lower_bound(config: Config, topology: Topology, mode: Mode = "train") -> float:
-    """Bytes per device and step that must cross hosts; see `exchange_bound`."""
+    """Return the bytes per device and step that must cross hosts; see `exchange_bound`."""
     return exchange_bound(config, topology, mode).inter_host_bytes
-
-
-def _tokens(config: Config, mode: Mode) -> float:
-    mesh = config.mesh
-    shards = mesh.data * mesh.fsdp * mesh.expert * mesh.tensor
-    length = 1 if mode == "decode" else config.data.sequence_length
-    return config.train.global_batch * length / shards

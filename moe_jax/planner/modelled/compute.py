@@ -59,14 +59,12 @@ class Seconds:
 
     @property
     def compute(self) -> float:
+        """What the device itself does."""
         return self.matmul + self.attention + self.other
 
     @property
-    def comm(self) -> float:
-        return self.exchange + self.tensor + self.weights + self.gradients + self.stages
-
-    @property
     def total(self) -> float:
+        """What passes on the clock."""
         return self.compute + self.exposed + self.imbalance
 
     def __add__(self, other: "Seconds") -> "Seconds":
@@ -85,17 +83,20 @@ class LayerCompute:
 
     @property
     def config(self) -> Config:
+        """The config that the mode's program runs with."""
         return self.share.config
 
     @property
     def width(self) -> int:
+        """Bytes of a value."""
         return DTYPE_BYTES[self.config.precision.compute]
 
     def forward(self, spec: LayerSpec) -> Seconds:
+        """Return a layer's work forward, one round of its experts."""
         return self.dense(spec) + self.experts(spec)
 
     def backward(self, spec: LayerSpec) -> Seconds:
-        """Backward alone; what is computed again for it is another forward."""
+        """Return backward alone; what is computed again for it is another forward."""
         once = self.forward(spec)
         flops = BACKWARD * self._attention_flops(spec)
         return Seconds(
@@ -105,7 +106,7 @@ class LayerCompute:
         )
 
     def dense(self, spec: LayerSpec) -> Seconds:
-        """Everything but the experts: projections, attention, dense MLPs, elementwise work."""
+        """Return all but the experts: projections, attention, dense MLPs, elementwise work."""
         model, share = self.config.model, self.share
         tokens, tensor = share.tokens, share.tensor
         dense = projection_elements(model)
@@ -131,7 +132,7 @@ class LayerCompute:
         )
 
     def experts(self, spec: LayerSpec) -> Seconds:
-        """One round of all streams through this device's experts."""
+        """Return one round of all streams through this device's experts."""
         if spec.kind != "moe":
             return Seconds()
         model, moe = self.config.model, self.config.model.moe
@@ -149,7 +150,7 @@ class LayerCompute:
         return passes * d_ff / self.share.tensor
 
     def _matmul(self, flops: float, elements: float) -> float:
-        """Seconds of products; at least what reading the weights takes."""
+        """Return seconds of products; at least what reading the weights takes."""
         reading = elements * self.width / self.rates.memory_bytes_per_s
         return max(flops / self.rates.matmul_flops_per_s, reading)
 
@@ -169,7 +170,7 @@ class LayerCompute:
         return max(seconds, cache / self.rates.memory_bytes_per_s)
 
     def head(self) -> Seconds:
-        """Output projection and loss, forward and, in training, backward (computed again)."""
+        """Return output projection and loss, and in training backward, computed again for it."""
         model, tokens = self.config.model, self.share.outside_tokens
         elements = model.vocab_size * model.d_model / self.share.tensor
         logits = tokens * model.vocab_size / self.share.tensor
@@ -179,8 +180,10 @@ class LayerCompute:
         return Seconds(matmul=matmul, other=other) * repeats
 
     def optimizer(self) -> float:
-        """Reading gradients, moments and parameters, and writing the latter two, of the part of the
-        optimiser's state that lives here."""
+        """Return seconds to read gradients, moments and parameters and to write the latter two.
+
+        Of the part of the optimiser's state that lives here.
+        """
         precision, name = self.config.precision, self.config.optimizer.name
         moments = {"adamw": 2, "muon": 1}[name]
         parameter = DTYPE_BYTES[precision.params]

@@ -6,22 +6,21 @@ seconds `layer_time.py`, bytes `memory.py`.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from moe_jax.axes import AXES
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.rates import rates_for
-from moe_jax.model.flops import flops_per_token
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.modelled.bounds import Mode
 from moe_jax.planner.modelled.compute import LayerCompute, Seconds
 from moe_jax.planner.modelled.layer_time import LayerModel
 from moe_jax.planner.modelled.memory import MemoryModel
 from moe_jax.planner.modelled.outside import OutsideModel
 from moe_jax.planner.modelled.per_device import Share
-from moe_jax.planner.report.figures import Memory, Predicted
+from moe_jax.planner.report.figures import Memory, Mode, Predicted
+from moe_jax.planner.report.speed import predict
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class StepModel:
     """
 
     kind: Literal["modelled"]
-    #: Of one microbatch, averaged over the layers.
-    forward_layer: Seconds
-    #: None without gradients.
-    backward_layer: Seconds | None
     #: All microbatches through all layers of a stage, head and loss.
     whole: Seconds
     #: Waiting for the pipeline to fill and to drain.
@@ -44,6 +39,7 @@ class StepModel:
 
     @property
     def total_s(self) -> float:
+        """Seconds of the step."""
         return self.whole.total + self.bubble_s + self.optimizer_s
 
 
@@ -62,6 +58,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
+        """Whether the target's devices are large enough."""
         return self.memory.fits
 
 
@@ -104,7 +101,7 @@ def estimate(
         skew,
         modelled_memory(config, target, mode),
         step,
-        _predicted(share, target, step.total_s),
+        predict(step.total_s, config, target, mode),
         _assumptions(model),
     )
 
@@ -116,8 +113,9 @@ def _check(config: Config, target: Target, mode: Mode, skew: float) -> None:
             f"the mesh has {size} devices and the target {target.hosts} hosts x "
             f"{target.devices_per_host} = {target.devices}: make them equal"
         )
-    if mode not in ("forward", "train", "decode"):
-        raise UserError(f"mode {mode!r} must be forward, train or decode")
+    if mode not in get_args(Mode):
+        *first, last = get_args(Mode)
+        raise UserError(f"mode {mode!r} must be {', '.join(first)} or {last}")
     most = config.model.moe.num_experts / config.model.moe.top_k - 1
     if not 0 <= skew <= most:
         raise UserError(
@@ -140,11 +138,8 @@ def _step(model: LayerModel) -> StepModel:
     whole = (ticks + outside.once()) * share.accumulation
     if training:
         whole += outside.update()
-    runs = sum(share.runs.values())
     return StepModel(
         "modelled",
-        forward * (1 / runs),
-        backward * (1 / runs) if training else None,
         whole,
         bubble_s=share.accumulation * ticks.total / items * (schedule.stages - 1),
         optimizer_s=model.compute.optimizer() if training else 0.0,
@@ -152,62 +147,52 @@ def _step(model: LayerModel) -> StepModel:
 
 
 def modelled_memory(config: Config, target: Target, mode: Mode) -> Memory:
-    """The memory of `estimate`, which takes longer."""
+    """Return the memory of `estimate`, which takes longer.
+
+    Args:
+        config: as for `estimate`.
+        target: as many devices as the mesh.
+        mode: what the program does.
+    """
     parts = MemoryModel(Share(config, mode)).parts()
     peak = sum(part.bytes for part in parts)
     return Memory("modelled", peak, peak, target.topology.memory_bytes, parts)
 
 
-def _predicted(share: Share, target: Target, step_s: float) -> Predicted:
-    config = share.config
-    length = 1 if share.mode == "decode" else config.data.sequence_length
-    tokens = config.train.global_batch * length
-    flops = flops_per_token(config)
-    each = flops.total_training if share.mode == "train" else flops.total_forward
-    per_device = tokens * each / target.devices / step_s
-    return Predicted(
-        "modelled",
-        step_s,
-        tokens / step_s,
-        per_device / 1e12,
-        per_device / target.gpu.peak_bf16_flops,
-    )
-
-
 def _assumptions(model: LayerModel) -> tuple[str, ...]:
     share, config = model.share, model.config
-    found = [model.compute.rates.source, _routing(model)]
-    if share.streams > 1 and share.transport != "local":
-        found.append(
+    texts = [model.compute.rates.source, _routing(model)]
+    if share.streams > 1 and not share.transport.gathers_experts:
+        texts.append(
             f"a stream's exchange hides behind the other {share.streams - 1} streams' compute; the "
             "first dispatch and the last combine of a forward layer hide behind nothing"
         )
     if share.accumulation > 1 and share.mode == "train":
-        found.append("gradients are summed over devices in every pass")
+        texts.append("gradients are summed over devices in every pass")
     if config.mesh.fsdp > 1:
-        found.append(
+        texts.append(
             "experts' weights are gathered behind the first stream's attention, unless there is an "
             "exchange beside it"
         )
     if config.mesh.tensor > 1:
         others = "the other stream" if share.streams == 2 else f"{share.streams - 1} other streams"
         hidden = "nothing" if share.streams == 1 else others
-        found.append(
+        texts.append(
             f"tensor-parallel sums hide behind {hidden}; as rings, without NVLink SHARP; "
             f"activations between matmuls {config.sharding.sequence}"
         )
     if config.mesh.pipe > 1:
         schedule = share.schedule
-        found.append(
+        texts.append(
             f"{share.accumulation} x {schedule.microbatches} microbatches through "
             f"{schedule.stages} stages of {schedule.rounds} x {schedule.group} layers, bubble "
             f"{schedule.bubble:.1%} of the ticks, sends exposed"
         )
-    return tuple(found)
+    return tuple(texts)
 
 
 def _routing(model: LayerModel) -> str:
-    rows = f"experts compute {model.config.exchange.capacity_factor:g} x the mean rows"
+    rows = f"experts compute {model.share.config.exchange.capacity_factor:g} x the mean rows"
     if not model.skew:
         return f"balanced routing; {rows}"
     rounds = model.share.rounds(model.skew)

@@ -45,21 +45,25 @@ class LayerModel:
 
     @property
     def share(self) -> Share:
+        """What this device works on."""
         return self.compute.share
 
     @property
     def config(self) -> Config:
+        """The config that the mode's program runs with."""
         return self.share.config
 
     @property
     def width(self) -> int:
+        """Bytes of a value."""
         return self.compute.width
 
     def forward(self, spec: LayerSpec) -> Seconds:
+        """Return a layer's work and communication, forward."""
         return self._with_comm(spec, self.compute.forward(spec), _FORWARD)
 
     def backward(self, spec: LayerSpec) -> Seconds:
-        """Backward, and what is computed again for it."""
+        """Return backward, and what is computed again for it."""
         remat = self.config.train.remat
         again = 0 if remat == "none" else 1
         # Rows are sent again only where they were not kept; outputs never (`exchange/combine.py`).
@@ -81,6 +85,11 @@ class LayerModel:
         their gradients, with which it ends. What is gathered of experts hides behind the attention
         of the stream that comes first, or last; but not beside an exchange, as XLA schedules them.
         Sums over replicas hide behind what compute is left.
+
+        Args:
+            spec: the kind of layer.
+            compute: its work in this direction.
+            way: the direction.
         """
         streams = self.share.streams
         one = self._exchange(spec)
@@ -106,27 +115,26 @@ class LayerModel:
         )
 
     def _exchange(self, spec: LayerSpec) -> float:
-        """One trip of one stream's rows."""
-        share = self.share
-        if spec.kind != "moe" or share.transport == "local":
+        """Return seconds of one trip of one stream's rows."""
+        if spec.kind != "moe":
             return 0.0
-        group = self.group(EXPERT)
-        row = self.config.model.d_model * self.width
-        if share.transport == "all_gather":
-            size = share.stream_tokens * self.config.mesh.expert * row / share.token_shards
-            return collective_time("all-gather", size, group, self.topology)
-        return collective_time("all-to-all", share.slots * row, group, self.topology)
+        group, row = self.group(EXPERT), self.config.model.d_model * self.width
+        return sum(
+            collective_time(message.kind, message.rows * row, group, self.topology)
+            for message in self.share.messages
+        )
 
     def _imbalance(self, spec: LayerSpec, way: _Pass) -> float:
-        """Further rounds, which everyone takes part in."""
+        """Return seconds of further rounds, which everyone takes part in."""
         work = way.work * self.compute.experts(spec).compute
         sent = way.trips * self.share.streams * self._exchange(spec)
         return (self.share.rounds(self.skew) - 1) * (work + sent)
 
     def _tensor_sums(self, spec: LayerSpec) -> float:
-        """What a forward layer sends over the tensor axis: activations into attention and out of
-        it, into and out of the MLP or the experts; rows where they come by the exchange.
+        """Return seconds of a forward layer's sums over the tensor axis.
 
+        Activations into attention and out of it, into and out of the MLP or the experts; rows where
+        they come by the exchange.
         Without sequence parallelism that is two all-reduces, which cost as much.
         """
         share = self.share
@@ -134,19 +142,19 @@ class LayerModel:
             return 0.0
         row = self.config.model.d_model * self.width
         both = self._over_tensor(share.tokens * row)
-        if spec.kind == "moe" and share.transport != "local":
+        if spec.kind == "moe" and not share.transport.whole_tensor_axis:
             return both + share.streams * self._over_tensor(share.rows * row)
         return 2 * both
 
     def _over_tensor(self, size: float) -> float:
-        """An all-gather and a reduce-scatter, or an all-reduce."""
+        """Return seconds of an all-gather and a reduce-scatter, or of an all-reduce."""
         return collective_time("all-reduce", size, self.group(TENSOR), self.topology)
 
     def _gathered(self, spec: LayerSpec) -> tuple[float, float]:
-        """Weights gathered, or gradients scattered, once: dense ones, and experts'."""
+        """Return seconds to gather weights, or scatter gradients, once: dense ones, experts'."""
         each, share = self.share.parameters, self.share
         dense = self._gathering(each.dense[spec], share.dense_parts, self._dense_axes)
-        if share.transport == "local":
+        if share.transport.gathers_experts:
             experts = self._gathering(each.experts[spec], self._batch_parts, (FSDP, EXPERT))
         else:
             experts = self._gathering(each.experts[spec], self.config.mesh.fsdp, (FSDP,))
@@ -165,27 +173,30 @@ class LayerModel:
         return self.config.mesh.fsdp * self.config.mesh.expert
 
     def _gradients(self, spec: LayerSpec) -> float:
-        """Sum of one layer's gradients over devices that hold the same parameters. A pipeline
-        adds its microbatches up first."""
+        """Return seconds to sum a layer's gradients in every pass.
+
+        A pipeline adds its microbatches up first.
+        """
         if self.share.schedule.stages > 1:
             return 0.0
         return self.layer_sums(spec)
 
     def layer_sums(self, spec: LayerSpec) -> float:
-        """Seconds to sum one layer's gradients over all that hold the same parameters."""
+        """Return seconds to sum one layer's gradients over all that hold the same parameters."""
         each = self.share.parameters
         copies = [axis for axis in (DATA, EXPERT) if axis not in self._dense_axes]
         return self.summed(each.dense[spec], *copies) + self.summed(each.experts[spec], DATA)
 
     def end_sums(self) -> float:
-        """Seconds to sum the gradients of embedding and head."""
+        """Return seconds to sum the gradients of embedding and head."""
         copies = [axis for axis in (PIPE, DATA, EXPERT) if axis not in self._dense_axes]
         return self.summed(self.share.parameters.ends, *copies)
 
     def summed(self, elements: float, *axes: str) -> float:
-        """Seconds of an all-reduce of gradients."""
+        """Return seconds of an all-reduce of gradients."""
         size = elements * DTYPE_BYTES[self.config.precision.params]
         return collective_time("all-reduce", size, self.group(*axes), self.topology)
 
     def group(self, *axes: str) -> Group:
+        """Return the devices along mesh axes, as links see them."""
         return axis_group(self.config.mesh, axes, self.topology)

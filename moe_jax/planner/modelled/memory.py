@@ -42,14 +42,16 @@ class MemoryModel:
 
     @property
     def config(self) -> Config:
+        """The config that the mode's program runs with."""
         return self.share.config
 
     @property
     def width(self) -> int:
+        """Bytes of a value."""
         return DTYPE_BYTES[self.config.precision.compute]
 
     def parts(self) -> tuple[MemoryPart, ...]:
-        """Largest first; those that are empty are left out."""
+        """Return what takes memory, largest first, without what takes none."""
         parts = (MemoryPart(name, round(size)) for name, size in self._sizes())
         return tuple(sorted((p for p in parts if p.bytes), key=lambda p: -p.bytes))
 
@@ -74,7 +76,7 @@ class MemoryModel:
         activations, rows, hidden = _BACKWARD if training else _FORWARD
         if not training:
             hidden = min(hidden, share.streams)
-        if share.transport == "local":
+        if share.transport.gathers_experts:
             # Nothing is under way: the rows of one stream exist at a time, here and at the experts.
             rows *= (1 if training else 2) / share.streams
         yield "exchange buffers", rows * self._rows() if self._has_experts() else 0
@@ -85,9 +87,11 @@ class MemoryModel:
         yield "workspace", workspace + self._logits() + self._gathered()
 
     def _gradients(self) -> float:
-        """Copy of all gradients: those of the pass under way, the float32 sum over passes; in a
-        pipeline the sum over ticks beside those of one, and the layers' on their way to where they
-        live."""
+        """Return the bytes of all copies of gradients.
+
+        Those of the pass under way, the float32 sum over passes; in a pipeline the sum over ticks
+        beside those of one, and the layers' on their way to where they live.
+        """
         schedule, copies = self.share.schedule, 1.0
         if self.share.accumulation > 1:
             copies += 4 / DTYPE_BYTES[self.config.precision.params]
@@ -96,8 +100,10 @@ class MemoryModel:
         return copies
 
     def _pipeline(self) -> float:
-        """Slots for all microbatches as they enter and leave a pipeline, and the layers that it
-        hands out."""
+        """Return the bytes of a pipeline's slots, and of the layers that it hands out.
+
+        Slots hold all microbatches as they enter and as they leave.
+        """
         share = self.share
         if share.schedule.stages == 1:
             return 0.0
@@ -107,7 +113,7 @@ class MemoryModel:
         return size + share.hands_out * share.count(share.parameters) * parameter
 
     def _joined(self) -> float:
-        """A stream's tokens of the whole tensor axis, where each device holds a part."""
+        """Return a stream's tokens of the whole tensor axis, where each device holds a part."""
         if self.share.token_shards == 1:
             return 0.0
         passes = 10 if self.share.mode == "train" else 1.5
@@ -115,7 +121,7 @@ class MemoryModel:
         return passes * each
 
     def _saved(self) -> float:
-        """What forward keeps for backward: of a pipeline at every tick, of the others once."""
+        """Return what forward keeps for backward: of a pipeline at every tick, else once."""
         schedule = self.share.schedule
         if schedule.stages > 1:
             fill = schedule.ticks / (schedule.microbatches * schedule.rounds)
@@ -133,16 +139,16 @@ class MemoryModel:
         return _SAVED_ACTIVATIONS * self._activation() + inside
 
     def _activation(self) -> float:
-        """Hidden states of a microbatch."""
+        """Return the hidden states of a microbatch."""
         values = self.share.tokens * self.config.model.d_model / self.share.token_shards
         return values * self.width
 
     def _rows(self) -> float:
-        """Rows of all streams, as they travel."""
+        """Return the rows of all streams, as they travel."""
         return self.share.streams * self.share.slots * self.config.model.d_model * self.width
 
     def _hidden(self) -> float:
-        """Values inside the MLPs of the widest layer, all streams, before the activation."""
+        """Return the values inside the MLPs of the widest layer, all streams, before activation."""
         return max(
             self._mlp(spec) * (1 + is_gated(self._function(spec))) for spec in self.share.layers
         )
@@ -151,7 +157,7 @@ class MemoryModel:
         return self._mlp(spec) * _SAVED_HIDDEN[self._function(spec)]
 
     def _mlp(self, spec: LayerSpec) -> float:
-        """One array of an MLP's hidden values, all streams."""
+        """Return one array of an MLP's hidden values, all streams."""
         model, share = self.config.model, self.share
         experts, dense = share.streams * share.rows * model.moe.d_ff, share.tokens * model.mlp.d_ff
         return (experts if spec.kind == "moe" else dense) / share.tensor * self.width
@@ -161,7 +167,7 @@ class MemoryModel:
         return (model.moe if spec.kind == "moe" else model.mlp).activation
 
     def _logits(self) -> float:
-        """One chunk's logits in float32, and their gradient in training."""
+        """Return one chunk's logits in float32, and their gradient in training."""
         chunk = min(self.config.train.loss_chunk, self.config.data.sequence_length)
         sequences = self.share.outside_tokens / self.config.data.sequence_length
         copies = 2 if self.share.mode == "train" else 1
@@ -170,17 +176,20 @@ class MemoryModel:
         return 4 * copies * sequences * chunk * self.config.model.vocab_size / self.share.tensor
 
     def _gathered(self) -> float:
-        """Whole weights, and gradients, of layers at work and of those that XLA gathers ahead."""
+        """Return whole weights, and gradients, of layers at work and of those gathered ahead."""
         if self._whole_layer() == self._largest_layer():
             return 0.0
         copies = _GATHERED["train" if self.share.mode == "train" else "forward"]
         return copies * self._whole_layer() * self.width + self._laid_out_to_gather()
 
     def _laid_out_to_gather(self) -> float:
-        """A second copy of all layers that are gathered: XLA gathers along the outermost dimension,
-        and lays the stacked parameters out for that before its loop over layers."""
+        """Return the bytes of a second copy of all layers that are gathered.
+
+        XLA gathers along the outermost dimension, and lays the stacked parameters out for that
+        before its loop over layers.
+        """
         share, each = self.share, self.share.parameters
-        gathers_experts = share.config.mesh.fsdp > 1 or share.transport == "local"
+        gathers_experts = share.config.mesh.fsdp > 1 or share.transport.gathers_experts
         count = sum(
             n * (each.dense[s] * (share.dense_parts > 1) + each.experts[s] * gathers_experts)
             for s, n in share.layers.items()
@@ -188,14 +197,14 @@ class MemoryModel:
         return count * DTYPE_BYTES[self.config.precision.params]
 
     def _weight_gradients(self) -> float:
-        """Each stream's gradients of one layer's weights, before they are added up."""
+        """Return each stream's gradients of one layer's weights, before they are added up."""
         return self.share.streams * self._whole_layer() * self.width
 
     def _whole_layer(self) -> float:
-        """Elements of a layer's weights as they are used."""
+        """Return the elements of a layer's weights as they are used."""
         share, mesh = self.share, self.config.mesh
         each = share.parameters
-        experts = mesh.fsdp * (mesh.expert if share.transport == "local" else 1)
+        experts = mesh.fsdp * (mesh.expert if share.transport.gathers_experts else 1)
         return max(
             each.dense[s] * share.dense_parts + each.experts[s] * experts for s in share.layers
         )

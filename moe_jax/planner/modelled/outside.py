@@ -1,6 +1,6 @@
-"""Seconds of a step outside its layers, modelled: a pipeline's sends, the ends of the model, and
-what parameters and gradients travel once per step.
+"""Seconds of a step outside its layers, modelled.
 
+A pipeline's sends, the ends of the model, and what parameters and gradients travel once per step.
 The layers are `layer_time.py`; `estimate.py` puts steps together.
 """
 
@@ -22,6 +22,7 @@ class OutsideModel:
 
     @property
     def share(self) -> Share:
+        """What this device works on."""
         return self.layers.share
 
     @property
@@ -30,29 +31,32 @@ class OutsideModel:
         return 2 if self.share.mode == "train" else 1
 
     def send(self) -> float:
-        """One microbatch's activations to the next stage, one way."""
+        """Return seconds of one microbatch's activations to the next stage, one way."""
         size = self._activations(self.share.tokens)
         return self._time("collective-permute", size, PIPE)
 
     def once(self) -> Seconds:
-        """Per pass through the model: embedding, head, loss, and the ends of a pipeline."""
-        share, found = self.share, self.layers.compute.head()
+        """Return seconds per pass through the model: its ends, and those of a pipeline."""
+        share, seconds = self.share, self.layers.compute.head()
         if share.schedule.stages > 1:
             rows = self._time("all-gather", self._activations(share.stage_tokens), PIPE)
             moved = 2 * self.directions * rows
-            found += Seconds(stages=moved, exposed=moved)
+            seconds += Seconds(stages=moved, exposed=moved)
             handed = self.directions * self._hand_out()
-            found += Seconds(weights=handed, exposed=handed)
+            seconds += Seconds(weights=handed, exposed=handed)
         size = share.outside_tokens * self._row
         # The embedding adds up, the head brings together: a reduce-scatter and an all-gather; the
         # head's is done again for backward.
         times = 0.5 * (1 + self.directions)
         tensor = times * self._time("all-reduce", size, TENSOR)
-        return found + Seconds(tensor=tensor, exposed=tensor)
+        return seconds + Seconds(tensor=tensor, exposed=tensor)
 
     def update(self) -> Seconds:
-        """Per training step: gradients that nothing is left to hide, and parameters coming back
-        from those who updated them."""
+        """Return seconds per training step.
+
+        Gradients that nothing is left to hide, and parameters coming back from those who updated
+        them.
+        """
         layers, share = self.layers, self.share
         sums = layers.end_sums()
         if share.schedule.stages > 1:
@@ -62,7 +66,7 @@ class OutsideModel:
         return Seconds(gradients=sums, weights=back, exposed=sums + back)
 
     def _hand_out(self) -> float:
-        """A stage's layers, where they are not stored there."""
+        """Return seconds for a stage's layers to travel, where they are not stored there."""
         share = self.share
         if not share.hands_out:
             return 0.0
@@ -71,7 +75,7 @@ class OutsideModel:
         return self._time("all-to-all", count * self._parameter, PIPE)
 
     def _returned(self) -> float:
-        """All-gathers of new parameters over those that share their optimiser state out (ZeRO)."""
+        """Return seconds of all-gathers of parameters that their updaters share out (ZeRO)."""
         share = self.share
         kept, whole = share.optimizer_state, share.parameters
         seconds = 0.0

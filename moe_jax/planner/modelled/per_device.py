@@ -1,7 +1,8 @@
-"""What one device holds and serves under a config: counts, no seconds and no workspace.
+"""What one device holds and works on under a config: counts, no seconds and no workspace.
 
-The analytic model's first half: tokens, rows and parameters per device for any mesh. Times from
-these counts are `layer_time.py`, memory `memory.py`.
+The one place where tokens, rows and parameters of a device are counted, for any mesh; rows as its
+transport says (`moe/exchange/contract.py`). Times from these counts are `layer_time.py`, memory
+`memory.py`, what a compiled program does with them `compiled/traffic.py`.
 """
 
 import math
@@ -14,13 +15,15 @@ from typing import cast
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
+from moe_jax.inference.inference_config import decoding_config
 from moe_jax.model.cache import entry_shapes
 from moe_jax.model.flops import expert_parameters, layer_parameters
 from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
 from moe_jax.model.pipeline import Schedule, pipelined
-from moe_jax.moe.exchange.choose import cheapest_transport
-from moe_jax.moe.exchange.contract import TransportName, capacity
-from moe_jax.planner.modelled.bounds import Mode
+from moe_jax.moe.exchange.choose import cheapest_spec
+from moe_jax.moe.exchange.contract import ExchangeSpec, Message, Transport
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.speed import step_length
 
 #: A search asks for those of one model thousands of times.
 _segments = cast(Callable[[ModelConfig], tuple[Segment, ...]], cache(segments))
@@ -28,11 +31,11 @@ _layer_specs = cast(Callable[[ModelConfig], tuple[LayerSpec, ...]], cache(layer_
 
 
 def pipeline_schedule(config: Config) -> Schedule:
-    """How the repeated layers are pipelined; without a pipe axis one tick does all of them."""
+    """Return how the repeated layers are pipelined; without a pipe axis one tick does all."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
     repeats = _segments(config.model)[-1].repeats
-    found = pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
-    return found or Schedule(1, 1, 1, repeats)
+    schedule = pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
+    return schedule or Schedule(1, 1, 1, repeats)
 
 
 @dataclass(frozen=True)
@@ -48,29 +51,39 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Share:
-    """One device's part of a config's step. Layers are counted per pipeline stage."""
+    """One device's part of a step of one mode. Layers are counted per pipeline stage."""
 
+    #: As the mode's program runs with it, whatever is given: to decode, that of a decode step.
     config: Config
     mode: Mode
 
+    def __post_init__(self) -> None:
+        if self.mode == "decode":
+            config = decoding_config(self.config, self.config.train.global_batch)
+            object.__setattr__(self, "config", config)
+
     @cached_property
     def schedule(self) -> Schedule:
+        """How the repeated layers are pipelined."""
         return pipeline_schedule(self.config)
 
     @property
     def hands_out(self) -> bool:
-        """Whether a pipeline's layers are stored elsewhere than where they are computed; see
-        `Placement.in_order`."""
+        """Whether a pipeline computes its layers elsewhere than where they are stored.
+
+        See `Placement.in_order`.
+        """
         schedule = self.schedule
         return schedule.rounds > 1 or not schedule.is_full
 
     @property
     def accumulation(self) -> int:
         """Times that a step runs through the model."""
-        return 1 if self.mode == "decode" else self.config.train.accumulation
+        return self.config.train.accumulation
 
     @property
     def tensor(self) -> int:
+        """Devices that split each layer's matrices."""
         return self.config.mesh.tensor
 
     @property
@@ -95,7 +108,7 @@ class Share:
                 f"mesh data x fsdp x expert ({parts // microbatches}) x microbatches "
                 f"({microbatches})"
             )
-        return sequences * (1 if self.mode == "decode" else self.config.data.sequence_length)
+        return sequences * step_length(self.config, self.mode)
 
     @property
     def stage_tokens(self) -> int:
@@ -108,12 +121,18 @@ class Share:
         return self.stage_tokens / self.config.mesh.pipe
 
     @property
+    def device_tokens(self) -> float:
+        """Tokens of a whole step, the tensor axis's shared out among its devices."""
+        return self.accumulation * self.stage_tokens / self.tensor
+
+    @property
     def streams(self) -> int:
-        # Decoding has one stream, as inference runs it.
-        return 1 if self.mode == "decode" else self.config.exchange.streams
+        """Slices of a microbatch that hide each other's communication."""
+        return self.config.exchange.streams
 
     @cached_property
     def stream_tokens(self) -> int:
+        """Tokens of a microbatch's stream, over the whole tensor axis."""
         return math.ceil(self.tokens / self.streams)
 
     @cached_property
@@ -137,41 +156,62 @@ class Share:
         return dict(runs)
 
     @cached_property
-    def transport(self) -> TransportName:
-        devices = self.config.mesh.expert
-        if devices == 1:
-            # As `contract.make_spec` does: one device has nobody to exchange with.
-            return "local"
-        return cheapest_transport(self.config, devices, self._own_tokens)
+    def exchange(self) -> ExchangeSpec:
+        """How rows meet their experts, "auto" resolved."""
+        return cheapest_spec(self.config, self.config.mesh.expert, self._own_tokens)
+
+    @property
+    def transport(self) -> Transport:
+        """The exchange's way of moving rows."""
+        return self.exchange.transport
 
     @property
     def _own_tokens(self) -> int:
-        """Tokens of a stream that one device of the tensor axis routes."""
+        """Tokens of a stream on one device of the tensor axis."""
         return math.ceil(self.stream_tokens / self.token_shards)
 
     @property
-    def local_experts(self) -> float:
+    def routed_tokens(self) -> int:
+        """Tokens of a stream that an exchange works on: of the tensor axis where it joins them."""
+        return self.stream_tokens if self.transport.whole_tensor_axis else self._own_tokens
+
+    @property
+    def sharing(self) -> int:
+        """Devices of the tensor axis that work on the same `routed_tokens` and `slots`."""
+        return self.token_shards if self.transport.whole_tensor_axis else 1
+
+    @property
+    def local_experts(self) -> int:
         """Experts that a device computes."""
-        devices = 1 if self.transport == "local" else self.config.mesh.expert
-        return self.config.model.moe.num_experts / devices
+        devices = 1 if self.transport.gathers_experts else self.config.mesh.expert
+        return self.config.model.moe.num_experts // devices
 
     @cached_property
     def slots(self) -> int:
         """Rows of one device that travel per MoE layer, stream and round, empty ones included."""
-        moe, devices = self.config.model.moe, self.config.mesh.expert
-        factor, tokens = self.config.exchange.capacity_factor, self._own_tokens
-        if self.transport == "all_to_all":
-            return moe.num_experts * capacity(tokens, moe.top_k, moe.num_experts, factor, devices)
-        if self.transport == "all_gather":
-            rows = capacity(tokens * devices, moe.top_k, moe.num_experts, factor)
-            return moe.num_experts // devices * rows
-        return moe.num_experts * capacity(self.stream_tokens, moe.top_k, moe.num_experts, factor)
+        top_k = self.config.model.moe.top_k
+        return self.transport.rows_per_round(self.exchange, self.routed_tokens, top_k)
+
+    @property
+    def sources(self) -> int:
+        """Devices that an expert's rows come from."""
+        if self.transport.gathers_experts:
+            return self.token_shards // self.sharing
+        return self.config.mesh.expert * self.token_shards
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What a trip of one stream's rows to their experts sends, per MoE layer and round."""
+        top_k = self.config.model.moe.top_k
+        return self.transport.messages(self.exchange, self.routed_tokens, top_k)
 
     @property
     def rows(self) -> int:
-        """Rows that a device's experts compute per MoE layer, stream and round: those of its whole
-        tensor axis, each with a part of the hidden size."""
-        return self.slots * (1 if self.transport == "local" else self.token_shards)
+        """Rows that a device's experts compute per MoE layer, stream and round.
+
+        Those of its whole tensor axis, each with a part of the hidden size.
+        """
+        return self.slots * self.token_shards // self.sharing
 
     @property
     def dense_parts(self) -> int:
@@ -208,8 +248,10 @@ class Share:
         )
 
     def _zero(self, *axes: int) -> int:
-        """Over how many holders of a copy its optimiser state is split: axes that divide d_model
-        beside those that split it already."""
+        """Return over how many holders of a copy its optimiser state is split.
+
+        Axes count that divide d_model beside those that split it already.
+        """
         parts = whole = self.dense_parts
         for size in axes:
             if self.config.model.d_model % (parts * size) == 0:
@@ -217,12 +259,12 @@ class Share:
         return parts // whole
 
     def count(self, each: Parameters) -> float:
-        """All elements on this device."""
+        """Return the elements of all layers and ends on this device."""
         layers = sum(n * (each.dense[s] + each.experts[s]) for s, n in self.layers.items())
         return layers + each.ends
 
     def cache_values(self, spec: LayerSpec) -> float:
-        """Keys and values of one layer that a decoding device holds, and reads for each token."""
+        """Return the elements of one layer's cache, which decoding reads for each token."""
         attention, length = self.config.model.attention, self.config.data.sequence_length
         # Whole heads: where they are fewer than the devices of the axis, each keeps one.
         shapes = entry_shapes(attention, self.tensor)
@@ -230,7 +272,7 @@ class Share:
         return self.stage_tokens * min(spec.window or length, length) * entry
 
     def rounds(self, skew: float) -> int:
-        """Rounds that serve the busiest expert, whose load is (1 + skew) x the mean."""
+        """Return the rounds that serve the busiest expert, whose load is (1 + skew) x the mean."""
         exchange = self.config.exchange
         if exchange.overflow == "drop":
             return 1

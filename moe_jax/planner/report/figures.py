@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass
 from typing import Literal
 
 Kind = Literal["compiled", "modelled"]
+#: What is planned: a batch's loss, a whole training step, or the next token of every sequence.
+Mode = Literal["forward", "train", "decode"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Memory:
 
     @property
     def fits(self) -> bool:
+        """Whether the device is large enough."""
         return self.peak_bytes <= self.capacity_bytes
 
     @property
@@ -64,6 +67,7 @@ class Times:
 
     @property
     def hidden_comm_s(self) -> float:
+        """Communication behind which something computes."""
         return max(0.0, self.comm_s - self.exposed_comm_s)
 
     def __add__(self, other: "Times") -> "Times":
@@ -130,7 +134,7 @@ class Nic:
 
 
 @dataclass(frozen=True)
-class Wire:
+class LinkBytes:
     """Bytes that one device sends in a step, over NVLink and over the network."""
 
     kind: Kind

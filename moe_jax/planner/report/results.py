@@ -8,17 +8,22 @@ import dataclasses
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 
 from moe_jax.config.schema import Config
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.report import tables
-from moe_jax.planner.report.figures import CollectiveCost, Memory, Predicted, Step, Wire
+from moe_jax.planner.report.figures import (
+    CollectiveCost,
+    LinkBytes,
+    Memory,
+    Mode,
+    Predicted,
+    Step,
+)
 from moe_jax.planner.xla.timeline import Timeline
-
-Mode = Literal["forward", "train", "decode"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Plan:
     memory: Memory
     #: None, like `predicted`, for a GPU that XLA estimates no times for.
     step: Step | None
-    wire: Wire
+    wire: LinkBytes
     collectives: tuple[CollectiveCost, ...]
     predicted: Predicted | None
     #: What the modelled figures rest on, one sentence each.
@@ -46,10 +51,12 @@ class Plan:
 
     @property
     def peak_bytes_per_device(self) -> int:
+        """What the program takes from a device at its fullest moment."""
         return self.memory.peak_bytes
 
     @property
     def fits(self) -> bool:
+        """Whether the target's devices are large enough."""
         return self.memory.fits
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +86,7 @@ class Plan:
         yield tables.memory_table(self.memory)
         if self.step:
             yield tables.time_table(self.step)
-        yield tables.wire_table(self.wire)
+        yield tables.link_bytes_table(self.wire)
         if self.collectives:
             yield tables.collectives_table(self.collectives)
         if self.predicted:

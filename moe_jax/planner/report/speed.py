@@ -3,12 +3,21 @@
 from moe_jax.config.schema import Config
 from moe_jax.model.flops import flops_per_token
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.report.figures import Predicted
-from moe_jax.planner.report.results import Mode
+from moe_jax.planner.report.figures import Mode, Predicted
+
+
+def step_length(config: Config, mode: Mode) -> int:
+    """Return how many tokens of each sequence a step works on: all, or the newest to decode."""
+    return 1 if mode == "decode" else config.data.sequence_length
+
+
+def step_tokens(config: Config, mode: Mode) -> int:
+    """Return the tokens that a step works on, over all devices."""
+    return config.train.global_batch * step_length(config, mode)
 
 
 def predict(step_s: float, config: Config, target: Target, mode: Mode) -> Predicted:
-    """Speed of a whole cluster, and FLOP/s of each device.
+    """Return the speed of a whole cluster, and the FLOP/s of each device.
 
         tokens/s = tokens / step
         FLOP/s   = tokens x model FLOPs per token / step / devices
@@ -19,12 +28,12 @@ def predict(step_s: float, config: Config, target: Target, mode: Mode) -> Predic
 
     Args:
         step_s: seconds of one call of the program.
+        config: model and batch.
+        target: devices, and their peak.
+        mode: what the program does.
     """
-    per_token = flops_per_token(config)
-    tokens = config.train.global_batch * config.data.sequence_length
+    per_token, tokens = flops_per_token(config), step_tokens(config, mode)
     flops = per_token.total_training if mode == "train" else per_token.total_forward
-    if mode == "decode":
-        tokens = config.train.global_batch
     rate = tokens * flops / step_s / target.devices
     return Predicted(
         kind="modelled",

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from moe_jax.planner.report.figures import (
     CollectiveCost,
+    LinkBytes,
     Memory,
     Pass,
     Predicted,
     Step,
     Times,
-    Wire,
 )
 
 _GIB, _MIB = 2**30, 2**20
@@ -53,7 +53,7 @@ def time_table(step: Step) -> Table:
     return table
 
 
-def wire_table(wire: Wire) -> Table:
+def link_bytes_table(wire: LinkBytes) -> Table:
     """Bytes on the wire, rows, adapters."""
     table = _table("What a device sends in a step", "what", "in total", "per token", "kind")
     for name, total, each in (

@@ -1,0 +1,1 @@
+"""Which layout, or size of cluster, is best: many modelled, the best few compiled."""

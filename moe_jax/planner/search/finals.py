@@ -72,8 +72,10 @@ def compile_finalists(
     calibration: Calibration | None = None,
     plan_all: PlanAll = plan_all,
 ) -> Finals:
-    """Compile the best `count` layouts of a search, and the one configured, so that nobody is given
-    a slower one; if none of them fits, the next ones, at most `_TRIES` times.
+    """Compile the best layouts of a search, and the one configured.
+
+    So nobody is given a slower one than they had. If none of them fits, the next ones follow, at
+    most `_TRIES` times.
 
     Args:
         found: a search with candidates.
@@ -99,7 +101,10 @@ def compile_finalists(
 
 
 def winner_toml(finals: Finals) -> str:
-    """The winner as a complete configuration file.
+    """Return the winner as a complete configuration file.
+
+    Args:
+        finals: the compiled layouts.
 
     Raises:
         NothingFits: no layout compiled fits.

@@ -8,8 +8,9 @@ from itertools import product
 from typing import Any
 
 from moe_jax.axes import AXES
-from moe_jax.config.schema import Config, MeshConfig, PipelineConfig, ShardingConfig
-from moe_jax.planner.modelled.bounds import Mode
+from moe_jax.config.schema import Config, ExchangeConfig, MeshConfig, PipelineConfig, ShardingConfig
+from moe_jax.inference.inference_config import rows_are_free
+from moe_jax.planner.report.figures import Mode
 
 _STREAMS = (1, 2, 4, 8, 16)
 _CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0)
@@ -24,17 +25,19 @@ def layouts(config: Config, devices: int, mode: Mode, skew: float = 0.0) -> Iter
 
     A choice that a mesh makes meaningless (stages without a pipe axis, ...) is not varied on it;
     nor is a capacity factor beyond those that spare a round at this skew.
+
+    Args:
+        config: what is not varied is as in it.
+        devices: product of all mesh axes.
+        mode: what is to be fast.
+        skew: load of the busiest expert over the mean, minus 1.
     """
     training = mode == "train"
-    streams = _with(_STREAMS, config.exchange.streams) if mode != "decode" else (1,)
-    exchanges = [
-        config.exchange.model_copy(update={"streams": n, "capacity_factor": factor})
-        for n, factor in product(streams, _factors(config, skew))
-    ]
     remats = _REMAT if training else (config.train.remat,)
     for mesh in meshes(devices):
+        exchanges = _exchanges(config, mesh, mode, skew)
         choices = product(
-            exchanges, remats, _passes(config, mesh, training), _shardings(config, mesh)
+            exchanges, remats, _passes(config, mesh, training), _shardings(config, mesh, mode)
         )
         for exchange, remat, (accumulation, pipeline), sharding in choices:
             train = {"remat": remat, "accumulation": accumulation}
@@ -49,6 +52,19 @@ def layouts(config: Config, devices: int, mode: Mode, skew: float = 0.0) -> Iter
             )
 
 
+def _exchanges(config: Config, mesh: MeshConfig, mode: Mode, skew: float) -> list[ExchangeConfig]:
+    streams = _with(_STREAMS, config.exchange.streams) if mode != "decode" else (1,)
+    factors = _factors(config, skew)
+    slots = config.train.global_batch
+    if mode == "decode" and rows_are_free(config.model_copy(update={"mesh": mesh}), slots):
+        # One round takes every routing, whatever the config says.
+        factors = (config.exchange.capacity_factor,)
+    return [
+        config.exchange.model_copy(update={"streams": n, "capacity_factor": factor})
+        for n, factor in product(streams, factors)
+    ]
+
+
 def _factors(config: Config, skew: float) -> tuple[float, ...]:
     own = config.exchange.capacity_factor
     enough = min(f for f in (*_CAPACITY_FACTORS, 1 + skew) if f >= 1 + skew)
@@ -56,8 +72,10 @@ def _factors(config: Config, skew: float) -> tuple[float, ...]:
 
 
 def _passes(config: Config, mesh: MeshConfig, training: bool) -> list[tuple[int, PipelineConfig]]:
-    """(accumulation, pipeline): ways to cut a batch. A pipeline's microbatches save the memory
-    that accumulation would."""
+    """Return (accumulation, pipeline): ways to cut a batch.
+
+    A pipeline's microbatches save the memory that accumulation would.
+    """
     own = (config.train.accumulation, config.pipeline)
     if mesh.pipe == 1:
         plain = PipelineConfig()
@@ -69,11 +87,11 @@ def _passes(config: Config, mesh: MeshConfig, training: bool) -> list[tuple[int,
     return cuts if config.mesh.pipe == 1 or own in cuts else [own, *cuts]
 
 
-def _shardings(config: Config, mesh: MeshConfig) -> list[ShardingConfig]:
+def _shardings(config: Config, mesh: MeshConfig, mode: Mode) -> list[ShardingConfig]:
     own = config.sharding
     dense = _with(("fsdp", "fsdp_expert"), own.dense) if mesh.expert > 1 else ("fsdp",)
-    # Rows of split tokens alone travel to experts.
-    free = mesh.tensor > 1 and mesh.expert == 1
+    # Rows of split tokens alone travel to experts; a decode step splits none.
+    free = mesh.tensor > 1 and mesh.expert == 1 and mode != "decode"
     sequence = _with(("split", "whole"), own.sequence) if free else ("split",)
     return [own.model_copy(update={"dense": d, "sequence": s}) for d, s in product(dense, sequence)]
 
@@ -95,12 +113,12 @@ def _factorisations(number: int, factors: int) -> Iterator[tuple[int, ...]]:
 
 
 def _with(values: tuple, own: Any) -> tuple:
-    """The config's own value first, so that it wins ties."""
+    """Return the values, the config's own first, so that it wins ties."""
     return (own, *(value for value in values if value != own))
 
 
 def describe(config: Config) -> str:
-    """A layout in a line: axes above 1, then what else was varied."""
+    """Return a layout in a line: axes above 1, then what else was varied."""
     mesh, train, exchange = config.mesh, config.train, config.exchange
     axes = [f"{a}={n}" for a in AXES if (n := getattr(mesh, a)) > 1] or ["1 device"]
     parts = [

@@ -42,7 +42,7 @@ class ScalingCurve:
     points: tuple[ScalingPoint, ...]
 
     def efficiency(self, point: ScalingPoint) -> float:
-        """Tokens/s per device over those of the curve's first point; 1 is linear."""
+        """Return tokens/s per device over those of the curve's first point; 1 is linear."""
         first = self.points[0]
         return (point.tokens_per_s / point.devices) / (first.tokens_per_s / first.devices)
 
@@ -51,8 +51,10 @@ def scaled(config: Config, devices: int, by: ScaleBy) -> Config:
     """Put `config` on another number of devices, tokens per device unchanged.
 
     Args:
+        config: the first point of the curve.
         devices: of the new mesh; only its expert axis (by experts) or its data axis (by replicas)
             changes.
+        by: whether the model grows with the cluster, or is copied.
 
     Raises:
         UserError: when the new size is no multiple of the other axes' product, or `by` is unknown.
@@ -82,7 +84,11 @@ def scaled(config: Config, devices: int, by: ScaleBy) -> Config:
 
 
 def scaling_curve(label: str, plans: tuple[Plan, ...]) -> ScalingCurve:
-    """The curve of plans, by number of devices.
+    """Return the curve of plans, by number of devices.
+
+    Args:
+        label: its name.
+        plans: of one workload on several clusters, in any order.
 
     Raises:
         UserError: without plans, or for a GPU that XLA estimates no times for.
@@ -121,7 +127,7 @@ def _predicted(plan: Plan) -> Predicted:
 
 
 def scaling_table(curves: Sequence[ScalingCurve], title: str) -> Table:
-    """The points of curves, one line each."""
+    """Return the points of curves, one line each."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("curve")
     for heading in ("devices", "forward layer", "step", "tokens/s", "of linear"):

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moe_jax.axes import TENSOR
-from moe_jax.config import ConfigError, check
+from moe_jax.config import ConfigError
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.network import axis_group
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.mesh.xla_options import MEMORY_FRACTION
-from moe_jax.model.parallel import check_stages, placement_of
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.modelled.bounds import Mode
 from moe_jax.planner.modelled.estimate import Estimate, estimate, modelled_memory
+from moe_jax.planner.planning import Request
+from moe_jax.planner.report.figures import Mode
 from moe_jax.planner.search.layouts import describe, layouts
 
 #: Load of the busiest expert over the mean, minus 1, that layouts are judged at. Without any, the
@@ -110,7 +110,7 @@ def search(
 
     for variant in layouts(config, target.devices, mode, skew):
         considered += 1
-        if problem := _problem(variant, target):
+        if problem := _problem(variant, target, mode):
             _count(refused, problem)
             continue
         need = modelled_memory(variant, target, mode).peak_bytes
@@ -128,12 +128,12 @@ def search(
         too_large,
         judged(smallest[1]) if smallest else None,
         tuple(sorted(fitting, key=_order(config))),
-        None if _problem(config, target) else judged(config),
+        None if _problem(config, target, mode) else judged(config),
     )
 
 
 def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
-    """The fastest candidates; at most two of one mesh, as long as there are other meshes."""
+    """Return the fastest candidates; at most two of one mesh, as long as there are others."""
     seen: dict[tuple[int, ...], int] = {}
     first, later = [], []
     for candidate in found.candidates:
@@ -143,12 +143,10 @@ def finalists(found: Search, count: int) -> tuple[Candidate, ...]:
     return tuple((first + later)[:count])
 
 
-def _problem(config: Config, target: Target) -> str | None:
-    """What keeps a layout from running, or from being worth a look."""
+def _problem(config: Config, target: Target, mode: Mode) -> str | None:
+    """Return what keeps a layout from running, or from being worth a look."""
     try:
-        check(config, target.devices)
-        if config.mesh.pipe > 1:
-            check_stages(config.model, placement_of(config))
+        Request(config, target, mode).check()
     except ConfigError as error:
         return error.problems[0]
     except ValueError as error:

@@ -16,7 +16,7 @@ _GIB = 2**30
 
 
 def search_summary(found: Search) -> str:
-    """What was looked at, and how many layouts each rule excluded."""
+    """Return what was looked at, and how many layouts each rule excluded."""
     target = found.target
     lines = [
         f"{found.considered} layouts of {target.hosts} x {target.devices_per_host} "
@@ -29,7 +29,7 @@ def search_summary(found: Search) -> str:
 
 
 def finals_table(finals: Finals) -> Group:
-    """The compiled layouts beside their arithmetic, best first."""
+    """Return the compiled layouts beside their arithmetic, best first."""
     table = Table(title="layouts, fastest first", title_justify="left")
     for heading in ("", "layout", "memory\nmodelled", "memory\ncompiled"):
         table.add_column(heading, justify="left" if heading == "layout" else "right")

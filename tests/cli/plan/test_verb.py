@@ -12,7 +12,7 @@ from moe_jax.cli.shared import exit_codes
 from moe_jax.planner import planning
 from moe_jax.planner.compile import jobs
 from moe_jax.planner.planning import make_plan
-from moe_jax.planner.report.figures import Memory, MemoryPart, Wire
+from moe_jax.planner.report.figures import LinkBytes, Memory, MemoryPart
 from moe_jax.planner.report.results import Plan
 from moe_jax.planner.xla.timeline import parse_timelines
 
@@ -38,7 +38,7 @@ def hand_plan(hidden_us):
         mode="forward",
         memory=Memory("compiled", 10, 9, 20, (MemoryPart("parameters", 10),)),
         step=None,
-        wire=Wire("compiled", 1.0, 2.0, 1.0, 2.0, None, None, None),
+        wire=LinkBytes("compiled", 1.0, 2.0, 1.0, 2.0, None, None, None),
         collectives=(),
         predicted=None,
         assumptions=("none",),

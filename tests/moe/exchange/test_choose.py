@@ -1,11 +1,11 @@
-"""`transport = "auto"` counts the rows each transport would send."""
+"""Which transport an exchange has: `"auto"` counts the rows each would send."""
 
 import logging
 
 import pytest
 
-from moe_jax.config.schema import Config
-from moe_jax.moe.exchange.choose import choose_transport, rows_sent
+from moe_jax.config.schema import Config, ExchangeConfig
+from moe_jax.moe.exchange.choose import cheapest_spec, choose_spec, make_spec
 
 
 def config(transport: str = "auto", top_k: int = 2) -> Config:
@@ -19,9 +19,10 @@ def config(transport: str = "auto", top_k: int = 2) -> Config:
 
 def test_rows_are_counted_both_ways_and_only_to_others():
     # 512 tokens x 2 / 16 experts x 1.25 = 80 rows per expert; 7 other devices hold 2 each.
-    assert rows_sent("all_to_all", 512, config(), 8) == 2 * 7 * 2 * 80
-    assert rows_sent("all_gather", 512, config(), 8) == 2 * 7 * 512
-    assert rows_sent("local", 512, config(), 8) == 0
+    rows = {"all_to_all": 2 * 7 * 2 * 80, "all_gather": 2 * 7 * 512, "local": 0}
+    for name, count in rows.items():
+        spec = make_spec(config().exchange, name, 16, 8)
+        assert spec.transport.rows_sent(spec, 512, 2) == count
 
 
 @pytest.mark.parametrize(
@@ -34,16 +35,33 @@ def test_rows_are_counted_both_ways_and_only_to_others():
     ],
 )
 def test_auto_takes_the_transport_that_sends_least(tokens, top_k, devices, wanted):
-    assert choose_transport(config(top_k=top_k), devices, tokens) == wanted
+    assert choose_spec(config(top_k=top_k), devices, tokens).transport.name == wanted
 
 
 @pytest.mark.parametrize("name", ["local", "all_gather", "all_to_all"])
 def test_an_explicit_transport_is_taken(name):
-    assert choose_transport(config(name), 8, 1) == name
+    assert choose_spec(config(name), 8, 1).transport.name == name
 
 
 def test_the_choice_is_logged_with_its_numbers(caplog):
     with caplog.at_level(logging.INFO, logger="moe_jax.moe.exchange.choose"):
-        choose_transport(config(), 8, 512)
+        choose_spec(config(), 8, 512)
     assert "all_to_all 2240" in caplog.text
     assert "all_gather 7168" in caplog.text
+
+
+def test_experts_that_do_not_divide_are_refused_with_both_values():
+    with pytest.raises(ValueError, match=r"num_experts \(6\).*expert axis \(4\)"):
+        make_spec(ExchangeConfig(), "all_to_all", 6, 4, (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("transport", ["local", "all_gather", "all_to_all"])
+def test_one_device_has_nobody_to_exchange_with(transport):
+    assert make_spec(ExchangeConfig(), transport, 4, 1, (0,)).transport.name == "local"
+    assert make_spec(ExchangeConfig(), transport, 4, 2, (0, 0)).transport.name == transport
+
+
+def test_what_does_not_spread_evenly_is_counted_where_nobody_runs_it():
+    with pytest.raises(ValueError, match=r"num_experts \(16\).*expert axis \(3\)"):
+        choose_spec(config(), 3, 512)
+    assert cheapest_spec(config(), 3, 512).devices == 3

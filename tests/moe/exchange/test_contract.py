@@ -1,11 +1,10 @@
-"""Capacity, specs and load counts."""
+"""Capacity and load counts."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.config.schema import ExchangeConfig
-from moe_jax.moe.exchange.contract import capacity, load_per_expert, make_spec
+from moe_jax.moe.exchange.contract import capacity, load_per_expert
 
 
 @pytest.mark.parametrize(
@@ -24,17 +23,6 @@ def test_capacity_is_factor_times_mean_load_rounded_for_tensor_cores(
     tokens, top_k, experts, factor, sources, rows
 ):
     assert capacity(tokens, top_k, experts, factor, sources) == rows
-
-
-def test_experts_that_do_not_divide_are_refused_with_both_values():
-    with pytest.raises(ValueError, match=r"num_experts \(6\).*expert axis \(4\)"):
-        make_spec(ExchangeConfig(), "all_to_all", 6, 4, (0, 0, 0, 0))
-
-
-@pytest.mark.parametrize("transport", ["local", "all_gather", "all_to_all"])
-def test_one_device_has_nobody_to_exchange_with(transport):
-    assert make_spec(ExchangeConfig(), transport, 4, 1, (0,)).transport == "local"
-    assert make_spec(ExchangeConfig(), transport, 4, 2, (0, 0)).transport == transport
 
 
 def test_load_counts_choices_and_ignores_experts_out_of_range():

@@ -10,12 +10,12 @@ from support.exchange.exchange_reference import make_problem
 
 from moe_jax.moe.exchange.contract import Routing
 from moe_jax.moe.exchange.local import STAY
-from moe_jax.moe.exchange.rounds import RECEIVED, serve
+from moe_jax.moe.exchange.rounds import RECEIVED, run_rounds
 
 TOKENS, EXPERTS, TOP_K, SIZE = 16, 4, 1, 3
 
 
-def serve_and_count_calls(routing: str, capacity: int, overflow: str):
+def run_and_count_calls(routing: str, capacity: int, overflow: str):
     problem = make_problem(routing, TOKENS, EXPERTS, TOP_K, SIZE)
     calls = []
 
@@ -25,7 +25,7 @@ def serve_and_count_calls(routing: str, capacity: int, overflow: str):
 
     @jax.jit
     def run(x_td, experts_tk, weights_tk):
-        return serve(
+        return run_rounds(
             x_td,
             Routing(experts_tk, weights_tk),
             experts_fn,
@@ -35,9 +35,9 @@ def serve_and_count_calls(routing: str, capacity: int, overflow: str):
             overflow=overflow,
         )
 
-    served = jax.block_until_ready(run(problem.x_td, problem.experts_tk, problem.weights_tk))
+    combined = jax.block_until_ready(run(problem.x_td, problem.experts_tk, problem.weights_tk))
     jax.effects_barrier()
-    return problem, served, len(calls)
+    return problem, combined, len(calls)
 
 
 @pytest.mark.parametrize(
@@ -52,33 +52,33 @@ def serve_and_count_calls(routing: str, capacity: int, overflow: str):
     ],
 )
 def test_experts_run_once_per_round(routing, capacity, overflow, rounds):
-    _, served, calls = serve_and_count_calls(routing, capacity, overflow)
+    _, combined, calls = run_and_count_calls(routing, capacity, overflow)
     assert calls == 1 + rounds
-    assert float(served.rounds) == rounds
+    assert float(combined.rounds) == rounds
 
 
 def test_single_hot_expert_loses_no_token():
-    problem, served, _ = serve_and_count_calls("hot", 1, "rounds")
-    np.testing.assert_allclose(served.y_td, 2 * problem.x_td * problem.weights_tk, rtol=1e-6)
-    assert float(served.dropped) == 0
-    assert float(served.padded) == TOKENS * EXPERTS - TOKENS
+    problem, combined, _ = run_and_count_calls("hot", 1, "rounds")
+    np.testing.assert_allclose(combined.y_td, 2 * problem.x_td * problem.weights_tk, rtol=1e-6)
+    assert float(combined.dropped) == 0
+    assert float(combined.padded) == TOKENS * EXPERTS - TOKENS
 
 
 def test_empty_queues_still_pay_for_the_main_round():
     nobody = jnp.full((TOKENS, TOP_K), EXPERTS, jnp.int32)
     weights = jnp.ones((TOKENS, TOP_K))
     run = functools.partial(
-        serve,
+        run_rounds,
         experts_fn=lambda rows: rows,
         wire=STAY,
         num_experts=EXPERTS,
         capacity=2,
         overflow="rounds",
     )
-    served = jax.jit(run)(jnp.ones((TOKENS, SIZE)), Routing(nobody, weights))
-    assert float(served.rounds) == 0
-    assert float(served.padded) == EXPERTS * 2
-    np.testing.assert_array_equal(served.y_td, 0)
+    combined = jax.jit(run)(jnp.ones((TOKENS, SIZE)), Routing(nobody, weights))
+    assert float(combined.rounds) == 0
+    assert float(combined.padded) == EXPERTS * 2
+    np.testing.assert_array_equal(combined.y_td, 0)
 
 
 def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
@@ -86,7 +86,7 @@ def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
     capacity = 4  # 4 rounds at most
 
     def run(x_td):
-        served = serve(
+        combined = run_rounds(
             x_td,
             Routing(jnp.asarray(problem.experts_tk), jnp.asarray(problem.weights_tk)),
             jnp.sin,
@@ -95,7 +95,7 @@ def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
             capacity=capacity,
             overflow="rounds",
         )
-        return served.y_td
+        return combined.y_td
 
     keep = jax.checkpoint_policies.save_only_these_names(RECEIVED)
     kept = jax.make_jaxpr(lambda x: jax.vjp(jax.checkpoint(run, policy=keep), x))(

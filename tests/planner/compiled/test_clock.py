@@ -105,3 +105,23 @@ def test_a_collective_that_nothing_waits_for_takes_no_more_than_modelled():
 def test_unknown_collective_is_an_error():
     with pytest.raises(ValueError, match="nobody is not in the timeline of layer"):
         clock().own_s("layer", "nobody")
+
+
+def test_a_start_and_done_that_xla_joined_after_scheduling_are_found_by_the_joined_name():
+    joined = LOOPS.replace(
+        "%sum-start = bf16[64,64]{1,0} all-reduce-start(%v), replica_groups={{0,1,2,3}}, "
+        "to_apply=%none\n  %sum-done = bf16[64,64]{1,0} all-reduce-done(%sum-start)",
+        "%sum-done = bf16[64,64]{1,0} all-reduce(%v), replica_groups={{0,1,2,3}}, "
+        'to_apply=%none, metadata={scheduling_name="begun"}',
+    )
+    scheduled = Timeline(
+        "chunk",
+        ("while",),
+        (
+            instruction("begun", "async-start", 0, 1, "all-reduce", "start"),
+            instruction("ended", "async-done", 40, 41, "all-reduce", "done", "begun"),
+        ),
+    )
+    found = Clock(parse_hlo(joined), (scheduled,), RATES, CLUSTER)
+    assert found.own_s("chunk", "sum-done") == pytest.approx(41e-6)
+    assert found.times("chunk").exposed_comm_s == pytest.approx(40e-6, rel=0.1)

@@ -1,9 +1,9 @@
-"""Rows and batches of a device, from the config alone; the bytes of real programs: test_plan.py."""
+"""Rows of a device, from the config alone; the bytes of real programs: test_planning.py."""
 
 import pytest
 
 from moe_jax.config import Config, override
-from moe_jax.planner.compiled.traffic import Batch, device_batch, exchange_rows
+from moe_jax.planner.compiled.traffic import exchange_rows
 
 EP4 = override(
     Config(),
@@ -21,23 +21,9 @@ EP4 = override(
 )
 
 
-def test_a_devices_batch():
-    # 32 sequences over 2 microbatches, 2 streams and 4 devices: 2 of 100 tokens.
-    assert device_batch(EP4) == Batch(2, 2, 200)
-
-
 def test_decoding_has_a_token_of_each_sequence():
-    assert device_batch(EP4, "decode") == Batch(1, 1, 8)
-    assert device_batch(override(EP4, ["mesh.tensor=2"]), "decode") == Batch(1, 1, 8)
     rows = exchange_rows(override(EP4, ["exchange.transport=all_to_all"]), "decode")
     assert rows.filled == 3 * 8 * 2
-
-
-def test_microbatches_of_a_pipeline_and_the_tensor_axis_split_it_further():
-    more = override(EP4, ["mesh.pipe=2", "pipeline.microbatches=2", "mesh.tensor=2"])
-    assert device_batch(more) == Batch(4, 2, 50)
-    whole = override(more, ["sharding.sequence=whole"])
-    assert device_batch(whole) == Batch(4, 2, 100)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +38,19 @@ def test_microbatches_of_a_pipeline_and_the_tensor_axis_split_it_further():
     ],
 )
 def test_rows_of_each_transport(transport, slots):
-    rows = exchange_rows(override(EP4, [f"exchange.transport={transport}"]))
+    rows = exchange_rows(override(EP4, [f"exchange.transport={transport}"]), "forward")
     slices = 3 * 2 * 2
     assert rows.filled == slices * 400
     assert rows.padded == slices * (slots - 400)
 
 
 def test_dense_model_has_no_rows():
-    assert exchange_rows(override(EP4, ['model.layers=["dense"]'])) is None
+    assert exchange_rows(override(EP4, ['model.layers=["dense"]']), "forward") is None
+
+
+def test_rows_of_a_tensor_axis_that_works_together_count_once():
+    """1.5 x 400 x 2 / 8 = 150 rows of each expert, 152 in 8s, for two devices with 200 tokens."""
+    alone = ["mesh.expert=1", "mesh.data=2", "mesh.tensor=2", "exchange.transport=local"]
+    rows = exchange_rows(override(EP4, alone), "forward")
+    assert rows.filled == 3 * 2 * 2 * 400
+    assert rows.padded == 3 * 2 * 2 * (8 * 152 - 800) // 2

@@ -1,11 +1,16 @@
 """Counts per device under any mesh, by hand and against the model's own."""
 
+import jax
 import pytest
+from support.exchange.jaxprs import equations_of
 from support.places import CONFIGS
+from support.training_cases import small_config
 
-from moe_jax.config import load_config, override
+from moe_jax.config import Config, load_config, override
+from moe_jax.mesh.build import build_mesh
 from moe_jax.model.flops import total_parameters
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.planner.compile.programs import decode
 from moe_jax.planner.modelled.per_device import Share, pipeline_schedule
 
 MOE = LayerSpec("moe", 0)
@@ -20,7 +25,8 @@ def share(*changes, mode="train", name="paper_ep16"):
 
 def test_paper_ep16_by_hand():
     found = share()
-    assert (found.tokens, found.stream_tokens, found.transport) == (80_000, 10_000, "all_to_all")
+    assert (found.tokens, found.stream_tokens) == (80_000, 10_000)
+    assert found.transport.name == "all_to_all"
     # 16 sources send 1,563 rows each: 10,000 tokens x 2 / 16 experts x 1.25, rounded up.
     # An expert's rows from all sources are a multiple of 8, so each source's of 1.
     assert found.slots == found.rows == 16 * 1563
@@ -129,3 +135,68 @@ def test_decode_serves_one_token_per_sequence_from_a_cache():
     found = share(mode="decode")
     assert found.tokens == 8
     assert found.cache_values(MOE) == 8 * 10_000 * 2 * 4096
+
+
+EP4 = (
+    "mesh.expert=4",
+    "model.num_layers=3",
+    "model.moe.num_experts=8",
+    "train.global_batch=32",
+    "data.sequence_length=100",
+    "exchange.streams=2",
+    "exchange.transport=all_to_all",
+    "train.accumulation=2",
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode", "passes", "streams", "tokens"),
+    [
+        # 32 sequences over 2 microbatches, 2 streams and 4 devices: 2 of 100 tokens.
+        ((), "forward", 2, 2, 200),
+        ((), "decode", 1, 1, 8),
+        (("mesh.tensor=2",), "decode", 1, 1, 8),
+        (("mesh.pipe=2", "pipeline.microbatches=2", "mesh.tensor=2"), "forward", 4, 2, 50),
+        (
+            ("mesh.pipe=2", "pipeline.microbatches=2", "mesh.tensor=2", "sharding.sequence=whole"),
+            "forward",
+            4,
+            2,
+            100,
+        ),
+    ],
+)
+def test_what_one_exchange_of_a_device_routes(changes, mode, passes, streams, tokens):
+    found = Share(override(Config(), [*EP4, *changes]), mode)
+    assert found.accumulation * found.schedule.microbatches == passes
+    assert (found.streams, found.routed_tokens) == (streams, tokens)
+
+
+def test_decode_of_the_paper_takes_every_routing_in_one_round():
+    # 8 tokens for each of 16 experts: a token may choose any two of them.
+    assert share(mode="decode").slots == 16 * 8
+    assert share().slots == 16 * 1563
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("exchange.capacity_factor=1.5",),
+        # A position is not split along the sequence: each device of the axis sends all rows.
+        ("mesh.expert=4", "mesh.tensor=2"),
+        # More rows than are free: the capacity factor counts.
+        ("train.global_batch=1024",),
+    ],
+)
+def test_decode_counts_the_rows_that_its_program_exchanges(changes):
+    config = small_config("exchange.transport=all_to_all", "train.global_batch=64", *changes)
+    shape = config.model_dump(mode="json")
+    program, arguments = decode(build_mesh(config.mesh, jax.devices()), shape, 4)
+    moves = [
+        equation.invars[0].aval.shape
+        for equation in equations_of(program.trace(*arguments).jaxpr)
+        if str(equation.primitive) == "all_to_all" and equation.invars[0].aval.ndim == 3
+    ]
+    dispatched = {e * c for e, c, _ in moves if e == config.model.moe.num_experts}
+    assert dispatched == {Share(config, "decode").slots}

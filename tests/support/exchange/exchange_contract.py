@@ -25,9 +25,10 @@ from support.exchange.exchange_reference import (
 from support.exchange.jaxprs import equations_of, inside_shard_map
 
 from moe_jax.axes import AXES, BATCH_AXES, EXPERT
-from moe_jax.moe.exchange import TRANSPORTS, ExchangeSpec, ExchangeStats, Routing
+from moe_jax.moe.exchange import TRANSPORTS, Exchange, ExchangeSpec, ExchangeStats, Routing
 from moe_jax.moe.exchange.contract import capacity
 from moe_jax.sharding.spmd import on_device_shards
+from moe_jax.sharding.tensor import ONE
 
 TOKENS = 24  # per device
 SIZE = 8
@@ -98,23 +99,24 @@ def make_mesh(data: int, expert: int) -> Mesh:
 
 def make_spec(transport: str, case: Case) -> ExchangeSpec:
     return ExchangeSpec(
-        transport, case.experts, case.expert, case.factor, case.overflow, case.hosts
+        TRANSPORTS[transport], case.experts, case.expert, case.factor, case.overflow, case.hosts
     )
 
 
 @functools.cache
 def compiled(transport: str, case: Case):
     """Returns (inputs of all devices) -> ((loss, (y, stats)), gradients), jitted on the mesh."""
-    exchange = functools.partial(TRANSPORTS[transport], spec=make_spec(transport, case))
-    weights = PartitionSpec() if transport == "local" else PartitionSpec(EXPERT)
+    exchange = Exchange(make_spec(transport, case))
+    gathers = TRANSPORTS[transport].gathers_experts
+    weights = PartitionSpec() if gathers else PartitionSpec(EXPERT)
 
     def local(x_td, experts_tk, weights_tk, w_in, w_out):
-        def experts_fn(rows_lrd):
+        def experts(rows_lrd, tensor=ONE, *, partial=False):
             hidden = jnp.tanh(jnp.einsum("lrd,ldf->lrf", rows_lrd, w_in))
             return jnp.einsum("lrf,lfd->lrd", hidden, w_out)
 
-        y_td, stats = exchange(x_td, Routing(experts_tk, weights_tk), experts_fn)
-        return y_td, jax.tree.map(lambda leaf: leaf[None], stats)
+        y_bsd, stats = exchange(x_td[None], Routing(experts_tk, weights_tk), experts)
+        return y_bsd[0], jax.tree.map(lambda leaf: leaf[None], stats)
 
     mapped = on_device_shards(
         local,
@@ -218,6 +220,24 @@ class ExchangeContract:
         largest = max((v.aval for eqn in equations for v in eqn.outvars), key=lambda a: a.size)
         assert largest.size < limit, f"{largest} holds {largest.size} elements, limit {limit}"
 
+    @pytest.mark.parametrize("case", FAST)
+    def test_rows_that_it_announces_are_those_that_it_fills(self, case: Case):
+        problem = make_problem("balanced", case.devices * TOKENS, case.experts, case.top_k, SIZE)
+        stats = run(self.transport, case, problem).stats
+        spec = make_spec(self.transport, case)
+        rows = spec.transport.rows_per_round(spec, TOKENS, case.top_k)
+        rounds = 1 + stats.overflow_rounds
+        filled = self.rows_here(case, problem.experts_tk) - stats.rows_dropped
+        np.testing.assert_array_equal(stats.rows_padded + filled, rounds * rows)
+
+    def rows_here(self, case: Case, experts_tk: np.ndarray) -> np.ndarray:
+        """Returns per device how many choices stand in its queues."""
+        if self.queues_are == "per device":
+            return np.full(case.devices, TOKENS * case.top_k)
+        groups = experts_tk.reshape(case.data, -1)
+        holders = [np.bincount(g // case.per_device, minlength=case.expert) for g in groups]
+        return np.concatenate(holders)
+
     def check_counts(
         self, case: Case, experts_tk: np.ndarray, stats: ExchangeStats, counts: Counts
     ) -> None:
@@ -246,7 +266,7 @@ class ExchangeContract:
         """Returns who is served and what that costs, by walking the queues one by one."""
         joint = self.queues_are == "per group"
         shared = case.expert if joint else 1
-        sources = 1 if joint or self.transport == "local" else case.expert
+        sources = 1 if joint or TRANSPORTS[self.transport].gathers_experts else case.expert
         rows = capacity(shared * TOKENS, case.top_k, case.experts, case.factor, sources)
         served, dropped, rounds, slots = [], [], [], []
         for tokens_tk in experts_tk.reshape(-1, shared * TOKENS, case.top_k):

@@ -137,14 +137,14 @@ def logits_of_ours(path: Path, *overrides: str) -> np.ndarray:
     skeleton = Skeleton(config)
     weights = load_weights(opened.source, config, opened.family, mesh)
 
-    def logits(params: Any, buffers: Any, ids: Any, positions: Any, segments: Any) -> Any:
-        model = skeleton.merge(params, buffers)
+    def logits(weights: Any, ids: Any, positions: Any, segments: Any) -> Any:
+        model = skeleton.merge(weights)
         streams, _ = model.hidden(ids, positions, segments, parallel)
         return logits_of(model, streams, parallel)
 
     positions = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (ROWS, LENGTH))
     inputs = [a[None] for a in (tokens(), positions, valid().astype(np.int32))]
-    (result,) = jax.jit(logits)(*weights, *inputs)
+    (result,) = jax.jit(logits)(weights, *inputs)
     return np.asarray(result)
 
 
@@ -174,7 +174,7 @@ def continued_by_ours(path: Path, *overrides: str) -> np.ndarray:
     opened = open_model(path, [*usual, *overrides], "float32")
     session = make_session(opened.config, "cpu", mesh=mesh_of(opened.config))
     weights = load_weights(opened.source, opened.config, opened.family, session.mesh)
-    engine = CachedEngine(session, *weights, slots=ROWS, context=CONTEXT)
+    engine = CachedEngine(session, weights, slots=ROWS, context=CONTEXT)
     greedy = SamplingOptions(temperature=0)
     first = engine.start([Prompt(prompt, greedy) for prompt in prompts()])
     columns = [{token.slot: token.id for token in first}]

@@ -8,6 +8,7 @@ from moe_jax.planner.claims.report import programs
 from moe_jax.planner.planning import Request
 from moe_jax.planner.report.figures import (
     NO_TIME,
+    LinkBytes,
     Memory,
     MemoryPart,
     Nic,
@@ -15,7 +16,6 @@ from moe_jax.planner.report.figures import (
     Predicted,
     Step,
     Times,
-    Wire,
 )
 from moe_jax.planner.report.results import Plan
 from moe_jax.planner.xla.timeline import parse_timelines
@@ -67,7 +67,7 @@ def hand_plan(
         mode=request.mode,
         memory=Memory("compiled", peak, peak, 80 * GB, parts),
         step=Step("modelled", Pass(times(layer_s), whole), None, NO_TIME, whole),
-        wire=Wire(
+        wire=LinkBytes(
             "compiled", 1e9, 2e9, 1.0, 2.0, 1e9, None, Nic("modelled", LINE, 0.75, over_step)
         ),
         collectives=(),

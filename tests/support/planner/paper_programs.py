@@ -10,7 +10,8 @@ from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.planner.compile.jobs import Compiled, compile_for
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, make_job, make_plan
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.results import Plan
 
 
 def request(name: str, mode: Mode, *overrides: str) -> Request:

@@ -9,7 +9,7 @@ from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.planner.compile.jobs import Compiled, compile_all
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.planning import Request, make_job
-from moe_jax.planner.report.results import Mode
+from moe_jax.planner.report.figures import Mode
 
 TARGET = Target(gpu_by_name("h100"), hosts=2, devices_per_host=2)
 PAPER = CONFIGS / "paper_ep16.toml"

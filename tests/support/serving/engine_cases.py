@@ -39,8 +39,8 @@ def engine(*overrides: str, slots: int = 8) -> CachedEngine:
     """Returns an engine that others may have used: `freed` it."""
     made = session(*overrides)
     skeleton = made.skeleton
-    params, buffers = jax.device_put(arrays(skeleton), skeleton.shardings(made.mesh))
-    return CachedEngine(made, params, buffers, slots=slots, context=CONTEXT)
+    weights = jax.device_put(arrays(skeleton), skeleton.shardings(made.mesh))
+    return CachedEngine(made, weights, slots=slots, context=CONTEXT)
 
 
 def freed(machine: CachedEngine) -> CachedEngine:
@@ -59,10 +59,10 @@ def prompt(size: int, sampling: SamplingOptions = GREEDY, seed: int = 0) -> Prom
 def _forward():
     config: Config = configured(*MODEL, "exchange.transport=local")
     parallel, skeleton = parallel_of(config), Skeleton(config)
-    params, buffers = jax.device_put(arrays(skeleton))
+    weights = jax.device_put(arrays(skeleton))
 
     def logits(tokens):
-        model = skeleton.merge(params, buffers)
+        model = skeleton.merge(weights)
         positions = jnp.broadcast_to(jnp.arange(CONTEXT, dtype=jnp.int32), tokens.shape)
         streams, _ = model.hidden(tokens, positions, jnp.ones_like(tokens), parallel)
         return logits_of(model, streams, parallel)[0]

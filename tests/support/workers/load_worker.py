@@ -19,7 +19,7 @@ from moe_jax.mesh.build import build_mesh  # noqa: E402
 
 config = config_of("mesh.expert=8")
 directory = HfDirectory(sys.argv[3])
-params, _ = load_weights(directory, config, MIXTRAL, build_mesh(config.mesh))
+params = load_weights(directory, config, MIXTRAL, build_mesh(config.mesh)).params
 experts = params["stacks.0.unit.blocks.0.moe.experts.w_up_edf"]
 held = {str(shard.index[1].start): np.asarray(shard.data) for shard in experts.addressable_shards}
 np.savez(sys.argv[4], bytes_read=directory.bytes_read, **held)

@@ -1,0 +1,45 @@
+"""What one device meets in one stream of one layer, by hand."""
+
+import pytest
+
+from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
+from moe_jax.config import Config, override
+
+
+def on(*changes: str) -> Sizes:
+    return sizes_of(override(PAPER, changes))
+
+
+def test_sizes_of_the_paper():
+    found = Sizes(1, 10_000, 1, 25_008, 1563, 32, 32, 16_384, 32_000, 2000, 10_000)
+    assert sizes_of(PAPER) == found
+    assert found.tokens == 10_000
+
+
+def test_tensor_parallelism_splits_what_a_device_multiplies():
+    sizes = on("mesh.tensor=8")
+    assert (sizes.heads, sizes.d_ff, sizes.vocab) == (4, 2048, 4000)
+    # Each of 8 x 16 devices sends an expert 1.25 x 1,250 x 2 / 16 = 195.3 rows, rounded up.
+    assert (sizes.routed, sizes.capacity, sizes.rows) == (1250, 196, 8 * 16 * 196)
+
+
+@pytest.mark.parametrize(
+    ("transport", "experts", "rows", "capacity"),
+    [
+        # 1.25 x 10,000 x 2 / 16 = 1,562.5 rows of each of 16 experts, in 8s; nothing arrives.
+        ("local", 16, 1568, 1568),
+        # The rows of everybody's 160,000 tokens for the expert that is here.
+        ("all_gather", 1, 25_000, 1562),
+    ],
+)
+def test_rows_are_those_of_the_transport(transport, experts, rows, capacity):
+    sizes = on(f"exchange.transport={transport}")
+    assert (sizes.local_experts, sizes.rows, sizes.capacity) == (experts, rows, capacity)
+
+
+def test_a_pipelines_microbatches_are_whole_sequences():
+    changes = ["mesh.pipe=2", "pipeline.microbatches=4", "train.global_batch=8"]
+    small = override(Config(), [*changes, "data.sequence_length=16", "train.loss_chunk=8"])
+    sizes = sizes_of(small)
+    # Of 8 sequences 2 go through the stages at a time; their logits are shared out: 4 of each.
+    assert (sizes.sequences, sizes.length, sizes.logit_rows) == (2, 16, 4 * 8)
