@@ -77,9 +77,9 @@ def read(root: Path) -> Manifest:
         return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
     except FileNotFoundError:
         raise CheckpointError(f"{NAME}: missing, so this is not a complete checkpoint") from None
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{NAME}: unreadable ({error})") from error
 
 

@@ -197,7 +197,7 @@ class LanguageModel:
         batcher = Batcher(engine, self.tokenizer)
         try:
             numbers = {batcher.submit(request): place for place, request in enumerate(requests)}
-        except ValueError:
+        except UserError:
             self._engine = engine
             raise
         return self._drain(batcher, numbers, engine)

@@ -92,7 +92,7 @@ class Jobs:
         ]
         try:
             prompt = self._served.tokenizer.encode_chat(messages, **params.chat_template_kwargs)
-        except ValueError as error:
+        except UserError as error:
             # What a template says itself comes without the path of its file.
             raise invalid(f"messages: {error.__cause__ or error}", "messages") from None
         wanted = _one_of(params.max_completion_tokens, params.max_tokens)
@@ -136,7 +136,7 @@ class Jobs:
     ) -> Request:
         try:
             return Request(tokens, limit, sampling, params.stops, self._served.tokenizer.end_ids)
-        except ValueError as error:
+        except UserError as error:
             raise invalid(str(error), "stop") from None
 
     def _check_model(self, params: Parameters) -> None:
@@ -215,7 +215,7 @@ def _samplings(
             )
             for choice in range(params.n)
         ]
-    except ValueError as error:
+    except UserError as error:
         raise invalid(str(error), str(error).split(" ", 1)[0]) from None
 
 
