@@ -48,7 +48,7 @@ def make_session(
     batch_tokens: int | None = None,
     mesh: Mesh | None = None,
 ) -> Session:
-    """Build the mesh over all devices of the job and resolves what the config leaves open.
+    """Build the mesh over all devices of the job and resolve what the config leaves open.
 
     Args:
         config: the run; `mesh.build.prepare_devices` has been called for it.

@@ -42,6 +42,10 @@ WINGS = {
         *("xla", "compile", "report", "modelled", "compiled", "planning", "api"),
         *("search", "claims", "pictures"),
     ),
+    "training": (
+        *("reporting", "schedule", "optimizer", "state", "step"),
+        *("changes", "initial", "resume", "validate", "loop"),
+    ),
     "cli": ("shared", *VERBS, "main"),
 }
 #: More files than that are two ideas.

@@ -15,13 +15,15 @@ from jaxtyping import Array, Int
 
 from moe_jax.axes import PIPE, TENSOR
 from moe_jax.errors import UserError
+from moe_jax.inference.checks import token_ids
+from moe_jax.inference.contract import GenerationRequest
 from moe_jax.inference.sampling import Held, SamplingArrays, sample, stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.model.transformer import on_shards
 from moe_jax.model.weights import Weights
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 
 
@@ -85,11 +87,9 @@ class Generator:
         Raises:
             UserError: for an empty prompt or no tokens to generate.
         """
-        if prompt.size == 0:
-            raise UserError("the prompt is empty: give at least one token")
-        if max_tokens < 1:
-            raise UserError(f"max_tokens ({max_tokens}) must be 1 or more")
-        return self._stream(prompt, max_tokens, options)
+        tokens = token_ids(prompt, self._skeleton.config.model.vocab_size)
+        request = GenerationRequest(tokens, options, max_tokens=max_tokens)
+        return self._stream(request.tokens, request.max_tokens, options)
 
     def _stream(
         self, prompt: np.ndarray, max_tokens: int, options: SamplingOptions
@@ -145,7 +145,7 @@ class Generator:
 
         # One position cannot be split along the sequence.
         whole = replace(self._parallel.tensor, sequence="whole")
-        logits_b1v = on_shards(
+        logits_b1v = run_gathered(
             lambda modules, x: modules[0](x, modules[1], whole),
             self._parallel,
             (model.head, model.embedding),

@@ -20,8 +20,9 @@ from moe_jax.hardware.calibration import Measurement
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.flops import flops_per_token
 from moe_jax.session import Session
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.state import TrainState, state_shardings
-from moe_jax.training.step import StepMetrics, Steps, make_steps
+from moe_jax.training.step import Steps, make_steps
 
 Mode = Literal["forward", "train"]
 

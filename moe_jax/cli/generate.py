@@ -15,12 +15,12 @@ from moe_jax.cli.shared.options import (
 from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.errors import UserError
 from moe_jax.inference.contract import USUAL_SLOTS
-from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.inference.sampling_options import SamplingOptions, sample_options
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from moe_jax.inference.batcher import Request
+    from moe_jax.inference.contract import GenerationRequest
     from moe_jax.inference.language_model import LanguageModel
 
 
@@ -91,13 +91,11 @@ def run(args: argparse.Namespace) -> int:
         UserError: the model or the prompt cannot be read, or an option is out of range.
     """
     # Before the model: it takes a while, and these may be wrong.
-    text, sampling = _text(args), _sampling(args)
+    samples = sample_options(_sampling(args), args.num_samples)
+    text = _text(args)
     if args.system is not None and not args.chat:
         raise UserError("--system is part of a chat: add --chat")
     import_jax()
-    from moe_jax.inference.language_model import sample_options
-
-    samples = sample_options(sampling, args.num_samples)
     model = load_model(args, job_flags(args))
     tokens = _tokens(args, text, model)
     requests = [
@@ -141,7 +139,10 @@ def _tokens(args: argparse.Namespace, text: str, model: "LanguageModel") -> "np.
 
 
 def _print(
-    model: "LanguageModel", requests: "list[Request]", prompt: str, args: argparse.Namespace
+    model: "LanguageModel",
+    requests: "list[GenerationRequest]",
+    prompt: str,
+    args: argparse.Namespace,
 ) -> None:
     """Stream a single sample as it comes; several are printed one after the other at the end."""
     import jax

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise UserError(f"{', '.join(missing)} missing: pip install 'moe-jax[serve]'")
     import_jax()
-    from moe_jax.inference.multihost import Channel, LeadingEngine, job_store
+    from moe_jax.inference.multihost import BroadcastingEngine, Channel, job_store
     from moe_jax.mesh.distributed import start_distributed
     from moe_jax.serve.assemble import Settings
     from moe_jax.serve.server import is_loopback, listen
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         name = args.name or model.name
         if job.num_processes == 1:
             return _serve(engine, model.tokenizer, name, settings, bound, args.warm_up)
-        leading = LeadingEngine(engine, Channel(job_store(), "engine"))
+        leading = BroadcastingEngine(engine, Channel(job_store(), "engine"))
         code = _serve(leading, model.tokenizer, name, settings, bound, args.warm_up)
     # After a failure the others have failed too, or wait for devices that will not answer: they
     # end with this process.
@@ -149,12 +149,12 @@ def _serve(
     bound: socket.socket,
     prompts: "WarmUp",
 ) -> int:
-    from moe_jax.serve.assemble import assemble, warm_up
+    from moe_jax.serve.assemble import make_server, warm_up
 
     host, port = bound.getsockname()[:2]
     print(f"{name}: {engine.slots} slots of {engine.context} tokens; compiling", flush=True)
     warm_up(engine, tokenizer, prompts)
-    server = assemble(engine, tokenizer, name, settings, bound)
+    server = make_server(engine, tokenizer, name, settings, bound)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     in_order = server.run(lambda: print(f"serving {name} at {url}/v1", flush=True))
     print("ended", flush=True)

@@ -15,9 +15,10 @@ import numpy as np
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
 from moe_jax.errors import UserError
+from moe_jax.inference.checks import check_context
 from moe_jax.inference.contract import Alternatives, Prompt, Token
-from moe_jax.inference.programs import Programs, PromptBatch, read_lengths
-from moe_jax.inference.prompt_batches import IDLE, Slots, Wave, pack, place, waves
+from moe_jax.inference.programs import EnginePrograms, read_lengths
+from moe_jax.inference.prompt_batches import IDLE, SlotLayout, Wave, pack, place, waves
 from moe_jax.inference.sampling import Sampled, SamplingArrays, stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.model.weights import Weights
@@ -25,7 +26,7 @@ from moe_jax.session import Session
 
 
 class CachedEngine:
-    """Implements `tokens.Engine` with a cache on a mesh.
+    """Implements `contract.Engine` with a cache on a mesh.
 
     Args:
         session: the model and its mesh; the config's exchange must not drop tokens.
@@ -45,7 +46,7 @@ class CachedEngine:
         self.vocab_size = session.config.model.vocab_size
         self._config = session.config
         self._weights = weights
-        self._programs = Programs(
+        self._programs = EnginePrograms(
             session.skeleton,
             session.mesh,
             platform=session.platform,
@@ -55,7 +56,7 @@ class CachedEngine:
         )
         self._read_lengths = read_lengths(context)
         self._memory = self._programs.empty_memory()
-        self._slots = Slots(
+        self._slots = SlotLayout(
             shards=self._programs.shards,
             per_shard=slots // self._programs.shards,
             context=context,
@@ -69,22 +70,29 @@ class CachedEngine:
 
     @property
     def idle(self) -> int:
-        """Returns how many slots are free."""
+        """How many slots are free."""
         return self.slots - int(self._newest[:, 3].sum())
 
     def start(self, prompts: Sequence[Prompt]) -> list[Token]:
         """Put prompts into free slots and return the first token of each, in their order.
 
+        Args:
+            prompts: checked ones (see `checks.py`), fewer tokens each than the context.
+
         Raises:
-            UserError: for more prompts than free slots, an empty prompt, one that leaves no room
-                for a token in the context, or ids outside the vocabulary.
+            UserError: for more prompts than free slots.
         """
-        self._check_prompts(prompts)
-        found: dict[int, Token] = {}
+        if len(prompts) > self.idle:
+            raise UserError(
+                f"{len(prompts)} prompts for {self.idle} free slots of {self.slots}: release "
+                "slots first"
+            )
+        self._assert_checked(prompts)
+        first: dict[int, Token] = {}
         placed = place(prompts, self._newest[:, 3] > 0, self._slots)
         for wave in waves(placed, self._slots):
-            found |= self._read(wave)
-        return [found[order] for order in range(len(prompts))]
+            first |= self._read(wave)
+        return [first[order] for order in range(len(prompts))]
 
     def step(self) -> list[Token]:
         """Return the next token of every slot in use.
@@ -113,7 +121,10 @@ class CachedEngine:
         return tokens
 
     def release(self, slots: Iterable[int]) -> None:
-        """Frees slots; what they held is forgotten.
+        """Free slots; what they held is forgotten.
+
+        Args:
+            slots: those of tokens that `start` returned.
 
         Raises:
             UserError: for a slot that is not in use.
@@ -125,33 +136,23 @@ class CachedEngine:
             self._options[slot] = IDLE
         self._sampling = None
 
-    def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        if len(prompts) > self.idle:
-            raise UserError(
-                f"{len(prompts)} prompts for {self.idle} free slots of {self.slots}: release "
-                "slots first"
-            )
-        vocabulary = self._config.model.vocab_size
+    def _assert_checked(self, prompts: Sequence[Prompt]) -> None:
+        """Hold prompts to what is silent otherwise: too long ones are cut, wrong ids clamped."""
         for prompt in prompts:
-            tokens = prompt.tokens
-            if tokens.size == 0:
-                raise UserError("the prompt is empty: give at least one token")
-            if tokens.size >= self.context:
-                raise UserError(
-                    f"a prompt of {tokens.size} tokens leaves no room for another in a context of "
-                    f"{self.context}: shorten it, or raise the context"
-                )
-            if tokens.min() < 0 or tokens.max() >= vocabulary:
-                raise UserError(
-                    f"token ids must be from 0 to {vocabulary - 1}, the prompt has "
-                    f"{int(tokens.min())} to {int(tokens.max())}: is this the model's tokenizer?"
-                )
+            ids = prompt.tokens
+            assert 0 < ids.size < self.context, (
+                f"{ids.size} tokens in a context of {self.context}: prompts come checked, see "
+                "inference/checks.py"
+            )
+            assert 0 <= ids.min() <= ids.max() < self.vocab_size, (
+                f"ids from {ids.min()} to {ids.max()} in a vocabulary of {self.vocab_size}: "
+                "prompts come checked, see inference/checks.py"
+            )
 
     def _read(self, wave: Wave) -> dict[int, Token]:
         """Prefills one wave; returns the first token of each prompt by its order."""
         packed, put = pack(wave, self._slots), self._programs.put
-        arrays = (packed.tokens, packed.lengths, packed.rows)
-        batch = PromptBatch(*(put(array, None, BATCH_AXES) for array in arrays))
+        batch = jax.tree.map(lambda array: put(array, None, BATCH_AXES), packed.batch)
         sampling = self._on_mesh(packed.sampling)
         sampled, self._memory = self._programs.prefill(self._weights, batch, sampling, self._memory)
         rows = [(row, one.slot) for row, one in packed.places]
@@ -192,7 +193,16 @@ class CachedEngine:
 
 
 def check_decoding(config: Config, *, slots: int) -> None:
-    """Raise UserError unless a model can generate so many texts at a time on its mesh."""
+    """Refuse a model that cannot generate on its mesh.
+
+    Args:
+        config: of the model.
+        slots: texts at a time.
+
+    Raises:
+        UserError: for a pipeline, an exchange that drops tokens, or slots that the devices cannot
+            share equally.
+    """
     shards = math.prod(getattr(config.mesh, axis) for axis in BATCH_AXES)
     if config.mesh.pipe > 1:
         raise UserError(
@@ -215,8 +225,7 @@ def check_decoding(config: Config, *, slots: int) -> None:
 
 def _check_context(config: Config, context: int) -> None:
     rope = config.model.attention.rope
-    if context < 2:
-        raise UserError(f"context ({context}) must hold a prompt and a token: 2 or more")
+    check_context(context)
     if rope.scaling == "longrope" and context > rope.original_context and rope.factors == "short":
         raise UserError(
             f"a context of {context} is beyond model.attention.rope.original_context "

@@ -17,9 +17,12 @@ from moe_jax.inference.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Window:
-    """Part of a text that a model sees at once: tokens `start` to `end`, of which those from
-    `scored` on are predicted; the first that it sees never is."""
+class ScoredWindow:
+    """Part of a text that a model sees at once, as places of tokens in the text.
+
+    It sees tokens `start` to `end`, of which those from `scored` on are predicted; the first that
+    it sees never is.
+    """
 
     start: int
     end: int
@@ -40,15 +43,17 @@ class Evaluation:
 
     @property
     def nats_per_token(self) -> float:
+        """Mean -log p of a token."""
         return self.nll / self.tokens
 
     @property
     def perplexity(self) -> float:
+        """Exponential of `nats_per_token`."""
         return math.exp(self.nats_per_token)
 
     @property
     def bits_per_byte(self) -> float:
-        """Returns what does not depend on the tokenizer, and so compares different models."""
+        """Bits that a byte of the texts costs; comparable between tokenizers."""
         return self.nll / math.log(2) / self.bytes
 
 
@@ -60,7 +65,7 @@ def evaluate(
     stride: int,
     report: Callable[[Evaluation], None] = lambda so_far: None,
 ) -> Evaluation:
-    """Scores texts one by one; each begins as prompts do.
+    """Score texts one by one; each begins as prompts do.
 
     Args:
         model: what predicts.
@@ -79,7 +84,7 @@ def evaluate(
         raise UserError(f"stride ({stride}) must be from 1 to the context ({context})")
     counts = {"texts": 0, "bytes": 0}
 
-    def pieces() -> Iterator[tuple[np.ndarray, Window]]:
+    def pieces() -> Iterator[tuple[np.ndarray, ScoredWindow]]:
         for text in texts:
             tokens = model.tokenizer.encode_prompt(text)
             counts["texts"] += 1
@@ -99,19 +104,25 @@ def evaluate(
     return Evaluation(tokens=tokens, nll=nll, **counts)
 
 
-def windows(length: int, context: int, stride: int) -> list[Window]:
-    """Return the windows of a text of `length` tokens."""
-    found: list[Window] = []
+def windows(length: int, context: int, stride: int) -> list[ScoredWindow]:
+    """Return the windows of a text, first to last.
+
+    Args:
+        length: tokens of the text.
+        context: tokens of a window, at most.
+        stride: tokens from one window's start to the next.
+    """
+    cut: list[ScoredWindow] = []
     for start in range(0, length, stride):
         end = min(start + context, length)
-        found.append(Window(start, end, max(found[-1].end if found else 0, start + 1)))
+        cut.append(ScoredWindow(start, end, max(cut[-1].end if cut else 0, start + 1)))
         if end == length:
             break
-    return found
+    return cut
 
 
 def _arrays(
-    batch: list[tuple[np.ndarray, Window]], rows: int, context: int
+    batch: list[tuple[np.ndarray, ScoredWindow]], rows: int, context: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return tokens, targets and weights [rows, context]; one shape for all batches."""
     seen = np.zeros((rows, context), np.int32)

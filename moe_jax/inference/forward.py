@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int
 from moe_jax.axes import TENSOR
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.loss import cross_entropy_sum
-from moe_jax.model.transformer import Transformer, on_shards
+from moe_jax.model.transformer import Transformer
 from moe_jax.model.unit import Streams
 from moe_jax.model.weights import Weights
 from moe_jax.session import Session
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 
 #: Texts are padded to a multiple of this: each length compiles anew.
@@ -56,15 +57,15 @@ class Forward:
             tokens_bs: int32; what comes later does not change what comes before.
         """
         rows, length = tokens_bs.shape
-        found = self._jit_logits(self._weights, self._put(tokens_bs))
-        return np.asarray(found)[:rows, :length]
+        logits = self._jit_logits(self._weights, self._put(tokens_bs))
+        return np.asarray(logits)[:rows, :length]
 
     def logprobs(self, tokens_bs: np.ndarray) -> np.ndarray:
         """Return float32 [b, s - 1]: of each token but the first given those before, in nats."""
         rows, length = tokens_bs.shape
         targets = np.roll(tokens_bs, -1, axis=1)
-        found = self._jit_logprobs(self._weights, self._put(tokens_bs), self._put(targets))
-        return np.asarray(found)[:rows, : length - 1]
+        logprobs = self._jit_logprobs(self._weights, self._put(tokens_bs), self._put(targets))
+        return np.asarray(logprobs)[:rows, : length - 1]
 
     def loss(self, tokens_bs: np.ndarray, targets_bs: np.ndarray, weights_bs: np.ndarray) -> float:
         """Return the sum of weights * -log p(target), in nats; all logits are never there at once.
@@ -95,7 +96,7 @@ class Forward:
     def _logits(self, weights: Weights, tokens: Int[Array, "1 b s"]) -> Float[Array, "b s v"]:
         model, (x_bsd,) = self._hidden(weights, tokens)
         parallel = self._session.parallel
-        return on_shards(
+        return run_gathered(
             lambda modules, x: modules[0](x, modules[1], parallel.tensor),
             parallel,
             (model.head, model.embedding),

@@ -1,10 +1,9 @@
 """A model that can be asked: continues texts, chats, gives logits. Made by `loading.py`.
 
 Requests share an engine's slots by `batcher.py`; how one text is sampled is `sampling.py`; what
-callers give is checked by `arguments.py`.
+callers give is checked by `checks.py`.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,16 @@ from moe_jax.config import Config
 from moe_jax.data.chat import Message
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.errors import UserError
-from moe_jax.inference.answers import Completion, Score
-from moe_jax.inference.arguments import Lengths, check_options, is_one, token_ids
-from moe_jax.inference.batcher import Batcher, Event, Request
-from moe_jax.inference.contract import USUAL_SLOTS
+from moe_jax.inference.batcher import Batcher
+from moe_jax.inference.checks import (
+    Lengths,
+    check_bias,
+    check_options,
+    check_scorable,
+    is_one,
+    token_ids,
+)
+from moe_jax.inference.contract import USUAL_SLOTS, Completion, Event, GenerationRequest, Score
 from moe_jax.inference.engine import CachedEngine
 from moe_jax.inference.forward import Forward
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -27,8 +32,7 @@ from moe_jax.model.weights import Weights
 from moe_jax.session import Session
 
 #: A text, or its tokens.
-Prompt = str | Sequence[int] | np.ndarray
-SEEDS = 2**64
+TextOrTokens = str | Sequence[int] | np.ndarray
 
 
 class LanguageModel:
@@ -36,7 +40,7 @@ class LanguageModel:
 
     Args:
         name: for those who ask.
-        session: the model and its mesh, with a config as `adapt.inference_config` makes it.
+        session: the model and its mesh, with a config as `inference_config` makes it.
         weights: the model's values.
         tokenizer: None for a model that has none; it takes and gives no text then.
         longest: tokens of the texts that the model was made for; by default the config's.
@@ -71,11 +75,16 @@ class LanguageModel:
 
     @property
     def config(self) -> Config:
+        """What the model runs with."""
         return self.session.config
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Raise UserError for a model without one."""
+        """What turns texts into tokens.
+
+        Raises:
+            UserError: the model has none.
+        """
         if self._tokenizer is None:
             raise UserError(
                 f"{self.name} has no tokenizer.json, so it takes no text: save its tokenizer there "
@@ -86,7 +95,7 @@ class LanguageModel:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: TextOrTokens | Sequence[TextOrTokens],
         *,
         max_tokens: int = 200,
         stop: str | Sequence[str] = (),
@@ -95,7 +104,7 @@ class LanguageModel:
         context: int | None = None,
         **sampling: Any,
     ) -> Any:
-        """Continues texts.
+        """Continue texts.
 
             model.generate("def add(", max_tokens=50, temperature=0)
 
@@ -131,7 +140,7 @@ class LanguageModel:
             if not single:
                 raise UserError("stream=True gives one text: pass one prompt, or use `stream`")
             return (event.text for _, event in self.stream(requests, slots, context) if event.text)
-        texts = [found.text for found in self.complete(requests, slots, context)]
+        texts = [completion.text for completion in self.complete(requests, slots, context)]
         return texts[0] if single else texts
 
     def chat(
@@ -141,7 +150,7 @@ class LanguageModel:
         template: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Answers a conversation, as `generate` does a prompt.
+        """Answer a conversation, as `generate` does a prompt.
 
         Args:
             messages: each with `role` and `content`.
@@ -162,44 +171,72 @@ class LanguageModel:
 
     def request(
         self,
-        prompt: Prompt,
+        prompt: TextOrTokens,
         *,
         max_tokens: int,
         stop: str | Sequence[str] = (),
         sampling: SamplingOptions,
-    ) -> Request:
-        """Return what the batcher takes; ends where the model's tokenizer says that texts end."""
+    ) -> GenerationRequest:
+        """Return what `complete` and `stream` take: the one place where a prompt is checked.
+
+        Args:
+            prompt: a text, or its tokens [s].
+            max_tokens: tokens to generate, at most.
+            stop: texts before which to end; it also ends where the tokenizer says that texts end.
+            sampling: how each token is chosen.
+
+        Raises:
+            UserError: no tokens, ids outside the vocabulary, or an empty stop string. Whether it
+                fits is known with the context, in `stream`.
+            TypeError: for what is neither text nor tokens.
+        """
         tokens = self._tokens(prompt)
+        check_bias(sampling, self.config.model.vocab_size)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return Request(tokens, max_tokens, sampling, stops, self.tokenizer.end_ids)
+        return GenerationRequest(
+            tokens, sampling, max_tokens=max_tokens, stop=stops, end_ids=self.tokenizer.end_ids
+        )
 
     def complete(
-        self, requests: Sequence[Request], slots: int | None = None, context: int | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        slots: int | None = None,
+        context: int | None = None,
     ) -> list[Completion]:
-        """Meets requests together; returns what was generated, in their order."""
-        found = [Completion("", (), (), "") for _ in requests]
+        """Meet requests together; return what was generated, in their order.
+
+        Args:
+            requests: made by `request`.
+            slots: texts at a time; by default all, up to `USUAL_SLOTS`.
+            context: tokens of prompt and answer; by default what the requests need.
+
+        Raises:
+            UserError: a prompt leaves no room in the context.
+        """
+        completions = [Completion("", (), (), "") for _ in requests]
         for place, event in self.stream(requests, slots, context):
-            old = found[place]
-            found[place] = Completion(
-                old.text + event.text,
-                old.tokens + event.tokens,
-                old.logprobs + event.logprobs,
-                event.finish,
-                old.alternatives + event.alternatives,
-            )
-        return found
+            completions[place] = completions[place].after(event)
+        return completions
 
     def stream(
-        self, requests: Sequence[Request], slots: int | None = None, context: int | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        slots: int | None = None,
+        context: int | None = None,
     ) -> Iterator[tuple[int, Event]]:
-        """Meets requests together; yields what happens with the place of its request."""
+        """Meet requests together; yield what happens with the place of its request.
+
+        Args:
+            requests: made by `request`.
+            slots: texts at a time; by default all, up to `USUAL_SLOTS`.
+            context: tokens of prompt and answer; by default what the requests need.
+
+        Raises:
+            UserError: a prompt leaves no room in the context; before anything is generated.
+        """
         engine = self._borrow(requests, slots, context)
         batcher = Batcher(engine, self.tokenizer)
-        try:
-            numbers = {batcher.submit(request): place for place, request in enumerate(requests)}
-        except UserError:
-            self._engine = engine
-            raise
+        numbers = {batcher.submit(request): place for place, request in enumerate(requests)}
         return self._drain(batcher, numbers, engine)
 
     def engine(self, slots: int = USUAL_SLOTS, context: int | None = None) -> CachedEngine:
@@ -217,8 +254,11 @@ class LanguageModel:
             self.session, self.weights, slots=-(-slots // shards) * shards, context=context
         )
 
-    def logits(self, tokens: Prompt) -> np.ndarray:
-        """Return float32 [.., s, v] for a text, or tokens [.., s] of one or several of one length.
+    def logits(self, tokens: TextOrTokens) -> np.ndarray:
+        """Return float32 [.., s, v]: at each position the logits of the token that follows.
+
+        Args:
+            tokens: a text, or tokens [.., s] of one or of several of one length.
 
         Raises:
             TypeError: for what is neither text nor tokens.
@@ -226,18 +266,20 @@ class LanguageModel:
         """
         array = self._tokens(tokens, dimensions=2)
         self._lengths.warn_beyond(array.shape[-1])
-        found = self._forward.logits(np.atleast_2d(array))
-        return found if array.ndim == 2 else found[0]
+        logits = self._forward.logits(np.atleast_2d(array))
+        return logits if array.ndim == 2 else logits[0]
 
-    def score(self, text: Prompt) -> Score:
+    def score(self, text: TextOrTokens) -> Score:
         """Return how likely each token of a text is, after those before it.
+
+        Args:
+            text: or its tokens [s].
 
         Raises:
             UserError: for a text of one token.
         """
         tokens = self._tokens(text)
-        if tokens.size < 2:
-            raise UserError("the text has fewer than 2 tokens: nothing follows anything")
+        check_scorable(tokens)
         self._lengths.warn_beyond(tokens.size)
         (logprobs,) = self._forward.logprobs(tokens[None])
         return Score(tuple(tokens.tolist()), tuple(logprobs.tolist()))
@@ -246,7 +288,7 @@ class LanguageModel:
         """Return the forward pass over whole texts."""
         return self._forward
 
-    def _tokens(self, given: Prompt, *, dimensions: int = 1) -> np.ndarray:
+    def _tokens(self, given: TextOrTokens, *, dimensions: int = 1) -> np.ndarray:
         ids = self.tokenizer.encode_prompt(given) if isinstance(given, str) else given
         return token_ids(ids, self.config.model.vocab_size, dimensions=dimensions)
 
@@ -264,9 +306,9 @@ class LanguageModel:
             self._engine = engine
 
     def _borrow(
-        self, requests: Sequence[Request], slots: int | None, context: int | None
+        self, requests: Sequence[GenerationRequest], slots: int | None, context: int | None
     ) -> CachedEngine:
-        """The engine of an earlier call serves again where it suits: it is compiled."""
+        """Return an engine: that of an earlier call where it suits, for it is compiled."""
         wanted = self._lengths.context(context, requests)
         slots = min(max(len(requests), 1), USUAL_SLOTS) if slots is None else slots
         if slots < 1:
@@ -279,14 +321,3 @@ class LanguageModel:
         # The old one's cache goes before the new one's comes.
         del kept
         return self.engine(slots, wanted)
-
-
-def sample_options(options: SamplingOptions, count: int) -> list[SamplingOptions]:
-    """Return options for several samples of one prompt: sample i has the seed `seed + i`.
-
-    Raises:
-        UserError: for no samples.
-    """
-    if count < 1:
-        raise UserError(f"num_samples ({count}) must be 1 or more")
-    return [dataclasses.replace(options, seed=(options.seed + i) % SEEDS) for i in range(count)]

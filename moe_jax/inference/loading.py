@@ -66,10 +66,10 @@ def load(
     if is_hf_directory(path):
         if step is not None:
             raise UserError(f"{path} is a Hugging Face directory: it has no step {step}")
-        found = _opened(path, overrides, dtype)
-        session = _session(found.config, mesh, overrides, num_processes)
-        weights = load_weights(found.source, session.config, found.family, session.mesh)
-        tokenizer, longest = _imported_tokenizer(found), _made_for(found.directory.config)
+        imported = _opened(path, overrides, dtype)
+        session = _session(imported.config, mesh, overrides, num_processes)
+        weights = load_weights(imported.source, session.config, imported.family, session.mesh)
+        tokenizer, longest = _imported_tokenizer(imported), _made_for(imported.directory.config)
         return LanguageModel(path.name, session, weights, tokenizer, longest)
     config = _run_config(path, overrides)
     session = _session(config, mesh, overrides, num_processes)
@@ -84,7 +84,11 @@ def load(
 
 
 def from_hf(path: str | Path, **options: object) -> LanguageModel:
-    """Load a Hugging Face directory; options are those of `load`.
+    """Load a Hugging Face directory.
+
+    Args:
+        path: the directory.
+        options: those of `load`.
 
     Raises:
         UserError: it is none, or see `load`.
@@ -95,10 +99,10 @@ def from_hf(path: str | Path, **options: object) -> LanguageModel:
 
 
 def _opened(path: Path, overrides: Sequence[str], dtype: DType | None) -> ImportedModel:
-    """What is not of the model is checked once it is known how it infers, by `_session`."""
+    """Open a directory; what is not of the model `_session` checks, by how it infers."""
     model = [assignment for assignment in overrides if assignment.strip().startswith("model.")]
-    found = open_model(path, model, dtype or "auto")
-    return dataclasses.replace(found, config=override(found.config, overrides))
+    imported = open_model(path, model, dtype or "auto")
+    return dataclasses.replace(imported, config=override(imported.config, overrides))
 
 
 def _made_for(config_json: Mapping[str, Any]) -> int:
@@ -153,13 +157,13 @@ def _restored(
     wanted = session.skeleton.abstract(session.mesh)
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         which = "latest" if step is None else step
-        found = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
-    assert found is not None, "missing='error' raises instead"
-    return found.state, found.info.get(ORIGIN)
+        restored = checkpoints.restore(wanted, step=which, missing="error", extra="ignore")
+    assert restored is not None, "missing='error' raises instead"
+    return restored.state, restored.info.get(ORIGIN)
 
 
 def _cast(session: Session, weights: Weights, dtype: DType) -> tuple[Session, Weights]:
-    """A checkpoint restores in its own dtype; another one is the reader's wish."""
+    """Give a model another dtype than its checkpoint, which restores in its own."""
     config = override(
         session.config, [f"precision.{name}={dtype}" for name in ("params", "compute")]
     )
@@ -174,17 +178,17 @@ def _cast(session: Session, weights: Weights, dtype: DType) -> tuple[Session, We
     return session, dataclasses.replace(weights, params=params)
 
 
-def _imported_tokenizer(found: ImportedModel) -> Tokenizer | None:
-    """A directory without one stays without: bytes would mean other tokens."""
-    if found.config.data.tokenizer == "bytes":
+def _imported_tokenizer(imported: ImportedModel) -> Tokenizer | None:
+    """Return a directory's tokenizer; without one none: bytes would mean other tokens."""
+    if imported.config.data.tokenizer == "bytes":
         return None
-    if is_named(found.directory.path, TOKENIZER_JSON):
-        file_inside(found.directory.path, TOKENIZER_JSON)
-    return load_tokenizer(found.config.data)
+    if is_named(imported.directory.path, TOKENIZER_JSON):
+        file_inside(imported.directory.path, TOKENIZER_JSON)
+    return load_tokenizer(imported.config.data)
 
 
 def _run_tokenizer(path: Path, config: Config) -> Tokenizer | None:
-    """An imported model has its files with it, wherever its directory has gone since."""
+    """Return a run's tokenizer; an imported model has its files with it."""
     folder = path / TOKENIZER
     if not folder.is_dir():
         return load_tokenizer(config.data)

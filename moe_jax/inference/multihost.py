@@ -29,14 +29,25 @@ MEET_MS = 300_000
 class Store(Protocol):
     """What is used of JAX's distributed client."""
 
-    def key_value_set(self, key: str, value: str) -> None: ...
-    def blocking_key_value_get(self, key: str, timeout_ms: int) -> str: ...
-    def key_value_delete(self, key: str) -> None: ...
-    def wait_at_barrier(self, name: str, timeout_ms: int) -> None: ...
+    def key_value_set(self, key: str, value: str) -> None:
+        """Let every process see a value; a key has one for ever."""
+        ...
+
+    def blocking_key_value_get(self, key: str, timeout_ms: int) -> str:
+        """Wait for a key's value and return it; JaxRuntimeError after `timeout_ms`."""
+        ...
+
+    def key_value_delete(self, key: str) -> None:
+        """Forget a key, in every process."""
+        ...
+
+    def wait_at_barrier(self, name: str, timeout_ms: int) -> None:
+        """Wait until every process waits at the same barrier; a name serves once."""
+        ...
 
 
 def job_store() -> Store:
-    """The store that the processes of this job share.
+    """Return the store that the processes of this job share.
 
     Raises:
         UserError: this process is no part of a job.
@@ -63,7 +74,7 @@ class Channel:
         self._count = 0
 
     def send(self, message: Any) -> None:
-        """Tell the others; `message` is anything JSON can hold."""
+        """Send anything that JSON can hold to the others."""
         self._store.key_value_set(self._key(self._count), json.dumps(message))
         if self._passed():
             for index in range(self._count - MEET_AFTER, self._count):
@@ -93,7 +104,7 @@ class Channel:
         return True
 
 
-class LeadingEngine:
+class BroadcastingEngine:
     """Process 0's engine: the others learn of every call before it is made.
 
     Args:
@@ -103,49 +114,60 @@ class LeadingEngine:
 
     def __init__(self, engine: Engine, channel: Channel):
         self._engine, self._channel = engine, channel
-        #: Told along with the next call: freeing a slot computes nothing that others wait for.
+        #: Sent along with the next call: freeing a slot computes nothing that others wait for.
         self._released: list[int] = []
 
     @property
     def slots(self) -> int:
+        """As in `Engine`, like all that follows but `stop`."""
         return self._engine.slots
 
     @property
     def context(self) -> int:
+        """Tokens of a text, prompt included."""
         return self._engine.context
 
     @property
     def vocab_size(self) -> int:
+        """Ids are below."""
         return self._engine.vocab_size
 
     @property
     def idle(self) -> int:
+        """Slots that are free."""
         return self._engine.idle
 
     def start(self, prompts: Sequence[Prompt]) -> list[Token]:
-        self._tell("start", [_pack(prompt) for prompt in prompts])
+        """Put prompts into free slots, in all processes, and return their first tokens."""
+        self._send("start", [_pack(prompt) for prompt in prompts])
         return self._engine.start(prompts)
 
     def step(self) -> list[Token]:
-        self._tell("step")
+        """Return the next token of every slot in use."""
+        self._send("step")
         return self._engine.step()
 
     def release(self, slots: Iterable[int]) -> None:
+        """Free slots here; the others free them before the next call."""
         slots = list(slots)
         self._released += slots
         self._engine.release(slots)
 
     def stop(self) -> None:
         """Tell the others that this was all."""
-        self._tell("stop")
+        self._send("stop")
 
-    def _tell(self, call: str, argument: Any = None) -> None:
+    def _send(self, call: str, argument: Any = None) -> None:
         released, self._released = self._released, []
         self._channel.send([released, call, argument])
 
 
 def follow(engine: Engine, channel: Channel) -> None:
     """Repeat process 0's calls until it stops.
+
+    Args:
+        engine: this process's part.
+        channel: from process 0's `BroadcastingEngine`.
 
     Raises:
         Exception: whatever the engine raises; process 0's raises it too.

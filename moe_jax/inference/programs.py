@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
 from moe_jax.inference.inference_config import decoding_config
+from moe_jax.inference.prompt_batches import PromptBatch
 from moe_jax.inference.sampling import Held, Sampled, SamplingArrays, sample
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.cache import Cache, abstract_cache, empty_cache
@@ -35,7 +36,7 @@ SHORTEST_READ = 256
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Memory:
+class SlotMemory:
     """What a model remembers of the sequence in each slot."""
 
     cache: Cache
@@ -43,18 +44,7 @@ class Memory:
     held: Held
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PromptBatch:
-    """Prompts that are read together; [streams, batch] but for tokens [streams, batch, seq]."""
-
-    tokens: Array
-    lengths: Array
-    #: Row of each prompt in its device's slots; beyond them: nothing to read.
-    rows: Array
-
-
-class Programs:
+class EnginePrograms:
     """Prefill and decode of one model on one mesh, for a fixed number of slots.
 
     Args:
@@ -84,7 +74,7 @@ class Programs:
             sharding=NamedSharding(mesh, BATCH),
         )
         #: What is remembered, as ShapeDtypeStructs with shardings.
-        self.abstract_memory = Memory(
+        self.abstract_memory = SlotMemory(
             abstract_cache(config, mesh, slots=slots, context=context),
             Held(per_token(jnp.bool_), per_token(jnp.int32)),
         )
@@ -103,24 +93,30 @@ class Programs:
         """Over how many devices slots are split."""
         return len(self._hosts)
 
-    def empty_memory(self) -> Memory:
+    def empty_memory(self) -> SlotMemory:
         """Return the memory of empty slots, created in place."""
         blank = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding),
             self.abstract_memory.held,
         )
-        return Memory(empty_cache(self.abstract_memory.cache), blank)
+        return SlotMemory(empty_cache(self.abstract_memory.cache), blank)
 
     def prefill(
         self,
         weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         """Read prompts into their slots; return the first token of each, in the batch's order.
 
         Compiles for each shape of the batch.
+
+        Args:
+            weights: the model's.
+            batch: on the mesh.
+            sampling: of each row of the flattened batch.
+            memory: of all slots; donated.
         """
         shape = batch.tokens.shape
         if shape not in self._prefills:
@@ -147,7 +143,7 @@ class Programs:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def _parallel(self, config: Config, batch_tokens: int) -> Parallel:
-        """The transport that `auto` means depends on how many tokens a device has at a time."""
+        """Resolve what `auto` means: it depends on how many tokens a device has at a time."""
         return resolve_parallel(
             config,
             self._mesh,
@@ -171,8 +167,8 @@ class Programs:
         weights: Weights,
         batch: PromptBatch,
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         model = self._skeleton.merge(weights)
         read = (batch.tokens, batch.lengths, batch.rows)
         logits_bv, cache = prefill(model, *read, memory.cache, parallel)
@@ -185,7 +181,7 @@ class Programs:
         first = jnp.zeros(logits_bv.shape[:1], jnp.int32)
         nothing = jnp.zeros(logits_bv.shape, jnp.int32)
         begun = Held(in_prompts.reshape(logits_bv.shape), nothing)
-        return sample(logits_bv, sampling, begun, first), Memory(cache, held)
+        return sample(logits_bv, sampling, begun, first), SlotMemory(cache, held)
 
     def _decode(
         self,
@@ -194,8 +190,8 @@ class Programs:
         weights: Weights,
         newest: Int[Array, "b 4"],
         sampling: SamplingArrays,
-        memory: Memory,
-    ) -> tuple[Sampled, Memory]:
+        memory: SlotMemory,
+    ) -> tuple[Sampled, SlotMemory]:
         """`newest` is per slot: the last token, its position, tokens generated, 1 if in use."""
         tokens, positions, index, used = newest.T
         model = self._skeleton.merge(weights)
@@ -206,7 +202,7 @@ class Programs:
         counts = memory.held.counts_bv
         counts += jax.nn.one_hot(tokens, counts.shape[1], dtype=jnp.int32)
         held = Held(memory.held.prompt_bv, counts)
-        return sample(logits_bv, sampling, held, index), Memory(cache, held)
+        return sample(logits_bv, sampling, held, index), SlotMemory(cache, held)
 
 
 def read_lengths(context: int) -> tuple[int, ...]:
@@ -214,11 +210,14 @@ def read_lengths(context: int) -> tuple[int, ...]:
 
     A step reads what its longest text needs, not the whole cache, but from few lengths: each is a
     program.
+
+    Args:
+        context: tokens of a sequence.
     """
-    found = [context]
-    while (shorter := -(-found[0] // READ_GROWTH)) >= SHORTEST_READ:
-        found.insert(0, shorter)
-    return tuple(found)
+    lengths = [context]
+    while (shorter := -(-lengths[0] // READ_GROWTH)) >= SHORTEST_READ:
+        lengths.insert(0, shorter)
+    return tuple(lengths)
 
 
 def mark_prompts(batch: PromptBatch, held: Held) -> tuple[Bool[Array, "n b v"], Held]:

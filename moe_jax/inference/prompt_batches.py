@@ -6,8 +6,11 @@ devices read their prompts in waves. Pure bookkeeping on the host: what runs is 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Array
 
 from moe_jax.inference.contract import Prompt
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -21,7 +24,7 @@ IDLE = SamplingOptions(temperature=0)
 
 
 @dataclass(frozen=True)
-class Slots:
+class SlotLayout:
     """The slots of an engine: consecutive ones belong to a device."""
 
     shards: int
@@ -35,7 +38,7 @@ class Slots:
 
 # Holds an array, so they compare by identity.
 @dataclass(frozen=True, eq=False)
-class Placed:
+class PlacedPrompt:
     """A prompt and its slot; `order` is its place among those that start together."""
 
     order: int
@@ -44,64 +47,92 @@ class Placed:
 
     @property
     def size(self) -> int:
-        """Returns its tokens."""
+        """Tokens of the prompt."""
         return self.prompt.tokens.size
 
 
 #: Per device, the prompts that it reads at the same time as the others read theirs.
-Wave = list[list[Placed]]
+Wave = list[list[PlacedPrompt]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class PromptBatch:
+    """The prompts of a wave as arrays [streams, devices x rows]; tokens are [.., seq]."""
+
+    tokens: Array
+    #: Tokens of each prompt; 1 in rows without one.
+    lengths: Array
+    #: Row of each prompt among its device's slots; one beyond them: nothing to read.
+    rows: Array
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
-    """A wave as arrays of [streams, devices x rows]; tokens are [.., seq]."""
+class PackedPrompts:
+    """A wave, ready to be read."""
 
-    tokens: np.ndarray
-    lengths: np.ndarray
-    #: Row of each prompt among its device's slots; one beyond them for padding.
-    rows: np.ndarray
+    #: Of host arrays, the same in all processes.
+    batch: PromptBatch
     #: Of each row of the flattened batch.
     sampling: list[SamplingOptions]
     #: The prompts with their rows in the flattened batch.
-    places: list[tuple[int, Placed]]
+    places: list[tuple[int, PlacedPrompt]]
 
 
-def place(prompts: Sequence[Prompt], used: np.ndarray, slots: Slots) -> list[Placed]:
+def place(prompts: Sequence[Prompt], used: np.ndarray, slots: SlotLayout) -> list[PlacedPrompt]:
     """Give each prompt a free slot, on the device that has most of them.
 
     Args:
+        prompts: no more than are free.
         used: bool [slots].
+        slots: how devices share them.
     """
     free = [list(np.flatnonzero(~part)) for part in used.reshape(slots.shards, -1)]
     placed = []
     for order, prompt in enumerate(prompts):
         shard = max(range(slots.shards), key=lambda s: (len(free[s]), -s))
-        placed.append(Placed(order, prompt, shard * slots.per_shard + int(free[shard].pop(0))))
+        placed.append(
+            PlacedPrompt(order, prompt, shard * slots.per_shard + int(free[shard].pop(0)))
+        )
     return placed
 
 
-def waves(placed: Sequence[Placed], slots: Slots) -> list[Wave]:
-    """Return what is read together; a device reads one prompt or as many as it has tokens for."""
+def waves(placed: Sequence[PlacedPrompt], slots: SlotLayout) -> list[Wave]:
+    """Return what is read together; a device reads one prompt or as many as it has tokens for.
+
+    Args:
+        placed: prompts in their slots.
+        slots: how devices share them.
+
+    Returns:
+        Waves, the first of which is read first.
+    """
     queues: Wave = [[] for _ in range(slots.shards)]
     for one in placed:
         queues[one.slot // slots.per_shard].append(one)
-    found = []
+    together: list[Wave] = []
     while any(queues):
         size = _rows(queues, slots)
-        found.append([queue[:size] for queue in queues])
+        together.append([queue[:size] for queue in queues])
         queues = [queue[size:] for queue in queues]
-    return found
+    return together
 
 
-def pack(wave: Wave, slots: Slots) -> Packed:
-    """Return a wave as arrays. Their shapes take few values, each of which compiles."""
+def pack(wave: Wave, slots: SlotLayout) -> PackedPrompts:
+    """Return a wave as arrays. Their shapes take few values, each of which compiles.
+
+    Args:
+        wave: of `waves`.
+        slots: how devices share them.
+    """
     rows = _rows(wave, slots)
     streams = slots.streams if rows % slots.streams == 0 else 1
     shape = (streams, slots.shards, rows // streams)
     length = padded(max(one.size for queue in wave for one in queue), slots)
-    tokens = np.zeros((*shape, length), np.int32)
-    lengths = np.ones(shape, np.int32)
-    into = np.full(shape, slots.per_shard, np.int32)
+    # Any: host arrays stand where the batch has those of the mesh later.
+    tokens: Any = np.zeros((*shape, length), np.int32)
+    lengths: Any = np.ones(shape, np.int32)
+    into: Any = np.full(shape, slots.per_shard, np.int32)
     sampling = [IDLE] * lengths.size
     places = []
     for shard, queue in enumerate(wave):
@@ -113,17 +144,21 @@ def pack(wave: Wave, slots: Slots) -> Packed:
             sampling[flat] = one.prompt.sampling
             places.append((flat, one))
     flat_shape = (streams, -1)
-    return Packed(
+    batch = PromptBatch(
         tokens.reshape(*flat_shape, length),
         lengths.reshape(flat_shape),
         into.reshape(flat_shape),
-        sampling,
-        places,
     )
+    return PackedPrompts(batch, sampling, places)
 
 
-def padded(size: int, slots: Slots) -> int:
-    """Return the length that a prompt of `size` tokens is padded to."""
+def padded(size: int, slots: SlotLayout) -> int:
+    """Return the length that a prompt is padded to, in tokens.
+
+    Args:
+        size: tokens of the prompt.
+        slots: their context, and what divides the length.
+    """
     length = SHORTEST
     while length < size:
         length *= 2
@@ -131,7 +166,7 @@ def padded(size: int, slots: Slots) -> int:
     return -(-length // slots.unit) * slots.unit
 
 
-def _rows(queues: Wave, slots: Slots) -> int:
+def _rows(queues: Wave, slots: SlotLayout) -> int:
     """Return how many prompts a device reads at a time: one, or all that it can."""
     if max(map(len, queues)) == 1:
         return 1

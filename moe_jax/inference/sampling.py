@@ -141,7 +141,7 @@ def _likeliest(
     """Return the largest logits and their tokens, of equal ones the first; zeros unless asked."""
     size = min(MAX_TOP_LOGPROBS, logits_bv.shape[1])
 
-    def found() -> Any:
+    def likeliest() -> Any:
         tokens_bv = jax.lax.broadcasted_iota(jnp.int32, logits_bv.shape, 1)
         # Not top_k: XLA's partitioner gives every device all rows of it, and on GPUs, in a branch,
         # then refuses its own shapes (JAX 0.10.2).
@@ -151,7 +151,7 @@ def _likeliest(
     def nothing() -> Any:
         return jnp.zeros_like(logits_bv[:, :size]), jnp.zeros((len(logits_bv), size), jnp.int32)
 
-    return jax.lax.cond(asked, found, nothing)
+    return jax.lax.cond(asked, likeliest, nothing)
 
 
 def _penalise(

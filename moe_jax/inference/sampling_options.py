@@ -3,7 +3,7 @@
 What they do is `sampling.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_jax.errors import UserError
 
@@ -18,6 +18,8 @@ MAX_BIAS = 100.0
 MAX_BIASES = 300
 #: A token of no vocabulary: where it is written to, nothing is.
 NO_TOKEN = 2**31 - 1
+#: Seeds are below: 64 bits, as in OpenAI's API, where they are signed.
+SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class SamplingOptions:
             raise UserError(
                 f"top_logprobs ({self.top_logprobs}) must be from 0 to {MAX_TOP_LOGPROBS}"
             )
-        if not 0 <= self.seed < 2**64:
+        if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed ({self.seed}) must be from 0 to 2**64 - 1")
 
     def _check_bias(self) -> None:
@@ -93,3 +95,18 @@ class SamplingOptions:
                     f"logit_bias ({bias} for token {token}) must be from -{MAX_BIAS:g} to "
                     f"{MAX_BIAS:g}"
                 )
+
+
+def sample_options(options: SamplingOptions, count: int) -> list[SamplingOptions]:
+    """Return options for several samples of one prompt: sample i has the seed `seed + i`.
+
+    Args:
+        options: of the first sample.
+        count: samples.
+
+    Raises:
+        UserError: for no samples.
+    """
+    if count < 1:
+        raise UserError(f"num_samples ({count}) must be 1 or more")
+    return [replace(options, seed=(options.seed + i) % SEEDS) for i in range(count)]

@@ -20,7 +20,7 @@ from moe_jax.interop.files.tokenizer_files import is_hf_directory, tokenizer_fil
 from moe_jax.interop.open import ImportDType, open_model
 from moe_jax.interop.tensors.match import LazyTensor, check_matches
 from moe_jax.interop.tensors.pieces import pieces, skipped
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.skeleton import Skeleton
 
 #: A parameter's name and the row of a layer in it, () outside of layers.
@@ -97,10 +97,10 @@ def _open_run(path: Path, step: int | None, dtype: ImportDType) -> DenseModel:
 
 def slab_of(model: ModelConfig, layer: int, name: str) -> Slab:
     """Return where the parameter of that name in a block lies for a layer of the model."""
-    for stack, segment in enumerate(segments(model)):
-        size = len(segment.unit) * segment.repeats
+    for stack, run in enumerate(layer_runs(model)):
+        size = len(run.unit) * run.repeats
         if layer < size:
-            row, place = divmod(layer, len(segment.unit))
+            row, place = divmod(layer, len(run.unit))
             return f"stacks.{stack}.unit.blocks.{place}.{name}", (row,)
         layer -= size
     raise AssertionError("a layer of another model")

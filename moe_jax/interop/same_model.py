@@ -3,7 +3,7 @@
 from typing import Any
 
 from moe_jax.config.model_schema import ModelConfig, RopeConfig
-from moe_jax.model.pattern import layer_specs
+from moe_jax.model.pattern import layer_sequence
 
 #: How a model is trained or computed, not what it computes.
 _NOT_THE_MODEL = {
@@ -48,7 +48,7 @@ def differences(one: ModelConfig, other: ModelConfig) -> list[str]:
 
 def _essence(model: ModelConfig) -> dict[str, Any]:
     flat = _flat(model.model_dump(mode="json"))
-    specs = layer_specs(model)
+    specs = layer_sequence(model)
     flat["layers"] = [spec.kind for spec in specs]
     flat["attention.windows"] = [spec.window for spec in specs]
     unused = [*_unused_rope(model.attention.rope), *_unused_sections(model, flat["layers"])]

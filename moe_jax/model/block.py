@@ -42,6 +42,14 @@ class Block(nnx.Module):
     def __call__(
         self, x_bsd: BatchBSD, positions_bs: WholeBS, segments_bs: WholeBS, parallel: Parallel
     ) -> tuple[BatchBSD, MoeStats | None]:
+        """Return the layer's output, and what its experts counted.
+
+        Args:
+            x_bsd: the residual stream, this device's part of the sequence.
+            positions_bs: of whole sequences, in their document.
+            segments_bs: the document of each token of whole sequences.
+            parallel: where this runs.
+        """
         documents = segments_bs if parallel.documents else None
         attended = self.attention(
             self.attention_norm(x_bsd), positions_bs, documents, parallel.attention, parallel.tensor
@@ -54,6 +62,8 @@ class Block(nnx.Module):
         """Return x + mlp_or_moe(norm(x)), and what the experts counted.
 
         Args:
+            x_bsd: the residual stream after attention.
+            parallel: where this runs.
             valid_bs: tokens that matter; others are spared the experts. None: all.
         """
         hidden = self.mlp_norm(x_bsd)

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from moe_jax.axes import BATCH_AXES, TENSOR
 from moe_jax.config.model_schema import AttentionConfig
 from moe_jax.config.schema import Config
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.skeleton import AnyMesh
 from moe_jax.nn.self_attention import Entry
 
@@ -35,14 +35,18 @@ class EntryShape:
 
     @property
     def spec(self) -> PartitionSpec:
-        """Returns where [repeats, slots, places, heads, width] lives."""
+        """Where [repeats, slots, places, heads, width] lives."""
         return PartitionSpec(None, BATCH_AXES, None, self.axis, None)
 
 
 def entry_shapes(attention: AttentionConfig, tensor: int) -> tuple[EntryShape, ...]:
-    """Return the arrays of one layer on a tensor axis of this size.
+    """Return the arrays of one layer.
 
-    Where key/value heads are fewer than its devices, each device keeps the one head it reads.
+    Where key/value heads are fewer than the tensor axis, each device keeps the one head it reads.
+
+    Args:
+        attention: of every layer.
+        tensor: devices of the tensor axis.
     """
     if attention.kind == "latent":
         return (EntryShape(1, attention.latent.kv_rank + attention.latent.rope_head_dim, None),)
@@ -54,6 +58,8 @@ def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -
     """Return the cache as ShapeDtypeStructs with shardings.
 
     Args:
+        config: of the model.
+        mesh: where the cache lives.
         slots: sequences; a multiple of the devices that the batch is split over.
         context: tokens of a sequence; layers with a smaller sliding window keep only that.
     """
@@ -67,10 +73,9 @@ def abstract_cache(config: Config, mesh: AnyMesh, *, slots: int, context: int) -
 
     return tuple(
         tuple(
-            tuple(array(entry, segment.repeats, spec.window) for entry in entries)
-            for spec in segment.unit
+            tuple(array(entry, run.repeats, spec.window) for entry in entries) for spec in run.unit
         )
-        for segment in segments(model)
+        for run in layer_runs(model)
     )
 
 

@@ -25,14 +25,14 @@ from moe_jax.model.block import Block
 from moe_jax.model.cache import Cache, entry_shapes
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.stack import LAYERS, Stack
-from moe_jax.model.transformer import IdsNBS, Transformer, on_shards
+from moe_jax.model.transformer import IdsNBS, Transformer
 from moe_jax.model.unit import Streams
 from moe_jax.nn.cached_attention import visible, write
 from moe_jax.nn.self_attention import Entry
 from moe_jax.shapes import BatchBSD
-from moe_jax.sharding.params import gather, gathers_anything, stored_specs, with_gathers
+from moe_jax.sharding.params import Variables, gather, gathers_anything
+from moe_jax.sharding.regions import run_gathered, run_stored
 from moe_jax.sharding.rules import BATCH
-from moe_jax.sharding.spmd import on_device_shards
 
 
 @jax.tree_util.register_dataclass
@@ -76,8 +76,15 @@ def prefill(
     """Read prompts into cache rows; return the logits after each one's last token.
 
     Args:
+        model: the transformer.
         tokens: int32 [streams, batch, seq], padded at the end, batch split over devices.
-        lengths, rows: of `Prompts`.
+        lengths: of `Prompts`, [streams, batch].
+        rows: likewise.
+        cache: what the rows held is overwritten.
+        parallel: where this runs.
+
+    Returns:
+        Logits [streams * batch, vocab], vocabulary split over the tensor axis; and the cache.
     """
     streams = model.embed(tokens, parallel)
     prompts = tuple(Prompts(*pair) for pair in zip(lengths, rows, strict=True))
@@ -102,9 +109,16 @@ def decode(
     """Add one token to every valid cache row; return the logits after it.
 
     Args:
+        model: the transformer.
         tokens: int32, one per cache row.
-        positions, valid, reads: of `Newest`.
-        parallel: with whole sequences, as `inference_config.decoding_config` has them.
+        positions: of `Newest`.
+        valid: likewise.
+        cache: of the tokens before.
+        parallel: where this runs.
+        reads: of `Newest`.
+
+    Returns:
+        Logits [batch, vocab], vocabulary split over the tensor axis; and the cache.
     """
     assert not parallel.tensor.splits_tokens, "one position cannot be split along the sequence"
     streams = model.embed(tokens[None, :, None], parallel)
@@ -130,19 +144,16 @@ def _through(
 def _through_stack(
     stack: Stack, step: Step, streams: Streams, known: tuple, cache: Any, parallel: Parallel
 ) -> tuple[Streams, Any]:
-    graphdef, state = nnx.split(stack.unit)
-    gathers_experts = parallel.exchange_spec.transport.gathers_experts
-    state = with_gathers(state, parallel.placement, experts=gathers_experts)
-    unroll = step is _decode_block and not gathers_anything(state)
+    graphdefs, states = stack.divide(parallel)
+    unroll = step is _decode_block and not gathers_anything(states)
 
-    def local(state: nnx.State, streams: Streams, known: tuple, cache: Any) -> Any:
+    def local(states: Variables, streams: Streams, known: tuple, cache: Any) -> Any:
         def layer(carry: Any, item: Any) -> tuple[Any, None]:
             streams, cache = carry
-            index, layer_state = item
-            unit = nnx.merge(graphdef, gather(layer_state))
+            index, layer_states = item
             new = []
-            for block, entry in zip(unit.blocks, cache, strict=True):
-                outs = []
+            for graphdef, state, entry in zip(graphdefs, gather(layer_states), cache, strict=True):
+                block, outs = nnx.merge(graphdef, state), []
                 for x, one in zip(streams, known, strict=True):
                     x, entry = step(block, x, one, entry, index, parallel)
                     outs.append(x)
@@ -150,20 +161,23 @@ def _through_stack(
                 new.append(entry)
             return (streams, tuple(new)), None
 
-        layers = (jnp.arange(stack.segment.repeats), state)
+        layers = (jnp.arange(stack.layers.repeats), states)
         return jax.lax.scan(layer, (streams, cache), layers, unroll=unroll)[0]
 
     attention = stack.unit.blocks[0].attention.config
     entry = tuple(shape.spec for shape in entry_shapes(attention, parallel.tensor.size))
-    spread = (entry,) * len(stack.segment.unit)
-    mapped = on_device_shards(
-        local,
-        parallel.mesh,
-        in_specs=(stored_specs(state, parallel.placement), parallel.activations, BATCH, spread),
-        out_specs=(parallel.activations, spread),
-    )
+    spread = (entry,) * len(stack.layers.unit)
     with jax.named_scope(LAYERS):
-        return mapped(state, streams, known, cache)
+        return run_stored(
+            local,
+            parallel,
+            states,
+            streams,
+            known,
+            cache,
+            in_specs=(parallel.activations, BATCH, spread),
+            out_specs=(parallel.activations, spread),
+        )
 
 
 def _prefill_block(
@@ -207,7 +221,7 @@ def _logits(
 ) -> Float[Array, "b v"]:
     # One position of each sequence, which no device of the tensor axis has a part of.
     whole = replace(parallel.tensor, sequence="whole")
-    logits_b1v = on_shards(
+    logits_b1v = run_gathered(
         lambda modules, x: modules[0](x, modules[1], whole),
         parallel,
         (model.head, model.embedding),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from moe_jax.config.model_schema import AttentionConfig, ExpertActivation, ModelConfig
 from moe_jax.config.schema import Config
-from moe_jax.model.pattern import LayerSpec, layer_specs
+from moe_jax.model.pattern import LayerSpec, layer_sequence
 from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated
 
@@ -59,9 +59,12 @@ def flops_per_token(config: Config) -> Flops:
     That formula takes c = T; we leave out what the causal mask hides, as Megatron-LM's current
     `num_floating_point_operations` does. So a figure here is lower than under PaLM's own form,
     and than those of older Megatron releases, which took c = s.
+
+    Args:
+        config: gives the model and the length of a sequence.
     """
     model, length = config.model, config.data.sequence_length
-    specs = layer_specs(model)
+    specs = layer_sequence(model)
     visited = sum(_visited_elements(model, spec) for spec in specs)
     context = sum(mean_context(length, spec.window) for spec in specs)
     return Flops(
@@ -104,13 +107,13 @@ def total_parameters(config: Config) -> int:
     tables = 1 if model.tie_embeddings == "tied" else 2
     ends = tables * model.vocab_size * model.d_model + _norm(model)
     ends += model.vocab_size if model.head_bias == "per_token" else 0
-    return ends + sum(layer_parameters(model, spec) for spec in layer_specs(model))
+    return ends + sum(layer_parameters(model, spec) for spec in layer_sequence(model))
 
 
 def active_parameters(config: Config) -> int:
     """Count the parameters that one token meets: all but those of the experts it is not sent to."""
     moe = config.model.moe
-    layers = sum(spec.kind == "moe" for spec in layer_specs(config.model))
+    layers = sum(spec.kind == "moe" for spec in layer_sequence(config.model))
     idle = moe.num_experts - moe.top_k
     return total_parameters(config) - layers * idle * expert_parameters(config.model)
 

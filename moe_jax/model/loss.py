@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.transformer import Head, Transformer, on_shards
+from moe_jax.model.transformer import Head, Transformer
 from moe_jax.model.unit import Streams
 from moe_jax.nn.embedding import Embedding
 from moe_jax.shapes import IdsBS, WholeBS
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.tensor import TensorAxis
 
@@ -39,7 +40,7 @@ def cross_entropy_sum(
     def local(modules: tuple[Head, Embedding], xs: Streams, ids: tuple, scales: tuple) -> Array:
         return _chunked(*modules, xs, ids, scales, chunk, parallel.tensor)[None]
 
-    return on_shards(
+    return run_gathered(
         local,
         parallel,
         (model.head, model.embedding),

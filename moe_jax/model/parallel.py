@@ -9,7 +9,7 @@ from moe_jax.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import choose_spec
@@ -41,7 +41,7 @@ class Parallel:
 
     @property
     def batch_shards(self) -> int:
-        """Returns over how many devices a batch is split."""
+        """Over how many devices a batch is split."""
         shape = dict(self.mesh.shape)
         size = 1
         for axis in BATCH_AXES:
@@ -50,7 +50,7 @@ class Parallel:
 
     @property
     def activations(self) -> PartitionSpec:
-        """Returns where activations [batch, seq, d_model] between matmuls live."""
+        """Where activations [batch, seq, d_model] are between matmuls."""
         return PartitionSpec(BATCH_AXES, TENSOR if self.tensor.splits_tokens else None)
 
     def per_device(self, *, of_a_stage: bool = False) -> PartitionSpec:
@@ -74,7 +74,7 @@ class Parallel:
 def resolve_parallel(
     config: Config, mesh: Mesh, *, platform: str, hosts: tuple[int, ...], batch_tokens: int
 ) -> Parallel:
-    """Decides what the config leaves to "auto".
+    """Decide what the config leaves to "auto".
 
     Args:
         config: a checked config.
@@ -102,7 +102,7 @@ def resolve_parallel(
 
 def check_stages(model: ModelConfig, placement: Placement) -> None:
     """Raise UserError unless the pipe axis can be filled with the model's repeated layers."""
-    *_, repeated = segments(model)
+    *_, repeated = layer_runs(model)
     groups = placement.sizes[PIPE] * placement.virtual_stages
     if placement.sizes[PIPE] == 1:
         return
@@ -116,7 +116,7 @@ def check_stages(model: ModelConfig, placement: Placement) -> None:
     parts = placement.sizes[PIPE] * placement.sizes[FSDP]
     if placement.config.dense == "fsdp_expert":
         parts *= placement.sizes[EXPERT]
-    by_parts = [s.repeats for s in segments(model) if not placement.in_order(s.repeats)]
+    by_parts = [run.repeats for run in layer_runs(model) if not placement.in_order(run.repeats)]
     if by_parts and model.d_model % parts:
         raise UserError(
             f"stacks of {' and '.join(map(str, by_parts))} layers in {groups} groups on mesh.pipe "
@@ -134,6 +134,10 @@ def placement_of(config: Config) -> Placement:
 
 def attention_implementation(config: Config, platform: str) -> Implementation:
     """Return how attention is computed on a platform, "auto" resolved.
+
+    Args:
+        config: a checked config.
+        platform: "cpu" or "gpu".
 
     Raises:
         UserError: cuDNN is asked for where it cannot run.

@@ -1,4 +1,4 @@
-"""Turns the layer pattern of a config into segments that are stacked and scanned."""
+"""Turns the layer pattern of a config into runs of equal units, which are stacked and scanned."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class LayerSpec:
 
 
 @dataclass(frozen=True)
-class Segment:
+class LayerRun:
     """`unit` repeated `repeats` times; parameters of equal layers are stacked over repeats."""
 
     unit: tuple[LayerSpec, ...]
     repeats: int
 
 
-def layer_specs(model: ModelConfig) -> tuple[LayerSpec, ...]:
+def layer_sequence(model: ModelConfig) -> tuple[LayerSpec, ...]:
     """Return one spec per layer: both patterns repeat until the layers are filled."""
     kinds, windows = model.layers, model.attention.windows
     return tuple(
@@ -30,16 +30,19 @@ def layer_specs(model: ModelConfig) -> tuple[LayerSpec, ...]:
     )
 
 
-def segments(model: ModelConfig) -> tuple[Segment, ...]:
-    """Cuts the layers into a prefix of single layers and one repeated unit.
+def layer_runs(model: ModelConfig) -> tuple[LayerRun, ...]:
+    """Cut the layers into a prefix of single layers and one repeated unit.
 
     Of all cuts, takes the one that compiles the fewest distinct layers (prefix + unit).
+
+    Args:
+        model: whose patterns of kinds and windows repeat until its layers are filled.
     """
-    specs = layer_specs(model)
+    specs = layer_sequence(model)
     cuts = [(lead, _period(specs[lead:])) for lead in range(len(specs))]
     lead, period = min(cuts, key=lambda cut: (cut[0] + cut[1], cut[0]))
-    prefix = tuple(Segment((spec,), 1) for spec in specs[:lead])
-    return (*prefix, Segment(specs[lead : lead + period], (len(specs) - lead) // period))
+    prefix = tuple(LayerRun((spec,), 1) for spec in specs[:lead])
+    return (*prefix, LayerRun(specs[lead : lead + period], (len(specs) - lead) // period))
 
 
 def _period(specs: tuple[LayerSpec, ...]) -> int:
@@ -53,16 +56,19 @@ def _period(specs: tuple[LayerSpec, ...]) -> int:
 
 
 def moe_rows(model: ModelConfig) -> dict[tuple[int, int], list[int]]:
-    """Return (segment, place in its unit) -> which MoE layers, counted over the model, are there.
+    """Return (stack, place in its unit) -> which MoE layers, counted over the model, are there.
 
     The order of the rows is that of the stacked parameters.
+
+    Args:
+        model: whose layers are cut by `layer_runs`.
     """
     rows: dict[tuple[int, int], list[int]] = {}
     count = 0
-    for index, segment in enumerate(segments(model)):
-        for _ in range(segment.repeats):
-            for place, spec in enumerate(segment.unit):
+    for stack, run in enumerate(layer_runs(model)):
+        for _ in range(run.repeats):
+            for place, spec in enumerate(run.unit):
                 if spec.kind == "moe":
-                    rows.setdefault((index, place), []).append(count)
+                    rows.setdefault((stack, place), []).append(count)
                     count += 1
     return rows

@@ -20,15 +20,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Int
 
 from moe_jax.axes import PIPE
-from moe_jax.sharding.params import map_stacked
+from moe_jax.sharding.params import Variables, map_stacked
 
-#: (one layer's state, streams, positions, segments) -> (streams, counts with a device dimension)
-Layer = Callable[[nnx.State, Any, Any, Any], tuple[Any, Any]]
+#: (a layer's variables, streams, positions, segments) -> (streams, counts [device, ...])
+Layer = Callable[[Variables, Any, Any, Any], tuple[Any, Any]]
 #: Name of what enters a layer, for rematerialisation policies.
 LAYER_INPUT = "layer_input"
 
@@ -50,6 +49,7 @@ class Schedule:
 
     @property
     def ticks(self) -> int:
+        """Steps that all stages take together."""
         return self.microbatches * self.rounds + self.stages - 1
 
     @property
@@ -67,6 +67,12 @@ def pipelined(stages: int, rounds: int, microbatches: int, layers: int) -> Sched
     """Return how a stack of so many repetitions goes through the stages; None where it does not.
 
     Leading layers that are not repeated are no part of a pipeline.
+
+    Args:
+        stages: devices of the pipe axis.
+        rounds: groups of layers on each of them (virtual stages).
+        microbatches: parts of a stream that follow each other.
+        layers: repetitions of the stack's unit.
     """
     if stages == 1 or layers == 1:
         return None
@@ -76,7 +82,7 @@ def pipelined(stages: int, rounds: int, microbatches: int, layers: int) -> Sched
 def run_pipeline(
     layer: Layer,
     policy: Any,
-    state: nnx.State,
+    state: Variables,
     rows: tuple[Any, Any, Any],
     schedule: Schedule,
     in_order: bool,
@@ -127,7 +133,7 @@ def run_pipeline(
 
 
 def _group(
-    layer: Layer, schedule: Schedule, groups: nnx.State, turn: Array, xs: Any, *rest: Any
+    layer: Layer, schedule: Schedule, groups: Variables, turn: Array, xs: Any, *rest: Any
 ) -> tuple[Any, Any]:
     """Apply the layers of one virtual stage; counts are [group, ...]."""
     first = (turn * schedule.stages + jax.lax.axis_index(PIPE)) * schedule.group
@@ -136,21 +142,21 @@ def _group(
         states = jax.tree.map(lambda a: a.reshape(schedule.rounds, -1, *a.shape[1:]), groups)
         states = _at(states, turn)
 
-    def step(xs: Any, slot: tuple[Array, nnx.State]) -> tuple[Any, Any]:
+    def step(xs: Any, slot: tuple[Array, Variables]) -> tuple[Any, Any]:
         place, layer_state = slot
         xs = jax.tree.map(lambda x: checkpoint_name(x, LAYER_INPUT), xs)
         if schedule.is_full:
             return layer(layer_state, xs, *rest)
         return jax.lax.cond(first + place < schedule.layers, layer, _pass, layer_state, xs, *rest)
 
-    def _pass(layer_state: nnx.State, xs: Any, *rest: Any) -> tuple[Any, Any]:
+    def _pass(layer_state: Variables, xs: Any, *rest: Any) -> tuple[Any, Any]:
         counts = jax.eval_shape(layer, layer_state, xs, *rest)[1]
         return xs, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), counts)
 
     return jax.lax.scan(step, xs, (jnp.arange(schedule.group, dtype=jnp.int32), states))
 
 
-def _hand_out(state: nnx.State, schedule: Schedule, stage: Array) -> nnx.State:
+def _hand_out(state: Variables, schedule: Schedule, stage: Array) -> Variables:
     """Return the layers of this device's groups, [rounds * group, ...], empty places zero.
 
     Stored are all layers, each with a part of its embed dimension; one all-to-all turns that into
@@ -172,7 +178,7 @@ def _hand_out(state: nnx.State, schedule: Schedule, stage: Array) -> nnx.State:
 
 
 def _microbatches(tree: Any, schedule: Schedule) -> Any:
-    """Gathers the rows of all stages, [microbatches, rows, ...]."""
+    """Gather the rows of all stages, [microbatches, rows, ...]."""
 
     def one(x: Array) -> Array:
         rows = jax.lax.all_gather(x, PIPE, axis=0, tiled=True)
@@ -182,7 +188,7 @@ def _microbatches(tree: Any, schedule: Schedule) -> Any:
 
 
 def _own_rows(tree: Any) -> Any:
-    """The reverse of `_microbatches` for what only one stage holds, the others zeros."""
+    """Undo `_microbatches` for what only one stage holds, the others zeros."""
 
     def one(x: Array) -> Array:
         rows = x.reshape(-1, *x.shape[2:])

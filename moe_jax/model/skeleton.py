@@ -49,7 +49,7 @@ class Skeleton:
 
     @property
     def buffer_rows(self) -> dict[str, list[int]]:
-        """Returns for each router's selection bias the MoE layers that its rows belong to."""
+        """For each router's selection bias, the MoE layers that its rows belong to."""
         return {
             f"stacks.{stack}.unit.blocks.{place}.moe.router.bias_e": rows
             for (stack, place), rows in moe_rows(self.config.model).items()
@@ -59,6 +59,10 @@ class Skeleton:
         """Return fresh weights, created in place on the mesh.
 
         The values depend on the seed alone, not on the mesh.
+
+        Args:
+            seed: of every random number.
+            mesh: where the arrays go, as the config's sharding says.
         """
 
         def create() -> Weights:

@@ -2,7 +2,7 @@
 
 The scan carries the tuple of streams; each layer is one `on_device_shards` region, so that its
 parameters' gradients are summed over the devices while the next layer's backward runs. A pipeline
-is one region around all layers.
+is one region around all layers, and so is decoding, whose own scan is in `decoding.py`.
 """
 
 from functools import partial
@@ -16,13 +16,18 @@ from jaxtyping import Array
 from moe_jax.axes import PIPE
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
-from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.pattern import Segment
+from moe_jax.model.pattern import LayerRun
 from moe_jax.model.pipeline import Schedule, run_pipeline
-from moe_jax.model.unit import KEPT_OF_GROUP, Ids, Remat, Streams, apply_unit
+from moe_jax.model.unit import KEPT_OF_GROUP, Ids, Remat, Streams, Unit, apply_unit
 from moe_jax.moe.layer import MoeStats
-from moe_jax.sharding.params import layer_specs, stored_specs, with_gathers, with_layers_axis
+from moe_jax.sharding.params import (
+    Variables,
+    stored_specs_of_layer,
+    with_gathers,
+    with_layers_axis,
+)
+from moe_jax.sharding.regions import run_stored
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
 
@@ -30,73 +35,86 @@ from moe_jax.sharding.spmd import on_device_shards
 LAYERS = "layers"
 
 
-class Unit(nnx.Module):
-    """The layers of one repetition of a segment."""
-
-    def __init__(
-        self, model: ModelConfig, precision: PrecisionConfig, segment: Segment, *, rngs: nnx.Rngs
-    ):
-        self.blocks = nnx.List(Block(model, precision, spec, rngs=rngs) for spec in segment.unit)
-
-
 class Stack(nnx.Module):
-    """`segment.repeats` units whose parameters share arrays with a leading layers dimension."""
+    """`layers.repeats` units whose parameters share arrays with a leading layers dimension."""
 
     def __init__(
-        self, model: ModelConfig, precision: PrecisionConfig, segment: Segment, *, rngs: nnx.Rngs
+        self, model: ModelConfig, precision: PrecisionConfig, layers: LayerRun, *, rngs: nnx.Rngs
     ):
         def parameters(key: jax.Array) -> nnx.State:
-            unit = Unit(model, precision, segment, rngs=nnx.Rngs(params=key))
+            unit = Unit(model, precision, layers.unit, rngs=nnx.Rngs(params=key))
             return nnx.split(unit)[1]
 
-        keys = jax.random.split(rngs.params(), segment.repeats)
-        blank = nnx.eval_shape(lambda: Unit(model, precision, segment, rngs=nnx.Rngs(0)))
+        keys = jax.random.split(rngs.params(), layers.repeats)
+        blank = nnx.eval_shape(lambda: Unit(model, precision, layers.unit, rngs=nnx.Rngs(0)))
         state = with_layers_axis(jax.vmap(parameters)(keys))
         self.unit = nnx.merge(nnx.graphdef(blank), state)
-        self.segment = segment
+        self.layers = layers
 
     def __call__(
         self, streams: Streams, positions: Ids, segments: Ids, parallel: Parallel, remat: Remat
     ) -> tuple[Streams, list[MoeStats]]:
         """Return the streams after all layers, and each MoE layer's counts per device.
 
-        Every leaf of the counts has leading dimensions [repeats, devices]; the list has one entry
-        per MoE layer of the unit.
+        Args:
+            streams: [batch, seq, d_model] each, placed as `parallel.activations`.
+            positions: of each stream's tokens in their document, [batch, seq].
+            segments: the document of each of them, likewise.
+            parallel: where this runs.
+            remat: what backward computes again.
+
+        Returns:
+            The streams, and one entry per MoE layer of the unit, whose leaves have leading
+            dimensions [repeats, devices].
         """
-        schedule = parallel.schedule(self.segment.repeats)
-        state = with_gathers(
-            nnx.state(self.unit),
-            parallel.placement,
-            experts=parallel.exchange_spec.transport.gathers_experts,
-            pipe=schedule is None,
-        )
-        unit = partial(apply_unit, nnx.graphdef(self.unit), parallel, remat)
+        schedule = parallel.schedule(self.layers.repeats)
+        graphdefs, states = self.divide(parallel, pipe=schedule is None)
+        unit = partial(apply_unit, graphdefs, parallel, remat)
         ids = (positions, segments)
         if schedule is None:
-            return _scanned(unit, state, streams, ids, parallel)
-        return _pipelined(unit, state, streams, ids, parallel, schedule, KEPT_OF_GROUP[remat])
+            return _scanned(unit, states, streams, ids, parallel)
+        return _pipelined(unit, states, streams, ids, parallel, schedule, KEPT_OF_GROUP[remat])
+
+    def divide(
+        self, parallel: Parallel, *, pipe: bool = True
+    ) -> tuple[tuple[Any, ...], tuple[nnx.State, ...]]:
+        """Return `Unit.divide`, the variables stacked and marked with what a layer gathers.
+
+        Args:
+            parallel: where this runs.
+            pipe: gather over the pipe axis, as all do that run outside the pipeline.
+        """
+        graphdefs, states = self.unit.divide()
+        states = with_gathers(
+            states,
+            parallel.placement,
+            experts=parallel.exchange_spec.transport.gathers_experts,
+            pipe=pipe,
+        )
+        return graphdefs, states
 
 
 def _scanned(
-    unit: Any, state: nnx.State, streams: Streams, ids: tuple[Ids, Ids], parallel: Parallel
+    unit: Any, states: Variables, streams: Streams, ids: tuple[Ids, Ids], parallel: Parallel
 ) -> tuple[Streams, list[MoeStats]]:
+    stored = stored_specs_of_layer(states, parallel.placement)
     mapped = on_device_shards(
         unit,
         parallel.mesh,
-        in_specs=(layer_specs(state, parallel.placement), parallel.activations, BATCH, BATCH),
+        in_specs=(stored, parallel.activations, BATCH, BATCH),
         out_specs=(parallel.activations, parallel.per_device()),
     )
 
-    def step(carry: Streams, layer_state: nnx.State) -> tuple[Streams, list[MoeStats]]:
-        return mapped(layer_state, carry, *ids)
+    def step(carry: Streams, layer_states: Variables) -> tuple[Streams, list[MoeStats]]:
+        return mapped(layer_states, carry, *ids)
 
     with jax.named_scope(LAYERS):
-        return jax.lax.scan(step, streams, state)
+        return jax.lax.scan(step, streams, states)
 
 
 def _pipelined(
     unit: Any,
-    state: nnx.State,
+    states: Variables,
     streams: Streams,
     ids: tuple[Ids, Ids],
     parallel: Parallel,
@@ -105,26 +123,26 @@ def _pipelined(
 ) -> tuple[Streams, list[MoeStats]]:
     in_order = parallel.placement.in_order(schedule.layers)
 
-    def local(state: nnx.State, streams: Streams, positions: Ids, segments: Ids) -> Any:
+    def local(states: Variables, streams: Streams, positions: Ids, segments: Ids) -> Any:
         rows = (streams, positions, segments)
-        streams, counts = run_pipeline(unit, policy, state, rows, schedule, in_order)
+        streams, counts = run_pipeline(unit, policy, states, rows, schedule, in_order)
         return streams, jax.tree.map(lambda x: x[None], counts)
 
-    mapped = on_device_shards(
-        local,
-        parallel.mesh,
-        in_specs=(stored_specs(state, parallel.placement), parallel.activations, BATCH, BATCH),
-        out_specs=(
-            parallel.activations,
-            PartitionSpec(PIPE, None, None, *parallel.per_device(of_a_stage=True)),
-        ),
-    )
+    of_a_stage = parallel.per_device(of_a_stage=True)
     with jax.named_scope(LAYERS):
-        streams, counts = mapped(state, streams, *ids)
+        streams, counts = run_stored(
+            local,
+            parallel,
+            states,
+            streams,
+            *ids,
+            in_specs=(parallel.activations, BATCH, BATCH),
+            out_specs=(parallel.activations, PartitionSpec(PIPE, None, None, *of_a_stage)),
+        )
     return streams, jax.tree.map(partial(_by_layer, schedule), counts)
 
 
 def _by_layer(schedule: Schedule, counts: Array) -> Array:
-    """[stages, rounds, group, devices, ...] -> [layers, devices, ...], in order."""
+    """Return [stages, rounds, group, devices, ...] as [layers, devices, ...], in order."""
     in_turn = counts.swapaxes(0, 1)
     return in_turn.reshape(-1, *counts.shape[3:])[: schedule.layers]

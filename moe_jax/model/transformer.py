@@ -1,7 +1,5 @@
 """The decoder-only transformer: embedding, stacks of layers, final norm, output projection."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config, PrecisionConfig
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.stack import Stack
 from moe_jax.model.unit import Ids, Remat, Streams
 from moe_jax.moe.layer import MoeStats
@@ -18,9 +16,8 @@ from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
 from moe_jax.nn.param import constant
 from moe_jax.shapes import BatchBSD
-from moe_jax.sharding.params import gather, layer_specs, with_gathers
+from moe_jax.sharding.regions import run_gathered
 from moe_jax.sharding.rules import BATCH
-from moe_jax.sharding.spmd import on_device_shards
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 IdsNBS = Int[Array, "n b s"]
@@ -43,6 +40,13 @@ class Head(nnx.Module):
     def __call__(
         self, x_bsd: BatchBSD, embedding: Embedding, tensor: TensorAxis = ONE
     ) -> Float[Array, "b whole v"]:
+        """Return the logits of this device's part of the vocabulary, for whole sequences.
+
+        Args:
+            x_bsd: hidden states, this device's part of the sequence.
+            embedding: the table, for tied embeddings.
+            tensor: the tensor axis.
+        """
         output = self.output if hasattr(self, "output") else embedding
         logits_bsv = output.logits(tensor.enter(self.norm(x_bsd)))
         if self.config.head_bias == "per_token":
@@ -56,7 +60,7 @@ class Transformer(nnx.Module):
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         self.embedding = Embedding(model, precision, rngs=rngs)
         self.stacks = nnx.List(
-            Stack(model, precision, segment, rngs=rngs) for segment in segments(model)
+            Stack(model, precision, layers, rngs=rngs) for layers in layer_runs(model)
         )
         self.head = Head(model, precision, rngs=rngs)
 
@@ -64,27 +68,32 @@ class Transformer(nnx.Module):
         self,
         tokens: IdsNBS,
         positions: IdsNBS,
-        segment_ids: IdsNBS,
+        segments: IdsNBS,
         parallel: Parallel,
         remat: Remat = "none",
     ) -> tuple[Streams, MoeStats | None]:
         """Return the hidden states of each stream before the head, and what layers counted.
 
         Args:
-            tokens, positions, segment_ids: int32 [streams, batch, seq], batch split over devices.
+            tokens: int32 [streams, batch, seq], batch split over devices.
+            positions: of each token in its document, likewise.
+            segments: the document of each token, likewise.
+            parallel: where this runs.
+            remat: what backward computes again.
 
-        The counts are summed over streams and devices; leaves are [moe layers, ...]. None for a
-        model without MoE layers.
+        Returns:
+            Each stream's [batch, seq, d_model], and counts summed over streams and devices, whose
+            leaves are [moe layers, ...]; None for a model without MoE layers.
         """
         streams = self.embed(tokens, parallel)
         per_stack = []
         for stack in self.stacks:
-            streams, stats = stack(streams, tuple(positions), tuple(segment_ids), parallel, remat)
+            streams, stats = stack(streams, tuple(positions), tuple(segments), parallel, remat)
             per_stack.append(_in_layer_order(stats))
-        found = [stats for stats in per_stack if stats is not None]
-        if not found:
+        counted = [stats for stats in per_stack if stats is not None]
+        if not counted:
             return streams, None
-        per_layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+        per_layer = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *counted)
         return streams, jax.tree.map(lambda leaf: leaf.sum(axis=1), per_layer)
 
     def embed(self, tokens: IdsNBS, parallel: Parallel) -> Streams:
@@ -94,7 +103,7 @@ class Transformer(nnx.Module):
             # One lookup for all streams: its gradient is one scatter into the table.
             return tuple(jnp.split(embedding(jnp.concatenate(ids), parallel.tensor), len(ids)))
 
-        return on_shards(
+        return run_gathered(
             embed,
             parallel,
             self.embedding,
@@ -102,27 +111,6 @@ class Transformer(nnx.Module):
             in_specs=(BATCH,),
             out_specs=parallel.activations,
         )
-
-
-def on_shards(
-    function: Any, parallel: Parallel, module: Any, *args: Any, in_specs: Any, out_specs: Any
-) -> Any:
-    """Run `function(module, *args)` on each device's shards.
-
-    The module (or tuple of them) arrives gathered: whole but for what the tensor axis splits.
-
-    Args:
-        in_specs: one PartitionSpec, or tree of them, per argument after the module.
-        out_specs: the same for the result.
-    """
-    graphdef, state = nnx.split(module)
-    state = with_gathers(state, parallel.placement)
-
-    def local(state: nnx.State, *args: Any) -> Any:
-        return function(nnx.merge(graphdef, gather(state)), *args)
-
-    specs = (layer_specs(state, parallel.placement), *in_specs)
-    return on_device_shards(local, parallel.mesh, in_specs=specs, out_specs=out_specs)(state, *args)
 
 
 def make_transformer(config: Config, seed: int) -> Transformer:

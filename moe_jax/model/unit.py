@@ -1,8 +1,12 @@
-"""One repetition of a stack's layers, applied to all streams on a device's shards.
+"""The layers of one repetition of a stack, applied to all streams on a device's shards.
 
 Within a layer the streams are independent, so that XLA's latency-hiding scheduler can put one's
 communication behind another's compute, in forward and in backward. What backward keeps and what it
 computes again is decided here; how repetitions follow each other, in `stack.py`.
+
+JAX's transformations carry arrays, not modules. So layers are divided once, by `Unit.divide`, into
+their structure and their variables; scans, regions and checkpoints hand on the variables alone,
+which are gathered on the way; and a block is made whole again where it is called, innermost.
 """
 
 from collections.abc import Callable
@@ -11,14 +15,18 @@ from typing import Any, Literal
 
 import jax
 from flax import nnx
+from jaxtyping import Array
 
+from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.schema import PrecisionConfig
 from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel
+from moe_jax.model.pattern import LayerSpec
 from moe_jax.model.pipeline import LAYER_INPUT
 from moe_jax.moe.exchange.rounds import RECEIVED
 from moe_jax.moe.layer import MoeStats
 from moe_jax.shapes import BatchBSD, WholeBS
-from moe_jax.sharding.params import all_but_gathered, gather, gathers_anything
+from moe_jax.sharding.params import Variables, all_but_gathered, gather, gathers_anything
 
 Streams = tuple[BatchBSD, ...]
 Ids = tuple[WholeBS, ...]
@@ -35,11 +43,30 @@ KEPT_OF_GROUP: dict[Remat, Any] = {
 }
 
 
+class Unit(nnx.Module):
+    """The layers of one repetition of a stack."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        precision: PrecisionConfig,
+        layers: tuple[LayerSpec, ...],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(Block(model, precision, spec, rngs=rngs) for spec in layers)
+
+    def divide(self) -> tuple[tuple[Any, ...], tuple[nnx.State, ...]]:
+        """Return the structure of each block, and the variables of each."""
+        graphdefs, states = zip(*(nnx.split(block) for block in self.blocks), strict=True)
+        return graphdefs, states
+
+
 def apply_unit(
-    graphdef: Any,
+    graphdefs: tuple[Any, ...],
     parallel: Parallel,
     remat: Remat,
-    state: nnx.State,
+    states: Variables,
     xs: Streams,
     positions: Ids,
     segments: Ids,
@@ -47,32 +74,43 @@ def apply_unit(
     """Apply the layers of one unit. Runs inside an `on_device_shards` region.
 
     Args:
-        graphdef: of the unit.
-        state: the unit's variables as stored, marked by `with_gathers`.
+        graphdefs: of the unit's blocks.
+        parallel: where this runs.
+        remat: what backward computes again.
+        states: the variables of each block as stored, marked by `with_gathers`.
+        xs: [batch, seq, d_model] of each stream.
+        positions: [batch, seq] of each stream's tokens in their document.
+        segments: [batch, seq], the document of each of them.
 
     Returns:
         The streams, and per MoE layer the counts of all streams, with a leading dimension of 1.
     """
     totals = []
-    for block in nnx.merge(graphdef, state).blocks:
-        xs, stats = _on_streams(block, parallel, remat)(xs, positions, segments)
-        if block.kind == "moe":
-            totals.append(jax.tree.map(lambda *leaves: sum(leaves)[None], *stats))
+    for graphdef, state in zip(graphdefs, states, strict=True):
+        xs, counts = _on_streams(graphdef, parallel, remat, state)(xs, positions, segments)
+        if counts[0] is not None:
+            totals.append(jax.tree.map(_total, *counts))
     return xs, totals
 
 
-def _on_streams(block: Block, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
-    """Return (streams, positions, segments) -> (streams, counts): the block on every stream.
+def _total(*counts: Array) -> Array:
+    """Return the sum of the streams' counts, [1, ...]: a device's part of a dimension over them."""
+    return sum(counts[1:], start=counts[0])[None]
+
+
+def _on_streams(
+    graphdef: Any, parallel: Parallel, remat: Remat, state: nnx.State
+) -> Callable[..., Any]:
+    """Return (streams, positions, segments) -> (streams, counts): a block on every stream.
 
     Parameters are gathered once for all streams, and once more for backward: nobody keeps them.
     """
-    graphdef, state = nnx.split(block)
 
     def run(state: nnx.State, xs: Streams, positions: Ids, segments: Ids) -> Any:
         whole = gather(state)
         one = _rematerialised(graphdef, parallel, remat)
         results = [one(whole, *args) for args in zip(xs, positions, segments, strict=True)]
-        return tuple(x for x, _ in results), [stats for _, stats in results]
+        return tuple(x for x, _ in results), [counts for _, counts in results]
 
     if gathers_anything(state):
         run = jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)

@@ -1,0 +1,1 @@
+"""The parts of a layer: attention, MLP, norms, embeddings. None knows what lies around it."""

@@ -36,6 +36,11 @@ def activate_experts(
 ) -> Float[Array, "*rows f"]:
     """`activate` with the activation of experts, which may be clamped.
 
+    Args:
+        moe: names the activation, and its limits.
+        up: what the up projection gave.
+        gate: what the gate gave; None for kinds without one.
+
     swiglu_clamped: (clip(up, -limit, limit) + 1) * g * sigmoid(alpha * g), g = min(gate, limit)
     (gpt-oss model card, OpenAI, 2025).
     """

@@ -68,9 +68,11 @@ class Attention(SelfAttention):
         implementation: Implementation,
     ) -> Float[Array, "b s h m"]:
         """Return the attention of whole sequences to themselves."""
+        k_bsgm, v_bsgm = entry
         return dot_attention(
             q_bshm,
-            *entry,
+            k_bsgm,
+            v_bsgm,
             segments_bs,
             window=self.window,
             implementation=implementation,
@@ -83,7 +85,10 @@ class Attention(SelfAttention):
         self, q_bhm: Float[Array, "b h m"], cache: Entry, visible_bc: Bool[Array, "b c"]
     ) -> Float[Array, "b h m"]:
         """Return the attention of one token per sequence to cached keys and values."""
-        return cached_attention(q_bhm, *cache, visible_bc, scale=self.scale, sinks_h=self._sinks())
+        k_bcgm, v_bcgm = cache
+        return cached_attention(
+            q_bhm, k_bcgm, v_bcgm, visible_bc, scale=self.scale, sinks_h=self._sinks()
+        )
 
     def output(self, o_bshm: Float[Array, "b whole h m"], tensor: TensorAxis = ONE) -> BatchBSD:
         """Return what all heads together add to the residual stream."""
@@ -116,6 +121,12 @@ class Attention(SelfAttention):
         """Return the key or value heads, at `dim` of w, that this device's query heads read.
 
         Where the axis is larger than the number of heads, each device stores all and uses one.
+
+        Args:
+            tensor: the tensor axis.
+            w_dgm: the heads as stored.
+            b_gm: their biases; None for none.
+            dim: of w, where the heads are.
         """
         if self.config.kv_heads % tensor.size == 0:
             return w_dgm, b_gm

@@ -58,9 +58,17 @@ def cached_attention(
     scale: float,
     sinks_h: Float[Array, " h"] | None = None,
 ) -> Float[Array, "b h v"]:
-    """Attention of one new token per sequence to what is in the cache, itself included.
+    """Return the attention of one new token per sequence to the cache, itself included.
 
     softmax in float32 over the visible places, and over the sink if there is one.
+
+    Args:
+        q_bhm: one query per head.
+        k_bcgm: keys of c places; h must be a multiple of g.
+        v_bcgv: their values.
+        visible_bc: which places count.
+        scale: of the logits.
+        sinks_h: a further logit per head without a value; None for none.
     """
     b, h, m = q_bhm.shape
     g = k_bcgm.shape[2]

@@ -27,10 +27,12 @@ def dot_attention(
     scale: float | None = None,
     sinks_h: Float[Array, " h"] | None = None,
 ) -> Float[Array, "b s h m"]:
-    """Causal attention; softmax(scale q kᵀ) v with h query heads on g key/value heads.
+    """Return causal attention: softmax(scale q kᵀ) v with h query heads on g key/value heads.
 
     Args:
-        q_bshm, k_bsgm, v_bsgm: queries, keys, values; h must be a multiple of g.
+        q_bshm: queries; h must be a multiple of g.
+        k_bsgm: keys.
+        v_bsgm: values.
         segments_bs: document of each token; tokens see only their own. None: no documents.
         window: tokens see at most this many positions, themselves included (0 = all).
         implementation: "cudnn" needs bfloat16 on an NVIDIA GPU and knows no documents or sinks.

@@ -16,6 +16,8 @@ from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 class Mlp(nnx.Module):
+    """A hidden layer of width `d_ff`, whatever of it this device holds."""
+
     def __init__(
         self,
         model: ModelConfig,
@@ -42,6 +44,7 @@ class Mlp(nnx.Module):
         self.dtype = jnp.dtype(precision.compute)
 
     def __call__(self, x_bsd: BatchBSD, tensor: TensorAxis = ONE) -> BatchBSD:
+        """Return the output for this device's part of the sequence."""
         x_bsd = tensor.enter(x_bsd)
         up = x_bsd @ self.w_up_df[...].astype(self.dtype)
         if self.bias == "all":

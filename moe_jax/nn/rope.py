@@ -13,8 +13,16 @@ from moe_jax.config.model_schema import RopeConfig
 
 
 def frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, float]:
-    """Return the angular frequency of each pair [head_dim / 2] in float64, and the factor that
-    multiplies queries and keys (1 except for YaRN and LongRoPE, unless the config says)."""
+    """Return what rotates queries and keys, and what multiplies them.
+
+    Args:
+        config: how positions are encoded, and how the context is extended.
+        head_dim: width of what is rotated.
+
+    Returns:
+        The angular frequency of each pair [head_dim / 2] in float64, and the factor: 1 except for
+        YaRN and LongRoPE, unless the config says.
+    """
     base = config.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     scale = {
         "none": _unscaled,

@@ -20,7 +20,7 @@ from moe_jax.hardware.rates import rates_for
 from moe_jax.inference.engine import check_decoding
 from moe_jax.inference.inference_config import decoding_config, inference_config
 from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.planner.compile.jobs import Compiled, Job, compile_all
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.compiled.clock import Clock
@@ -195,7 +195,7 @@ def _step(clock: Clock, request: Request) -> Step:
     model = request.config.model
     return make_step(
         clock,
-        len(segments(model)[-1].unit),
+        len(layer_runs(model)[-1].unit),
         bubble=pipeline_schedule(request.config).bubble,
         unrolled=model.num_layers if request.mode == "decode" else 0,
     )

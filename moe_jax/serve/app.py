@@ -15,12 +15,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from moe_jax.serve.connection import ClientGone, EventStream, read_body, unless_gone
-from moe_jax.serve.engine_thread import Worker
+from moe_jax.serve.engine_thread import EngineThread
 from moe_jax.serve.errors import ApiError, broken
-from moe_jax.serve.formats import ChatFormat, Choice, CompletionFormat, Format
+from moe_jax.serve.formats import AnswerChoice, ChatFormat, CompletionFormat, Format
 from moe_jax.serve.metrics import Metrics, Outcome
 from moe_jax.serve.parameters import ChatParameters, CompletionParameters, parse
-from moe_jax.serve.request import Job, Jobs, Served, unknown_model
+from moe_jax.serve.request import ApiRequest, RequestBuilder, ServedModel, unknown_model
 from moe_jax.serve.ticket import Ticket
 
 #: What a refusal counts as; any other is the request's own fault.
@@ -34,8 +34,8 @@ class Api:
 
     Args:
         served: the model.
-        worker: where its texts are generated.
-        metrics: where outcomes are counted; the worker's.
+        engine_thread: where its texts are generated.
+        metrics: where outcomes are counted; the thread's.
         max_body: bytes of a request, at most.
         max_tokens: tokens generated per text, at most.
         api_key: what clients must present; None lets everybody in.
@@ -44,8 +44,8 @@ class Api:
 
     def __init__(
         self,
-        served: Served,
-        worker: Worker,
+        served: ServedModel,
+        engine_thread: EngineThread,
         metrics: Metrics,
         *,
         max_body: int,
@@ -53,8 +53,8 @@ class Api:
         api_key: str | None,
         hosts: frozenset[str] | None,
     ):
-        self._served, self._worker, self._metrics = served, worker, metrics
-        self._jobs = Jobs(served, max_tokens=max_tokens, max_texts=worker.room)
+        self._served, self._engine_thread, self._metrics = served, engine_thread, metrics
+        self._builder = RequestBuilder(served, max_tokens=max_tokens, max_texts=engine_thread.room)
         self._max_body, self._api_key, self._hosts = max_body, api_key, hosts
 
     def app(self) -> FastAPI:
@@ -95,28 +95,28 @@ class Api:
             )
 
     async def _completions(self, request: Request) -> Response:
-        def prepare(body: bytes) -> Job:
-            return self._jobs.completion(parse(body, CompletionParameters))
+        def prepare(body: bytes) -> ApiRequest:
+            return self._builder.completion(parse(body, CompletionParameters))
 
         return await self._answer(request, prepare, CompletionFormat)
 
     async def _chat(self, request: Request) -> Response:
-        def prepare(body: bytes) -> Job:
-            return self._jobs.chat(parse(body, ChatParameters))
+        def prepare(body: bytes) -> ApiRequest:
+            return self._builder.chat(parse(body, ChatParameters))
 
         return await self._answer(request, prepare, ChatFormat)
 
     async def _answer(
-        self, request: Request, prepare: Callable[[bytes], Job], kind: type[Format]
+        self, request: Request, prepare: Callable[[bytes], ApiRequest], kind: type[Format]
     ) -> Response:
         body = await read_body(request, self._max_body)
         # Long texts take a while to become tokens: other requests go on meanwhile.
-        job = await run_in_threadpool(prepare, body)
-        ticket = self._worker.submit(job.requests)
-        answer = kind(self._served, job)
-        choices = [Choice(index) for index in range(len(job.requests))]
-        if job.stream:
-            return self._stream(ticket, job, answer, choices)
+        api_request = await run_in_threadpool(prepare, body)
+        ticket = self._engine_thread.submit(api_request.texts)
+        answer = kind(self._served, api_request)
+        choices = [AnswerChoice(index) for index in range(len(api_request.texts))]
+        if api_request.stream:
+            return self._stream(ticket, api_request, answer, choices)
         try:
             await unless_gone(request.receive, _collect(ticket, choices))
         finally:
@@ -125,23 +125,23 @@ class Api:
         return JSONResponse(answer.whole(choices))
 
     def _stream(
-        self, ticket: Ticket, job: Job, answer: Format, choices: list[Choice]
+        self, ticket: Ticket, api_request: ApiRequest, answer: Format, choices: list[AnswerChoice]
     ) -> EventStream:
-        told: list[ApiError] = []
+        failures: list[ApiError] = []
 
         async def parts() -> AsyncIterator[str]:
             try:
-                async for part in _parts(ticket, job, answer, choices):
+                async for part in _parts(ticket, api_request, answer, choices):
                     yield json.dumps(part, separators=(",", ":"))
                 yield "[DONE]"
             except ApiError as error:
                 # The status has been sent: only the stream itself can still tell.
-                told.append(error)
+                failures.append(error)
                 yield json.dumps(error.body())
 
         def ended(stayed: bool) -> None:
             ticket.cancel()
-            outcome = OUTCOMES[told[0].status] if told else "completed"
+            outcome = OUTCOMES[failures[0].status] if failures else "completed"
             self._metrics.count(outcome if stayed else "disconnected")
 
         return EventStream(parts(), ended)
@@ -164,7 +164,7 @@ class Api:
         }
 
     async def _health(self) -> JSONResponse:
-        state = self._worker.state
+        state = self._engine_thread.state
         return JSONResponse({"status": state}, 200 if state == "ok" else 503)
 
     async def _show_metrics(self) -> Response:
@@ -188,17 +188,17 @@ class Api:
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
     """Routes and methods that do not exist, in the same form as every other refusal."""
     assert isinstance(error, HTTPException)
-    told = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
-    return JSONResponse(told.body(), error.status_code, headers=error.headers)
+    refusal = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    return JSONResponse(refusal.body(), error.status_code, headers=error.headers)
 
 
-async def _collect(ticket: Ticket, choices: list[Choice]) -> None:
+async def _collect(ticket: Ticket, choices: list[AnswerChoice]) -> None:
     async for index, event in ticket.events():
         choices[index].add(event)
 
 
 async def _parts(
-    ticket: Ticket, job: Job, answer: Format, choices: list[Choice]
+    ticket: Ticket, api_request: ApiRequest, answer: Format, choices: list[AnswerChoice]
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the JSON of a streamed answer; a token without text waits for the next that has."""
     for opening in answer.openings(choices):
@@ -209,5 +209,5 @@ async def _parts(
         if choice.text or choice.finish:
             yield answer.part(choice)
             choice.sent()
-    if job.include_usage:
+    if api_request.include_usage:
         yield answer.last(choices)

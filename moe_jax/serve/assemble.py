@@ -10,15 +10,15 @@ import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.errors import UserError
-from moe_jax.inference.batcher import Batcher, Request
-from moe_jax.inference.contract import Engine
+from moe_jax.inference.batcher import Batcher
+from moe_jax.inference.contract import Engine, GenerationRequest
 from moe_jax.inference.programs import read_lengths
 from moe_jax.inference.prompt_batches import SHORTEST
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve.app import Api
-from moe_jax.serve.engine_thread import Worker
+from moe_jax.serve.engine_thread import EngineThread
 from moe_jax.serve.metrics import Metrics
-from moe_jax.serve.request import Served
+from moe_jax.serve.request import ServedModel
 from moe_jax.serve.server import Server, is_loopback
 
 #: How one addresses a server on this machine. A page in a browser that makes its own name resolve
@@ -60,40 +60,44 @@ class Settings:
             raise UserError("the API key is empty: write one, or leave it out to let everybody in")
 
 
-def assemble(
+def make_server(
     engine: Engine, tokenizer: Tokenizer, name: str, settings: Settings, bound: socket.socket
 ) -> Server:
     """Return a server, not running yet.
 
     Args:
         engine: nobody else may use it.
+        tokenizer: the model's.
         name: of the model, for clients.
+        settings: its limits.
         bound: see `listen`.
     """
     metrics = Metrics()
-    worker = Worker(
+    engine_thread = EngineThread(
         Batcher(engine, tokenizer),
         queue=settings.queue,
         stalled_after=settings.stalled_after,
         metrics=metrics,
     )
-    served = Served(name, int(time.time()), engine.context, engine.vocab_size, tokenizer)
+    served = ServedModel(name, int(time.time()), engine.context, engine.vocab_size, tokenizer)
     api = Api(
         served,
-        worker,
+        engine_thread,
         metrics,
         max_body=settings.max_body,
         max_tokens=settings.max_tokens or engine.context,
         api_key=settings.api_key,
         hosts=LOCAL if settings.api_key is None and is_loopback(bound) else None,
     )
-    return Server(api.app(), worker, bound, grace=settings.grace)
+    return Server(api.app(), engine_thread, bound, grace=settings.grace)
 
 
 def warm_up(engine: Engine, tokenizer: Tokenizer, prompts: WarmUp) -> None:
-    """Compiles what requests need by meeting some, so that the first clients do not wait for it.
+    """Compile what requests need by meeting some, so that the first clients do not wait for it.
 
     Args:
+        engine: nobody uses it yet.
+        tokenizer: the model's.
         prompts: "short" compiles decode for every length it reads, and prefill of the prompts
             that this takes; "all" prefill of prompts of every padded length, one at a time and
             as many as there are slots.
@@ -106,7 +110,8 @@ def warm_up(engine: Engine, tokenizer: Tokenizer, prompts: WarmUp) -> None:
         doubled = itertools.takewhile(lambda n: n < longest, (SHORTEST << i for i in range(64)))
         lengths, counts = [*doubled, longest], sorted({1, engine.slots})
     for length, count in itertools.product(lengths, counts):
-        one = Request(np.zeros(length, np.int32), 2, SamplingOptions(temperature=0))
+        tokens = np.zeros(length, np.int32)
+        one = GenerationRequest(tokens, SamplingOptions(temperature=0), max_tokens=2)
         for _ in range(count):
             batcher.submit(one)
         while batcher.busy:

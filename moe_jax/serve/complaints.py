@@ -36,16 +36,16 @@ RULES = {
 
 def explain(error: ValidationError) -> ApiError:
     """Return one refusal for the first parameter that is wrong."""
-    found = error.errors(include_url=False)
-    name = str(found[0]["loc"][0])
-    told: dict[str, ErrorDetails] = {}
+    errors = error.errors(include_url=False)
+    name = str(errors[0]["loc"][0])
+    first: dict[str, ErrorDetails] = {}
     rules: dict[str, dict[str, None]] = {}
     # A union complains about a value once per member.
-    for one in (one for one in found if one["loc"][0] == name):
+    for one in (one for one in errors if one["loc"][0] == name):
         place = _place(one["loc"])
-        told.setdefault(place, one)
+        first.setdefault(place, one)
         rules.setdefault(place, {})[_rule(one)] = None
-    complaints = [_complaint(place, told[place], list(rules[place])) for place in told]
+    complaints = [_complaint(place, first[place], list(rules[place])) for place in first]
     return invalid("; ".join(complaints[:MAX_COMPLAINTS]), name)
 
 

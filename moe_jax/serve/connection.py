@@ -19,7 +19,11 @@ class ClientGone(Exception):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, of which no more than `limit` bytes are read.
+    """Return a request's body.
+
+    Args:
+        request: whose body has not been read.
+        limit: bytes that are read, at most.
 
     Raises:
         ApiError: it is larger, or not declared as JSON.
@@ -41,7 +45,11 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return what `work` returns, or cancels it as soon as the client goes away.
+    """Return what `work` returns, or cancel it as soon as the client goes away.
+
+    Args:
+        receive: ASGI's, of the request.
+        work: what makes its answer.
 
     Raises:
         ClientGone: it did.
@@ -81,6 +89,7 @@ class EventStream(StreamingResponse):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events as ASGI has it; a client that leaves is no error."""
         stayed = False
         try:
             await unless_gone(receive, self.stream_response(send))

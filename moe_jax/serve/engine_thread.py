@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from moe_jax.inference.batcher import Batcher, Event, Request
+from moe_jax.inference.batcher import Batcher
+from moe_jax.inference.contract import Event, GenerationRequest
 from moe_jax.serve.errors import closing, failed, overflow
 from moe_jax.serve.metrics import Metrics
-from moe_jax.serve.ticket import Place, Ticket
+from moe_jax.serve.ticket import Destination, Ticket
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
+class EngineThread:
     """Advances a batcher for as long as there is work, and sleeps otherwise.
 
     Args:
@@ -34,7 +35,7 @@ class Worker:
         self._stalled_after = stalled_after
         #: Texts that may wait and run at a time.
         self.room = batcher.slots + queue
-        #: Guards what both threads write: all that follows but `_places`.
+        #: Guards what both threads write: all that follows but `_destinations`.
         self._changed = threading.Condition()
         self._inbox: list[Callable[[], None]] = []
         self._tickets: set[Ticket] = set()
@@ -42,13 +43,14 @@ class Worker:
         self._beat = time.monotonic()
         #: Texts that left a slot, and the seconds they held it from their first token on.
         self._finished, self._seconds = 0, 0.0
-        self._places: dict[int, Place] = {}
+        self._destinations: dict[int, Destination] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         metrics.gauge("slots", "Texts that can run together", lambda: batcher.slots)
         metrics.gauge("running", "Texts in slots", lambda: self.running)
         metrics.gauge("queue_length", "Texts that wait for a slot", lambda: self.waiting)
 
     def start(self) -> None:
+        """Start the thread; once."""
         self._thread.start()
 
     @property
@@ -69,7 +71,7 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """ "ok", or why texts are not served: "failed", "closing" or "stalled"."""
+        """What /health says: "ok", or why no texts are served: "failed", "closing", "stalled"."""
         if self._failed:
             return "failed"
         if self._draining:
@@ -77,15 +79,15 @@ class Worker:
         silent = time.monotonic() - self._beat
         return "stalled" if self.in_flight and silent > self._stalled_after else "ok"
 
-    def submit(self, requests: Sequence[Request]) -> Ticket:
+    def submit(self, requests: Sequence[GenerationRequest]) -> Ticket:
         """Accept all of `requests` or none; for the event loop, which it never blocks.
 
+        Args:
+            requests: checked where they were made, see `request.py`.
+
         Raises:
-            UserError: see `Batcher.check`.
             ApiError: the queue is full, the engine has failed, or the server is closing.
         """
-        for request in requests:
-            self._batcher.check(request)
         with self._changed:
             if self._failed:
                 raise failed()
@@ -95,7 +97,7 @@ class Worker:
                 raise overflow(self.waiting, self._retry_after())
             ticket = Ticket(len(requests), self._cancel)
             self._tickets.add(ticket)
-            self._tell(partial(self._admit, ticket, requests))
+            self._enqueue(partial(self._admit, ticket, requests))
         self._metrics.prompt_tokens.inc(sum(request.tokens.size for request in requests))
         return ticket
 
@@ -104,15 +106,18 @@ class Worker:
         self._draining = True
 
     def cancel_all(self) -> None:
-        """Accept nothing more, and tells everybody who waits; does not wait for the engine."""
+        """Accept nothing more, and tell everybody who waits; does not wait for the engine."""
         with self._changed:
             self._draining = True
             for ticket in self._tickets:
                 ticket.put(closing())
-                self._tell(partial(self._drop, ticket))
+                self._enqueue(partial(self._drop, ticket))
 
     def close(self, seconds: float) -> bool:
-        """Cancel what is left and ends the thread.
+        """Cancel what is left and end the thread.
+
+        Args:
+            seconds: to wait for the engine's last step.
 
         Returns:
             Whether it ended within `seconds`; a stuck engine's is left behind.
@@ -129,9 +134,9 @@ class Worker:
     def _cancel(self, ticket: Ticket) -> None:
         with self._changed:
             if ticket in self._tickets:
-                self._tell(partial(self._drop, ticket))
+                self._enqueue(partial(self._drop, ticket))
 
-    def _tell(self, command: Callable[[], None]) -> None:
+    def _enqueue(self, command: Callable[[], None]) -> None:
         self._inbox.append(command)
         self._changed.notify()
 
@@ -151,7 +156,7 @@ class Worker:
             self._fail()
 
     def _intake(self) -> bool:
-        """Wait for work and does what was asked meanwhile; return whether to go on."""
+        """Wait for work and do what was asked meanwhile; return whether to go on."""
         with self._changed:
             while not (self._inbox or self._batcher.busy or self._closed):
                 self._changed.wait()
@@ -161,9 +166,9 @@ class Worker:
             command()
         return self._batcher.busy or not self._closed
 
-    def _admit(self, ticket: Ticket, requests: Sequence[Request]) -> None:
+    def _admit(self, ticket: Ticket, requests: Sequence[GenerationRequest]) -> None:
         ticket.numbers = [self._batcher.submit(request) for request in requests]
-        self._places |= {n: Place(ticket, i) for i, n in enumerate(ticket.numbers)}
+        self._destinations |= {n: Destination(ticket, i) for i, n in enumerate(ticket.numbers)}
 
     def _drop(self, ticket: Ticket) -> None:
         for number in ticket.numbers:
@@ -179,29 +184,29 @@ class Worker:
     def _deliver(self, events: Sequence[Event]) -> None:
         now = time.monotonic()
         for event in events:
-            place = self._places[event.request]
-            self._measure(place, event, now)
-            place.ticket.put((place.index, event))
+            destination = self._destinations[event.request]
+            self._measure(destination, event, now)
+            destination.ticket.put((destination.index, event))
             if event.finish:
-                self._finish(event.request, place)
+                self._finish(event.request, destination)
 
-    def _measure(self, place: Place, event: Event, now: float) -> None:
+    def _measure(self, destination: Destination, event: Event, now: float) -> None:
         if not event.tokens:
             return
         self._metrics.generated_tokens.inc(len(event.tokens))
-        if place.first is None:
-            place.first = now
-            self._metrics.first_token.observe(now - place.ticket.arrived)
+        if destination.first is None:
+            destination.first = now
+            self._metrics.first_token.observe(now - destination.ticket.arrived)
         else:
-            self._metrics.next_token.observe(now - place.last)
-        place.last = now
+            self._metrics.next_token.observe(now - destination.last)
+        destination.last = now
 
-    def _finish(self, number: int, place: Place) -> None:
-        del self._places[number]
-        if place.first is not None:
+    def _finish(self, number: int, destination: Destination) -> None:
+        del self._destinations[number]
+        if destination.first is not None:
             self._finished += 1
-            self._seconds += place.last - place.first
+            self._seconds += destination.last - destination.first
         with self._changed:
-            place.ticket.left -= 1
-            if not place.ticket.left:
-                self._tickets.discard(place.ticket)
+            destination.ticket.left -= 1
+            if not destination.ticket.left:
+                self._tickets.discard(destination.ticket)

@@ -31,6 +31,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
+        """Of the HTTP answer, beside the usual ones."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def body(self) -> dict[str, Any]:
@@ -40,12 +41,22 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:
-    """A request that is wrong in itself: trying again does not help."""
+    """Return a refusal of what is wrong in itself: trying again does not help.
+
+    Args:
+        message: the value, the rule and the remedy.
+        param: the parameter to blame, if it is one.
+    """
     return ApiError(400, message, param=param)
 
 
 def overflow(waiting: int, retry_after: int) -> ApiError:
-    """The queue is full."""
+    """Return the refusal of a full queue.
+
+    Args:
+        waiting: texts in it.
+        retry_after: seconds until a slot should be free.
+    """
     return ApiError(
         429,
         f"{waiting} texts are waiting for a slot already: try again in {retry_after} s",
@@ -56,15 +67,15 @@ def overflow(waiting: int, retry_after: int) -> ApiError:
 
 
 def failed() -> ApiError:
-    """The engine broke; what happened is in the server's log, not for clients."""
+    """Return the refusal of a broken engine; clients are not told what happened, the log is."""
     return ApiError(500, "the engine has failed: see the server's log", kind="server_error")
 
 
 def broken() -> ApiError:
-    """A mistake of this server; what happened is in its log, not for clients."""
+    """Return the refusal after a defect of this server; clients are not told which, the log is."""
     return ApiError(500, "an unexpected failure: see the server's log", kind="server_error")
 
 
 def closing() -> ApiError:
-    """The server has been asked to end."""
+    """Return the refusal of a server that has been asked to end."""
     return ApiError(503, "the server is shutting down", code="closing", kind="server_error")

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_jax.inference.batcher import Event
-from moe_jax.inference.contract import Alternatives
-from moe_jax.serve.request import Job, Served
+from moe_jax.inference.contract import Alternatives, Event
+from moe_jax.serve.request import ApiRequest, ServedModel
 
 Json = dict[str, Any]
 
 
 @dataclass
-class Choice:
+class AnswerChoice:
     """One text so far."""
 
     index: int
@@ -32,6 +31,7 @@ class Choice:
     offset: int = 0
 
     def add(self, event: Event) -> None:
+        """Take in what the engine gave."""
         self.text += event.text
         self.tokens += event.tokens
         self.logprobs += event.logprobs
@@ -40,7 +40,7 @@ class Choice:
         self.generated += len(event.tokens)
 
     def sent(self) -> None:
-        """Leaves what the next part may bring."""
+        """Forget what a part has told; the next brings what comes after."""
         self.text, self.tokens, self.logprobs, self.alternatives = "", [], [], []
 
 
@@ -51,30 +51,31 @@ class Format(abc.ABC):
     whole_object: str
     part_object: str
 
-    def __init__(self, served: Served, job: Job):
-        self._served, self._job = served, job
+    def __init__(self, served: ServedModel, api_request: ApiRequest):
+        self._served, self._api_request = served, api_request
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    def whole(self, choices: Sequence[Choice]) -> Json:
+    def whole(self, choices: Sequence[AnswerChoice]) -> Json:
         """Return the answer that comes at once."""
-        made = [self._whole_choice(choice) for choice in choices]
-        return self._object(self.whole_object, made) | {"usage": self.usage(choices)}
+        objects = [self._whole_choice(choice) for choice in choices]
+        return self._object(self.whole_object, objects) | {"usage": self.usage(choices)}
 
-    def part(self, choice: Choice) -> Json:
+    def part(self, choice: AnswerChoice) -> Json:
         """Return one part of a streamed answer: what `choice` gained."""
         return self._part([self._part_choice(choice)])
 
-    def openings(self, choices: Sequence[Choice]) -> list[Json]:
+    def openings(self, choices: Sequence[AnswerChoice]) -> list[Json]:
         """Return the parts of a stream that come before anything is generated."""
         return [self._part([opening]) for c in choices if (opening := self._opening(c))]
 
-    def last(self, choices: Sequence[Choice]) -> Json:
+    def last(self, choices: Sequence[AnswerChoice]) -> Json:
         """Return the part that tells the usage, after all others."""
         return self._object(self.part_object, []) | {"usage": self.usage(choices)}
 
-    def usage(self, choices: Sequence[Choice]) -> Json:
-        prompt = self._job.prompt_tokens
+    def usage(self, choices: Sequence[AnswerChoice]) -> Json:
+        """Return how many tokens were read and generated."""
+        prompt = self._api_request.prompt_tokens
         generated = sum(choice.generated for choice in choices)
         return {
             "prompt_tokens": prompt,
@@ -84,7 +85,7 @@ class Format(abc.ABC):
 
     def _part(self, choices: list[Json]) -> Json:
         part = self._object(self.part_object, choices)
-        return part | {"usage": None} if self._job.include_usage else part
+        return part | {"usage": None} if self._api_request.include_usage else part
 
     def _object(self, name: str, choices: list[Json]) -> Json:
         return {
@@ -95,39 +96,43 @@ class Format(abc.ABC):
             "choices": choices,
         }
 
-    def _logprobs(self, choice: Choice) -> Json | None:
-        return self._list_logprobs(choice) if self._job.logprobs else None
+    def _logprobs(self, choice: AnswerChoice) -> Json | None:
+        return self._list_logprobs(choice) if self._api_request.logprobs else None
 
     def _token(self, token: int) -> str:
         return self._served.tokenizer.name(token)
 
     @abc.abstractmethod
-    def _opening(self, choice: Choice) -> Json | None: ...
+    def _opening(self, choice: AnswerChoice) -> Json | None: ...
 
     @abc.abstractmethod
-    def _whole_choice(self, choice: Choice) -> Json: ...
+    def _whole_choice(self, choice: AnswerChoice) -> Json: ...
 
     @abc.abstractmethod
-    def _part_choice(self, choice: Choice) -> Json: ...
+    def _part_choice(self, choice: AnswerChoice) -> Json: ...
 
     @abc.abstractmethod
-    def _list_logprobs(self, choice: Choice) -> Json: ...
+    def _list_logprobs(self, choice: AnswerChoice) -> Json: ...
 
 
 class CompletionFormat(Format):
+    """The answer of `/v1/completions`."""
+
     prefix, whole_object, part_object = "cmpl", "text_completion", "text_completion"
 
-    def _opening(self, choice: Choice) -> Json | None:
-        echo = self._job.echoes[choice.index]
+    def _opening(self, choice: AnswerChoice) -> Json | None:
+        echo = self._api_request.echoes[choice.index]
         return self._choice(choice, echo, None) if echo else None
 
-    def _whole_choice(self, choice: Choice) -> Json:
-        return self._choice(choice, self._job.echoes[choice.index] + choice.text, choice.finish)
+    def _whole_choice(self, choice: AnswerChoice) -> Json:
+        return self._choice(
+            choice, self._api_request.echoes[choice.index] + choice.text, choice.finish
+        )
 
-    def _part_choice(self, choice: Choice) -> Json:
+    def _part_choice(self, choice: AnswerChoice) -> Json:
         return self._choice(choice, choice.text, choice.finish or None)
 
-    def _choice(self, choice: Choice, text: str, finish: str | None) -> Json:
+    def _choice(self, choice: AnswerChoice, text: str, finish: str | None) -> Json:
         return {
             "index": choice.index,
             "text": text,
@@ -135,18 +140,20 @@ class CompletionFormat(Format):
             "finish_reason": finish,
         }
 
-    def _list_logprobs(self, choice: Choice) -> Json:
+    def _list_logprobs(self, choice: AnswerChoice) -> Json:
         texts = [self._token(token) for token in choice.tokens]
         *offsets, choice.offset = itertools.accumulate(map(len, texts), initial=choice.offset)
         return {
             "tokens": texts,
             "token_logprobs": choice.logprobs,
-            "top_logprobs": self._list_alternatives(choice) if self._job.alternatives else None,
+            "top_logprobs": self._list_alternatives(choice)
+            if self._api_request.alternatives
+            else None,
             "text_offset": offsets,
         }
 
-    def _list_alternatives(self, choice: Choice) -> list[dict[str, float]]:
-        """The chosen token is named too, likely or not; of tokens with one text the likelier."""
+    def _list_alternatives(self, choice: AnswerChoice) -> list[dict[str, float]]:
+        """Name the chosen token too, likely or not; of tokens with one text the likelier."""
         listed = []
         places = zip(choice.alternatives, choice.tokens, choice.logprobs, strict=True)
         for alternatives, token, logprob in places:
@@ -158,12 +165,14 @@ class CompletionFormat(Format):
 
 
 class ChatFormat(Format):
+    """The answer of `/v1/chat/completions`."""
+
     prefix, whole_object, part_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _opening(self, choice: Choice) -> Json | None:
+    def _opening(self, choice: AnswerChoice) -> Json | None:
         return self._delta(choice, {"role": "assistant", "content": ""}, None)
 
-    def _whole_choice(self, choice: Choice) -> Json:
+    def _whole_choice(self, choice: AnswerChoice) -> Json:
         message = {"role": "assistant", "content": choice.text, "refusal": None}
         return {
             "index": choice.index,
@@ -172,11 +181,11 @@ class ChatFormat(Format):
             "finish_reason": choice.finish,
         }
 
-    def _part_choice(self, choice: Choice) -> Json:
+    def _part_choice(self, choice: AnswerChoice) -> Json:
         delta = {"content": choice.text} if choice.text else {}
         return self._delta(choice, delta, choice.finish or None)
 
-    def _delta(self, choice: Choice, delta: Json, finish: str | None) -> Json:
+    def _delta(self, choice: AnswerChoice, delta: Json, finish: str | None) -> Json:
         return {
             "index": choice.index,
             "delta": delta,
@@ -184,7 +193,7 @@ class ChatFormat(Format):
             "finish_reason": finish,
         }
 
-    def _list_logprobs(self, choice: Choice) -> Json:
+    def _list_logprobs(self, choice: AnswerChoice) -> Json:
         places = zip(choice.tokens, choice.logprobs, choice.alternatives, strict=True)
         tokens = [
             self._describe(token, logprob)

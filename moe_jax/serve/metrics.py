@@ -31,10 +31,17 @@ class Metrics:
         self.next_token = self._histogram("time_per_token", "From one token of a text to the next")
 
     def count(self, outcome: Outcome) -> None:
+        """Count a request that has its answer."""
         self.requests.labels(outcome).inc()
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
-        """Add a figure that is read whenever somebody asks."""
+        """Add a figure that is read whenever somebody asks.
+
+        Args:
+            name: without the prefix `moe_jax_`.
+            help_: what it is, for those who read it.
+            read: returns it; called from any thread.
+        """
         Gauge(f"moe_jax_{name}", help_, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:

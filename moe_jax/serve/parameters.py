@@ -68,6 +68,7 @@ Stop = Annotated[list[str], Field(max_length=MAX_STOPS)]
 
 
 def drop_nulls(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given; null means that it was not, as OpenAI's own clients send it."""
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -76,6 +77,8 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
+    """What a stream says beside its parts."""
+
     include_usage: bool = False
     #: Padding against observers of traffic: this server sends none.
     include_obfuscation: bool = False
@@ -87,7 +90,7 @@ def _biases(given: Any) -> Any:
     raise UserError("must be an object with token ids for its names and numbers for its values")
 
 
-class Parameters(_Strict):
+class SharedParameters(_Strict):
     """What both kinds of request have."""
 
     model: str
@@ -109,6 +112,7 @@ class Parameters(_Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
+        """Texts before which the answer ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
@@ -126,7 +130,9 @@ def _prompts(prompt: Any) -> list[Any]:
     raise UserError("must be a string, a list of strings, token ids, or a list of lists of those")
 
 
-class CompletionParameters(Parameters):
+class CompletionParameters(SharedParameters):
+    """What `/v1/completions` takes."""
+
     #: Texts, or token ids as they are; one alone is a list of one.
     prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
     echo: bool = False
@@ -137,6 +143,7 @@ class CompletionParameters(Parameters):
 
     @property
     def wants_logprobs(self) -> bool:
+        """Whether the answer tells how likely its tokens are."""
         return self.logprobs is not None
 
     @property
@@ -146,11 +153,15 @@ class CompletionParameters(Parameters):
 
 
 class TextPart(_Strict):
+    """A part of a message; there are no others than text."""
+
     type: Literal["text"]
     text: str
 
 
 class Message(_Strict):
+    """What one participant of a chat said."""
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
@@ -163,12 +174,15 @@ class Message(_Strict):
 
     @property
     def text(self) -> str:
+        """All parts together."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
 
 
-class ChatParameters(Parameters):
+class ChatParameters(SharedParameters):
+    """What `/v1/chat/completions` takes."""
+
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool = False
@@ -188,19 +202,24 @@ class ChatParameters(Parameters):
 
     @property
     def wants_logprobs(self) -> bool:
+        """Whether the answer tells how likely its tokens are."""
         return self.logprobs
 
     @property
     def alternatives(self) -> int:
-        """As a completion's."""
+        """How many of the most likely tokens to name at each place."""
         return self.top_logprobs
 
 
-Kind = TypeVar("Kind", bound=Parameters)
+Kind = TypeVar("Kind", bound=SharedParameters)
 
 
 def parse(body: bytes, kind: type[Kind]) -> Kind:
     """Return the parameters that the JSON text of a request holds.
+
+    Args:
+        body: UTF-8.
+        kind: which request it is.
 
     Raises:
         ApiError: 400; it names the parameter.
@@ -215,7 +234,6 @@ def parse(body: bytes, kind: type[Kind]) -> Kind:
         raise invalid(f"the body is no valid JSON: {error}") from None
     if not isinstance(given, dict):
         raise invalid("the body must be a JSON object")
-    # null means "not given", as OpenAI's own clients send it.
     given = drop_nulls(given)
     for name in sorted(given.keys() - kind.model_fields.keys()):
         _refuse_unless_neutral(name, given.pop(name))

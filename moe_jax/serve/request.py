@@ -1,25 +1,30 @@
-"""From the parameters of a request to what the batcher takes, by the model that is served."""
+"""From the parameters of a request to what the batcher takes, by the model that is served.
 
+Here every prompt that comes by HTTP is checked, once: the rules are `inference/checks.py`'s, and
+here a broken one becomes an answer that names the parameter.
+"""
+
+import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moe_jax.data.tokenizers import Tokenizer
-from moe_jax.inference.batcher import Request
-from moe_jax.inference.sampling_options import SamplingOptions
+from moe_jax.errors import UserError
+from moe_jax.inference.checks import check_answer, check_bias, check_fits, token_ids
+from moe_jax.inference.contract import GenerationRequest
+from moe_jax.inference.sampling_options import SEEDS, SamplingOptions, sample_options
 from moe_jax.serve.errors import ApiError, invalid
-from moe_jax.serve.parameters import ChatParameters, CompletionParameters, Parameters
+from moe_jax.serve.parameters import ChatParameters, CompletionParameters, SharedParameters
 
 #: What OpenAI's completions generate unless told otherwise.
 DEFAULT_MAX_TOKENS = 16
-#: Seeds are 64 bits wide here and in OpenAI's API, where they are signed.
-SEEDS = 2**64
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """The model that is served, as far as requests need to know it."""
 
     name: str
@@ -33,11 +38,11 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one HTTP request asks for."""
+class ApiRequest:
+    """What one HTTP request asks for: texts, and how to answer with them."""
 
     #: One for each choice, in their order.
-    requests: tuple[Request, ...]
+    texts: tuple[GenerationRequest, ...]
     #: What each choice begins with before anything is generated.
     echoes: tuple[str, ...]
     #: Of all prompts, each counted once.
@@ -49,8 +54,8 @@ class Job:
     alternatives: int
 
 
-class Jobs:
-    """Builds jobs for one model.
+class RequestBuilder:
+    """Turns the parameters of requests for one model into `ApiRequest`s.
 
     Args:
         served: the model.
@@ -58,11 +63,14 @@ class Jobs:
         max_texts: texts that one request may ask for.
     """
 
-    def __init__(self, served: Served, *, max_tokens: int, max_texts: int):
+    def __init__(self, served: ServedModel, *, max_tokens: int, max_texts: int):
         self._served, self._max_tokens, self._max_texts = served, max_tokens, max_texts
 
-    def completion(self, params: CompletionParameters) -> Job:
-        """Return the job of a `/v1/completions`.
+    def completion(self, params: CompletionParameters) -> ApiRequest:
+        """Return what a `/v1/completions` asks for.
+
+        Args:
+            params: of its body.
 
         Raises:
             ApiError: for what the model or this server cannot do.
@@ -70,12 +78,19 @@ class Jobs:
         self._check_model(params)
         if params.echo and params.logprobs is not None:
             raise invalid("echo with logprobs is not supported: drop one of them", "echo")
-        prompts = [self._tokens(prompt) for prompt in params.prompt]
+        encode = self._served.tokenizer.encode_prompt
+        prompts = [
+            self._checked(params, encode(prompt) if isinstance(prompt, str) else prompt)
+            for prompt in params.prompt
+        ]
         echoes = [self._text(p) for p in params.prompt] if params.echo else [""] * len(prompts)
-        return self._job(params, prompts, echoes, params.max_tokens, DEFAULT_MAX_TOKENS)
+        return self._build(params, prompts, echoes, params.max_tokens, DEFAULT_MAX_TOKENS)
 
-    def chat(self, params: ChatParameters) -> Job:
-        """Return the job of a `/v1/chat/completions`.
+    def chat(self, params: ChatParameters) -> ApiRequest:
+        """Return what a `/v1/chat/completions` asks for.
+
+        Args:
+            params: of its body.
 
         Raises:
             ApiError: for what the model or this server cannot do.
@@ -96,16 +111,17 @@ class Jobs:
             # What a template says itself comes without the path of its file.
             raise invalid(f"messages: {error.__cause__ or error}", "messages") from None
         wanted = _one_of(params.max_completion_tokens, params.max_tokens)
-        return self._job(params, [prompt], [""], wanted, self._max_tokens)
+        prompts = [self._checked(params, prompt)]
+        return self._build(params, prompts, [""], wanted, self._max_tokens)
 
-    def _job(
+    def _build(
         self,
         params: CompletionParameters | ChatParameters,
         prompts: Sequence[np.ndarray],
         echoes: Sequence[str],
         wanted: int | None,
         default: int,
-    ) -> Job:
+    ) -> ApiRequest:
         count = len(prompts) * params.n
         if count > self._max_texts:
             raise invalid(
@@ -113,17 +129,16 @@ class Jobs:
                 f"{self._max_texts}: ask for fewer",
                 "n",
             )
-        limits = [self._limit(prompt.size, params.source, wanted, default) for prompt in prompts]
-        samplings = _samplings(params, self._served.vocab_size)
-        self._check_bias(params)
-        requests = [
-            self._request(params, prompt, limit, sampling)
+        limits = [self._limit(params, prompt.size, wanted, default) for prompt in prompts]
+        samples = _samples(params, self._served.vocab_size)
+        texts = [
+            self._text_to_continue(params, prompt, limit, sample)
             for prompt, limit in zip(prompts, limits, strict=True)
-            for sampling in samplings
+            for sample in samples
         ]
-        return Job(
-            tuple(requests),
-            tuple(echo for echo in echoes for _ in range(params.n)),
+        return ApiRequest(
+            tuple(texts),
+            tuple(echo for echo in echoes for _ in samples),
             sum(prompt.size for prompt in prompts),
             params.stream,
             _include_usage(params),
@@ -131,60 +146,62 @@ class Jobs:
             params.alternatives,
         )
 
-    def _request(
-        self, params: Parameters, tokens: np.ndarray, limit: int, sampling: SamplingOptions
-    ) -> Request:
-        try:
-            return Request(tokens, limit, sampling, params.stops, self._served.tokenizer.end_ids)
-        except UserError as error:
-            raise invalid(str(error), "stop") from None
+    def _text_to_continue(
+        self, params: SharedParameters, prompt: np.ndarray, limit: int, sample: SamplingOptions
+    ) -> GenerationRequest:
+        ends = self._served.tokenizer.end_ids
+        with _blaming("stop"):
+            return GenerationRequest(
+                prompt, sample, max_tokens=limit, stop=params.stops, end_ids=ends
+            )
 
-    def _check_model(self, params: Parameters) -> None:
+    def _check_model(self, params: SharedParameters) -> None:
         if params.model != self._served.name:
             raise unknown_model(params.model, self._served.name)
 
-    def _tokens(self, prompt: str | list[int]) -> np.ndarray:
-        if isinstance(prompt, str):
-            return self._served.tokenizer.encode_prompt(prompt)
-        size = self._served.vocab_size
-        outside = [i for i in prompt if not 0 <= i < size]
-        if outside:
-            raise invalid(f"prompt: token id {outside[0]} is not in 0 to {size - 1}", "prompt")
-        return np.array(prompt, np.int32)
-
-    def _check_bias(self, params: Parameters) -> None:
-        size = self._served.vocab_size
-        outside = [token for token in params.logit_bias if token >= size]
-        if outside:
-            message = f"logit_bias: token id {outside[0]} is not in 0 to {size - 1}"
-            raise invalid(message, "logit_bias")
+    def _checked(
+        self, params: CompletionParameters | ChatParameters, tokens: np.ndarray | list[int]
+    ) -> np.ndarray:
+        with _blaming(params.source):
+            return token_ids(tokens, self._served.vocab_size)
 
     def _text(self, prompt: str | list[int]) -> str:
         return prompt if isinstance(prompt, str) else self._served.tokenizer.decode(prompt)
 
-    def _limit(self, length: int, source: str, wanted: int | None, default: int) -> int:
+    def _limit(
+        self,
+        params: CompletionParameters | ChatParameters,
+        length: int,
+        wanted: int | None,
+        default: int,
+    ) -> int:
         """Return how many tokens may follow a prompt of `length` tokens."""
         context, most = self._served.context, self._max_tokens
-        if not 0 < length < context:
-            raise invalid(
-                f"{source} has {length} tokens: this model's context holds {context}, prompt and "
-                f"answer together, so a prompt has 1 to {context - 1}",
-                source,
-            )
+        with _blaming(params.source):
+            check_fits(length, context)
         if wanted is None:
             return min(default, most, context - length)
-        if wanted > min(most, context - length):
-            raise invalid(
-                f"max_tokens ({wanted}) after a prompt of {length} tokens: this model's context "
-                f"holds {context} and this server generates at most {most}: ask for "
-                f"{min(most, context - length)} or fewer",
-                "max_tokens",
-            )
+        with _blaming("max_tokens"):
+            check_answer(wanted, length, context, most)
         return wanted
 
 
+@contextlib.contextmanager
+def _blaming(param: str) -> Iterator[None]:
+    """Answer a client's mistake with the parameter that has it."""
+    try:
+        yield
+    except UserError as error:
+        raise invalid(str(error), param) from None
+
+
 def unknown_model(asked: str, served: str) -> ApiError:
-    """Return the refusal of a request for another model."""
+    """Return the refusal of a request for another model.
+
+    Args:
+        asked: name of the model that was asked for.
+        served: name of the one that is here.
+    """
     return ApiError(
         404,
         f"there is no model {asked!r} here: this server has {served!r}",
@@ -193,30 +210,30 @@ def unknown_model(asked: str, served: str) -> ApiError:
     )
 
 
-def _samplings(
+def _samples(
     params: CompletionParameters | ChatParameters, vocab_size: int
 ) -> list[SamplingOptions]:
     """Each choice draws from a seed of its own; the first has the one that was asked for."""
     seed = secrets.randbelow(SEEDS) if params.seed is None else params.seed
     try:
-        return [
-            SamplingOptions(
-                temperature=params.temperature,
-                # More than all is all, and fits the sampler's integers.
-                top_k=min(max(params.top_k, 0), vocab_size),
-                top_p=params.top_p,
-                min_p=params.min_p,
-                repetition_penalty=params.repetition_penalty,
-                frequency_penalty=params.frequency_penalty,
-                presence_penalty=params.presence_penalty,
-                logit_bias=tuple(params.logit_bias.items()),
-                top_logprobs=params.alternatives,
-                seed=(seed + choice) % SEEDS,
-            )
-            for choice in range(params.n)
-        ]
+        first = SamplingOptions(
+            temperature=params.temperature,
+            # More than all is all, and fits the sampler's integers.
+            top_k=min(max(params.top_k, 0), vocab_size),
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            frequency_penalty=params.frequency_penalty,
+            presence_penalty=params.presence_penalty,
+            logit_bias=tuple(params.logit_bias.items()),
+            top_logprobs=params.alternatives,
+            seed=seed % SEEDS,
+        )
+        check_bias(first, vocab_size)
     except UserError as error:
+        # Such a message begins with the option's name, which is the parameter's.
         raise invalid(str(error), str(error).split(" ", 1)[0]) from None
+    return sample_options(first, params.n)
 
 
 def _one_of(new: int | None, old: int | None) -> int | None:
@@ -228,7 +245,7 @@ def _one_of(new: int | None, old: int | None) -> int | None:
     return new if old is None else old
 
 
-def _include_usage(params: Parameters) -> bool:
+def _include_usage(params: SharedParameters) -> bool:
     if params.stream_options is None:
         return False
     if not params.stream:

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from moe_jax.errors import UserError
-from moe_jax.serve.engine_thread import Worker
+from moe_jax.serve.engine_thread import EngineThread
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,11 @@ FAREWELL = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes any free one.
+    """Return a socket that listens.
+
+    Args:
+        host: a name or address of this machine.
+        port: 0 takes any free one.
 
     Raises:
         UserError: the address is in use, or not one of this machine, or there is no such port.
@@ -57,17 +61,19 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 class Server:
-    """Serves an application whose texts one worker generates.
+    """Serves an application whose texts one thread generates.
 
     Args:
         app: what answers.
-        worker: not started yet; it is closed with the server.
+        engine_thread: not started yet; it is closed with the server.
         bound: see `listen`; closed with the server.
         grace: seconds that running answers get to finish once the server is asked to end.
     """
 
-    def __init__(self, app: FastAPI, worker: Worker, bound: socket.socket, *, grace: float):
-        self.worker, self._bound, self._grace = worker, bound, grace
+    def __init__(
+        self, app: FastAPI, engine_thread: EngineThread, bound: socket.socket, *, grace: float
+    ):
+        self.engine_thread, self._bound, self._grace = engine_thread, bound, grace
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -96,20 +102,20 @@ class Server:
     def stop(self) -> None:
         """Accept nothing more, lets answers finish; called again, cancels them. From the loop."""
         if self._uvicorn.should_exit:
-            log.warning("cancelling %d texts", self.worker.in_flight)
-            self.worker.cancel_all()
+            log.warning("cancelling %d texts", self.engine_thread.in_flight)
+            self.engine_thread.cancel_all()
             return
         log.warning(
             "asked to end: %d texts have %g s to finish; ask again to cancel them",
-            self.worker.in_flight,
+            self.engine_thread.in_flight,
             self._grace,
         )
-        self.worker.drain()
-        asyncio.get_running_loop().call_later(self._grace, self.worker.cancel_all)
+        self.engine_thread.drain()
+        asyncio.get_running_loop().call_later(self._grace, self.engine_thread.cancel_all)
         self._uvicorn.should_exit = True
 
     async def _run(self, ready: Callable[[], None]) -> bool:
-        self.worker.start()
+        self.engine_thread.start()
         try:
             with _signals(self.stop):
                 serving = asyncio.ensure_future(self._uvicorn.serve(sockets=[self._bound]))
@@ -120,9 +126,9 @@ class Server:
                 await serving
         finally:
             # In a thread: the engine's one still hands this loop its last events.
-            ended = await asyncio.to_thread(self.worker.close, FAREWELL)
+            ended = await asyncio.to_thread(self.engine_thread.close, FAREWELL)
             self._bound.close()
-        return ended and self.worker.state != "failed"
+        return ended and self.engine_thread.state != "failed"
 
 
 class _Uvicorn(uvicorn.Server):

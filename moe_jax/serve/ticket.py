@@ -6,12 +6,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from moe_jax.inference.batcher import Event
+from moe_jax.inference.contract import Event
 from moe_jax.serve.errors import ApiError
 
 
 @dataclass
-class Place:
+class Destination:
     """Where a text's events go, and when they came, in seconds of `time.monotonic`."""
 
     ticket: "Ticket"
@@ -34,9 +34,9 @@ class Ticket:
         self._events: asyncio.Queue[tuple[int, Event] | ApiError] = asyncio.Queue()
         self._count, self._cancel = count, cancel
         self.arrived = time.monotonic()
-        #: Texts that the engine has not finished; the worker's.
+        #: Texts that the engine has not finished; the engine thread's.
         self.left = count
-        #: The batcher's numbers of the texts; the worker's.
+        #: The batcher's numbers of the texts; the engine thread's.
         self.numbers: list[int] = []
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
@@ -54,7 +54,7 @@ class Ticket:
             yield item
 
     def cancel(self) -> None:
-        """Frees what is still running or waiting; safe to call at any time."""
+        """Free what is still running or waiting; safe to call at any time."""
         self._cancel(self)
 
     def put(self, item: tuple[int, Event] | ApiError) -> None:

@@ -1,0 +1,1 @@
+"""Where parameters live on the mesh, and how functions run on each device's part of them."""

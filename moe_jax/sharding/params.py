@@ -14,34 +14,36 @@ from moe_jax.axes import EXPERT, PIPE, TENSOR
 from moe_jax.sharding.rules import Placement
 
 LAYERS = "layers"
+#: A pytree of `nnx.Variable`s, such as an `nnx.State` or a tuple of them.
+Variables = Any
 
 
-def stored_specs(state: nnx.State, placement: Placement) -> nnx.State:
-    """Return `state` with each array replaced by where it is stored."""
+def stored_specs(variables: Variables, placement: Placement) -> Variables:
+    """Return `variables` with each array replaced by where it is stored."""
 
     def one(variable: nnx.Variable) -> nnx.Variable:
         return variable.replace(placement.stored(variable.axes, variable.shape))
 
-    return jax.tree.map(one, state, is_leaf=_is_variable)
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
 
 
-def layer_specs(state: nnx.State, placement: Placement) -> nnx.State:
-    """Return `stored_specs` of one layer of a stacked state."""
+def stored_specs_of_layer(variables: Variables, placement: Placement) -> Variables:
+    """Return `stored_specs` of one layer of stacked variables."""
 
     def one(variable: nnx.Variable) -> nnx.Variable:
         spec = placement.stored(variable.axes, variable.shape)
         return variable.replace(PartitionSpec(*spec[int(_is_stacked(variable)) :]))
 
-    return jax.tree.map(one, state, is_leaf=_is_variable)
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
 
 
 def with_gathers(
-    state: nnx.State, placement: Placement, *, experts: bool = False, pipe: bool = True
-) -> nnx.State:
-    """Return a state whose variables know what `gather` does to one layer of them.
+    variables: Variables, placement: Placement, *, experts: bool = False, pipe: bool = True
+) -> Variables:
+    """Return variables that know what `gather` does to one layer of them.
 
     Args:
-        state: with whole (global) shapes.
+        variables: with whole (global) shapes.
         placement: where it is stored.
         experts: gather the experts of all devices too, instead of keeping each at home.
         pipe: gather over the pipe axis, as whatever runs outside the pipeline must.
@@ -60,13 +62,16 @@ def with_gathers(
         metadata: dict[str, Any] = variable.get_metadata() | {"gathers": tuple(steps)}
         return type(variable)(variable[...], **metadata)
 
-    return jax.tree.map(one, state, is_leaf=_is_variable)
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
 
 
-def gather(state: nnx.State) -> nnx.State:
+def gather(variables: Variables) -> Variables:
     """Return one layer's variables whole, but for what the tensor and expert axes keep split.
 
     The gradient's way back is a reduce-scatter, so that nobody holds a whole gradient.
+
+    Args:
+        variables: of one layer as stored, marked by `with_gathers`.
     """
 
     def one(variable: nnx.Variable) -> nnx.Variable:
@@ -75,12 +80,12 @@ def gather(state: nnx.State) -> nnx.State:
             value = jax.lax.all_gather(value, names, axis=dim, tiled=True)
         return variable.replace(value)
 
-    return jax.tree.map(one, state, is_leaf=_is_variable)
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
 
 
-def gathers_anything(state: nnx.State) -> bool:
-    """Whether `gather` does anything to `state`."""
-    return any(leaf.gathers for leaf in jax.tree.leaves(state, is_leaf=_is_variable))
+def gathers_anything(variables: Variables) -> bool:
+    """Whether `gather` does anything to `variables`."""
+    return any(leaf.gathers for leaf in jax.tree.leaves(variables, is_leaf=_is_variable))
 
 
 def all_but_gathered(prim: Any, *_: Any, **params: Any) -> bool:
@@ -88,20 +93,22 @@ def all_but_gathered(prim: Any, *_: Any, **params: Any) -> bool:
     return prim is not jax.lax.all_gather_p or TENSOR in params["axis_name"]
 
 
-def with_layers_axis(state: nnx.State) -> nnx.State:
-    """Return a stacked state whose variables say so in their logical axes."""
+def with_layers_axis(variables: Variables) -> Variables:
+    """Return stacked variables that say so in their logical axes."""
 
     def relabel(variable: nnx.Variable) -> nnx.Variable:
         metadata: dict[str, Any] = variable.get_metadata() | {"axes": (LAYERS, *variable.axes)}
         return type(variable)(variable[...], **metadata)
 
-    return jax.tree.map(relabel, state, is_leaf=_is_variable)
+    return jax.tree.map(relabel, variables, is_leaf=_is_variable)
 
 
-def map_stacked(function: Any, state: nnx.State) -> nnx.State:
-    """Return `state` with `function(value, dimension of "embed" or None)` for each variable.
+def map_stacked(function: Any, variables: Variables) -> Variables:
+    """Return `variables` with `function(value, dimension of "embed" or None)` for each variable.
 
-    The dimension is counted after the layers dimension.
+    Args:
+        function: the dimension that it gets is counted after the layers dimension.
+        variables: stacked.
     """
 
     def one(variable: nnx.Variable) -> nnx.Variable:
@@ -109,7 +116,7 @@ def map_stacked(function: Any, state: nnx.State) -> nnx.State:
         embed = axes.index("embed") if "embed" in axes else None
         return variable.replace(function(variable[...], embed))
 
-    return jax.tree.map(one, state, is_leaf=_is_variable)
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
 
 
 def _is_stacked(variable: nnx.Variable) -> bool:
@@ -117,7 +124,7 @@ def _is_stacked(variable: nnx.Variable) -> bool:
 
 
 def _names(entry: Any) -> tuple[str, ...]:
-    """The mesh axes of one entry of a PartitionSpec."""
+    """Return the mesh axes of one entry of a PartitionSpec."""
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 

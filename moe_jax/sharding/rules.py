@@ -70,6 +70,10 @@ class Placement:
         Under `sharding.optimizer = "zero"` its embed dimension is also split over the batch axes
         that hold copies of the parameter, as far as they divide it (ZeRO stage 1, Rajbhandari et
         al., 2020).
+
+        Args:
+            axes: its logical dimensions.
+            shape: its whole shape.
         """
         names = [self._names(axes, shape, dim) for dim in range(len(shape))]
         if self.config.optimizer == "zero" and "embed" in axes:
@@ -111,7 +115,7 @@ class Placement:
         return (axis,)
 
     def _beside_fsdp(self, axes: Names, shape: tuple[int, ...]) -> Names:
-        """What else splits an embed dimension; pipe comes last, as `model/pipeline.py` wants it."""
+        """Return what else splits an embed dimension; pipe last, as the pipeline wants it."""
         over_expert = self.config.dense == "fsdp_expert" and "experts" not in axes
         over_pipe = "layers" in axes and not self.in_order(shape[axes.index("layers")])
         return ((EXPERT,) if over_expert else ()) + ((PIPE,) if over_pipe else ())

@@ -20,7 +20,7 @@ from moe_jax.axes import TENSOR
 
 @dataclass(frozen=True)
 class TensorAxis:
-    """The tensor axis as layers see it. Its methods run inside `on_shards` regions."""
+    """The tensor axis as layers see it. Its methods run inside `on_device_shards` regions."""
 
     size: int = 1
     sequence: Literal["split", "whole"] = "split"

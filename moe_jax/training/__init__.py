@@ -1,0 +1,1 @@
+"""Training: a step, its optimiser and state, and the loop that reads, steps, saves and reports."""

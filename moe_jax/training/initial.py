@@ -69,8 +69,16 @@ def read_initial(path: Path, config: Config, mesh: Mesh) -> InitialWeights:
 
 
 def keep_tokenizer(files: list[Path], config: Config, workdir: Path) -> str:
-    """Keep the tokenizer files of initial weights beside the run, if it trains with that
-    tokenizer; returns a warning if it trains with another one."""
+    """Keep the tokenizer of initial weights beside the run, if it trains with that.
+
+    Args:
+        files: tokenizer files that belong to the weights; may be none.
+        config: names the tokenizer of the run.
+        workdir: of the run.
+
+    Returns:
+        A warning if the run trains with another tokenizer, else nothing.
+    """
     named = [file for file in files if file.name == TOKENIZER_JSON]
     own = Path(config.data.tokenizer)
     if not named:

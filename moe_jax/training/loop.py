@@ -26,10 +26,11 @@ from moe_jax.training.initial import keep_tokenizer, read_initial
 from moe_jax.training.reporting.profiler import Profiler
 from moe_jax.training.reporting.progress import Progress
 from moe_jax.training.reporting.reporter import Reporter
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.reporting.writers import MetricsWriters
 from moe_jax.training.resume import describe, restore_run, run_info
 from moe_jax.training.state import TrainState, abstract_state, init_state
-from moe_jax.training.step import StepMetrics, Steps, make_steps
+from moe_jax.training.step import Steps, make_steps
 from moe_jax.training.validate import Validation
 from moe_jax.workdir import CHECKPOINTS, PROFILE
 
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def train(session: Session, workdir: Path, resume: str, init_from: Path | None = None) -> Outcome:
-    """Trains until the config's last step, or until the scheduler asks the job to end.
+    """Train until the config's last step, or until the scheduler asks the job to end.
 
     Args:
         session: the run, assembled.
@@ -181,7 +182,7 @@ class _Run:
         return result
 
     def _at_boundary(self, step: int, state: TrainState, stop: bool) -> None:
-        """Validate and saves where they are due; neither is charged to a step."""
+        """Validate and save where they are due; neither is charged to a step."""
         every, last = self.config.train.validation_every, self.config.train.steps
         if self.validation is not None and (step % every == 0 or step == last):
             self.last_validation = self.validation(state)
@@ -193,7 +194,7 @@ class _Run:
             self.reporter.restart_clock()
 
     def _consume(self, step: int, on_device: StepMetrics) -> None:
-        """Wait for a step's metrics, reports them, and stops a run that has diverged."""
+        """Wait for a step's metrics, report them, and stop a run that has diverged."""
         metrics = jax.device_get(on_device)
         report = self.reporter(step + 1, metrics)
         self.last_loss = report.loss
@@ -222,7 +223,7 @@ class _Run:
 
 
 def require_same_text_everywhere(loader: Loader) -> None:
-    """Refuses processes that would train on different text (say, other Python versions)."""
+    """Refuse processes that would train on different text (say, other Python versions)."""
     if jax.process_count() == 1:
         return
     digest = np.frombuffer(repr(sorted(loader.fingerprint().items())).encode(), np.uint8)

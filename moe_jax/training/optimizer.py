@@ -21,6 +21,10 @@ def make_optimizer(config: Config, variables: Variables) -> optax.GradientTransf
     """Return the optimiser for parameters named as in `variables`.
 
     Its updates are float32 whatever the parameters' dtype; apply them with `apply_updates`.
+
+    Args:
+        config: a checked config.
+        variables: of a `Skeleton`; buffers among them are left alone.
     """
     schedule = make_schedule(config.schedule, config.optimizer, config.train.steps)
     build = {"adamw": _adamw, "muon": _muon}[config.optimizer.name]
@@ -44,16 +48,18 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
 
 def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Lets optax mix integer counters and floats even where our own code is held to strict
-    promotion (it computes beta ** count)."""
+    """Let optax mix integer counters and floats where our own code is held to strict promotion.
+
+    It computes beta ** count.
+    """
 
     def init(params: Any) -> Any:
         with library_promotion():
             return inner.init(params)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with library_promotion():
-            return inner.update(grads, state, params)
+            return inner.update(updates, state, params)
 
     return optax.GradientTransformation(init, update)
 
@@ -74,12 +80,13 @@ def _adamw(
 def _muon(
     config: OptimizerConfig, schedule: optax.Schedule, variables: Variables
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al., 2024) for the matrices inside layers, AdamW for the rest.
+    """Return Muon (Jordan et al., 2024) for the matrices inside layers, AdamW for the rest.
 
     `consistent_rms` makes its updates as large as AdamW's, so both share one learning rate
     (Liu et al., 2025, eq. 4).
     """
-    matrices = {name: _matrix(name, info) for name, info in _trained(variables)}
+    # Any: optax names the type of one such leaf, and takes a tree of them.
+    matrices: Any = {name: _matrix(name, info) for name, info in _trained(variables)}
     for_matrices = muon(
         schedule,
         beta=0.95,
@@ -132,20 +139,22 @@ def _stored_as(
 
         return jax.tree.map(one, state)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, new = inner.update(grads, cast(state, jnp.float32), params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, new = inner.update(updates, cast(state, jnp.float32), params)
         return updates, cast(new, dtype)
 
     return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)
 
 
 class MasterState(NamedTuple):
+    """The float32 copy of the parameters, and the state of the optimiser that moves it."""
+
     master: Any
     inner: Any
 
 
 def _with_master(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Optimises a float32 copy; parameters follow it, rounded (Micikevicius et al., 2018)."""
+    """Optimise a float32 copy; parameters follow it, rounded (Micikevicius et al., 2018)."""
 
     def to_float32(params: Any) -> Any:
         return jax.tree.map(lambda p: p.astype(jnp.float32), params)
@@ -154,8 +163,8 @@ def _with_master(inner: optax.GradientTransformation) -> optax.GradientTransform
         master = to_float32(params)
         return MasterState(master, inner.init(master))
 
-    def update(grads: Any, state: MasterState, params: Any = None) -> tuple[Any, MasterState]:
-        updates, new_inner = inner.update(grads, state.inner, state.master)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MasterState]:
+        updates, new_inner = inner.update(updates, state.inner, state.master)
         master = apply_updates(state.master, updates)
         step = jax.tree.map(lambda m, p: m - p.astype(jnp.float32), master, params)
         return step, MasterState(master, new_inner)

@@ -27,7 +27,10 @@ def run_info(
 ) -> dict[str, Any]:
     """Return what is stored beside the arrays: nothing that depends on processes or devices.
 
-    `origin` is what is known of the Hugging Face directory that the weights came from, if any.
+    Args:
+        config: of the run.
+        loader: its training data.
+        origin: what is known of the Hugging Face directory that the weights came from, if any.
     """
     info = {
         "config": dump_config(config),
@@ -44,7 +47,7 @@ def restore_run(
     config: Config,
     loader: Loader,
 ) -> Restored | None:
-    """Restores what `--resume` asks for, or returns None for a fresh start.
+    """Restore what `--resume` asks for, or return None for a fresh start.
 
     Args:
         checkpoints: of the run's working directory.
@@ -82,7 +85,7 @@ def restore_run(
 
 
 def _refuse_bare_weights(checkpoints: Checkpoints, step: Step, error: CheckpointError) -> None:
-    """Says what to do with imported weights, which are no run that could go on."""
+    """Say what to do with imported weights, which are no run that could go on."""
     steps = checkpoints.steps()
     if not steps or step not in ("latest", *steps) or "data" in checkpoints.info(step):
         return
@@ -99,7 +102,7 @@ def _step(resume: str) -> int:
 
 
 def _require_same_run(info: dict[str, Any], config: Config, loader: Loader) -> None:
-    """The data position is (seed, step): it means the same rows only for the same batch size."""
+    """Refuse another batch size: the data position, (seed, step), would mean other rows."""
     require_same_data(info["data"], loader.fingerprint())
     saved = parse_config(info["config"])
     if saved.train.global_batch != config.train.global_batch:
@@ -114,15 +117,17 @@ def describe(restored: Restored | None, config: Config, initial: str = "") -> li
     """Return the lines that say where training starts, and what has changed since.
 
     Args:
+        restored: the checkpoint; None for a fresh start.
+        config: of the run.
         initial: what the run starts from if it is not resumed; empty for random weights.
     """
     if restored is None:
         return [f"starting from {initial or 'scratch'}"]
     skipped = f", passing over {len(restored.rejected)} unusable" if restored.rejected else ""
     lines = [f"resuming from the checkpoint of step {restored.step}{skipped}"]
-    found = changes(parse_config(restored.info["config"]), config)
-    if found.layout:
-        lines.append(f"under another layout, which changes no loss: {'; '.join(found.layout)}")
-    if found.training:
-        lines.append(f"from here on it trains differently: {'; '.join(found.training)}")
+    since = changes(parse_config(restored.info["config"]), config)
+    if since.layout:
+        lines.append(f"under another layout, which changes no loss: {'; '.join(since.layout)}")
+    if since.training:
+        lines.append(f"from here on it trains differently: {'; '.join(since.training)}")
     return lines

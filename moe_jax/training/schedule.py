@@ -14,6 +14,11 @@ def make_schedule(
 
     WSD (warm-up, stable, decay: Hu et al., 2024) stays at the peak and decays linearly over the
     last `decay_steps`.
+
+    Args:
+        schedule: which of them, and its lengths in steps.
+        optimizer: gives the peak.
+        steps: of the run.
     """
     inner = _pieces(schedule, optimizer, steps)
 

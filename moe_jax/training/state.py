@@ -42,6 +42,9 @@ def init_state(
     """Return a fresh state, created in place on the mesh.
 
     Args:
+        skeleton: of the model.
+        optimizer: of the run.
+        mesh: where the state lives.
         weights: to start from; None makes random ones of the config's seed.
     """
     weights = weights or skeleton.init(skeleton.config.seed, mesh)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from moe_jax.config.schema import Config
 from moe_jax.data.batch import Batch
@@ -21,24 +21,11 @@ from moe_jax.model.weights import Arrays, Weights
 from moe_jax.moe.balance import auxiliary_loss, updated_bias
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.optimizer import apply_updates, clipped, make_optimizer
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.schedule import make_schedule
 from moe_jax.training.state import TrainState, state_shardings
 
 CompilerOptions = dict[str, bool | int]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class StepMetrics:
-    """What a step reports. Scalars are float32; `stats` has leading dimension [moe layers]."""
-
-    loss: Float[Array, ""]
-    auxiliary_loss: Float[Array, ""]
-    grad_norm: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    #: 1 where the step was skipped because something was not finite.
-    skipped: Float[Array, ""]
-    stats: MoeStats | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +39,7 @@ class Steps:
 
     @property
     def config(self) -> Config:
+        """The resolved config of the run."""
         return self.skeleton.config
 
     def jit_train(self, options: CompilerOptions | None = None) -> Any:
@@ -73,7 +61,7 @@ class Steps:
         return jax.jit(self.evaluate, out_shardings=replicated, compiler_options=options)
 
     def train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        """Averages gradients over microbatches, updates, and skips what is not finite."""
+        """Average gradients over microbatches, update, and skip what is not finite."""
         (losses, stats), grads = self._gradients(state.weights, batch)
         # From here to the new parameters, every device works on its part of the optimiser state.
         beside = self.skeleton.optimizer_shardings(self.parallel.mesh)
@@ -84,9 +72,9 @@ class Steps:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = apply_updates(state.params, updates)
         params = jax.lax.with_sharding_constraint(params, beside)
-        new = (params, self._moved(state.buffers, stats), opt_state)
-        old = (state.params, state.buffers, state.opt_state)
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        new = (Weights(params, self._moved(state.buffers, stats)), opt_state)
+        old = (state.weights, state.opt_state)
+        kept, kept_opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         bad = 1 - finite.astype(jnp.int32)
         metrics = StepMetrics(
             loss=losses[0],
@@ -96,8 +84,15 @@ class Steps:
             skipped=bad.astype(jnp.float32),
             stats=stats,
         )
-        in_a_row = (state.skipped_in_a_row + 1) * bad
-        return TrainState(state.step + 1, *kept, in_a_row, state.skipped + bad), metrics
+        state = TrainState(
+            step=state.step + 1,
+            params=kept.params,
+            buffers=kept.buffers,
+            opt_state=kept_opt,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
+            skipped=state.skipped + bad,
+        )
+        return state, metrics
 
     def evaluate(self, weights: Weights, batch: Batch) -> tuple[Array, Array]:
         """Return the sum of weighted cross-entropies in nats, and of weights: forward only."""
@@ -116,6 +111,10 @@ class Steps:
 
         Cross-entropy is normalised by the weight of the whole batch, so that microbatches add up
         to exactly the loss of one large batch; balance losses are those of each microbatch.
+
+        Args:
+            weights: gradients are those of the parameters only.
+            batch: leading dimension [microbatches].
         """
         total, parts = batch.weights.sum(), batch.weights.shape[0]
 

@@ -8,7 +8,7 @@ import pytest
 from support.hf.tiny_hf import write_mixtral
 
 import moe_jax
-from moe_jax.inference.evaluate import Evaluation, Window, evaluate, windows
+from moe_jax.inference.evaluate import Evaluation, ScoredWindow, evaluate, windows
 
 CONTEXT = 32
 TEXTS = [
@@ -83,13 +83,13 @@ def test_more_past_helps_and_every_token_is_scored_once(pair):
 
 def test_windows_overlap_and_share_nothing_that_they_score():
     assert windows(10, 4, 2) == [
-        Window(0, 4, 1),
-        Window(2, 6, 4),
-        Window(4, 8, 6),
-        Window(6, 10, 8),
+        ScoredWindow(0, 4, 1),
+        ScoredWindow(2, 6, 4),
+        ScoredWindow(4, 8, 6),
+        ScoredWindow(6, 10, 8),
     ]
-    assert windows(5, 4, 4) == [Window(0, 4, 1), Window(4, 5, 5)]
-    assert windows(1, 4, 2) == [Window(0, 1, 1)]
+    assert windows(5, 4, 4) == [ScoredWindow(0, 4, 1), ScoredWindow(4, 5, 5)]
+    assert windows(1, 4, 2) == [ScoredWindow(0, 1, 1)]
 
 
 @pytest.mark.parametrize("length", [2, 31, 32, 33, 64, 100])

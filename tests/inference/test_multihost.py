@@ -8,13 +8,13 @@ import threading
 import jax
 import numpy as np
 import pytest
-from support.places import TESTS, WORKERS
+from support.places import ROOT, TESTS, WORKERS
 from support.serving.fake_engine import FakeEngine, alone
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference import multihost
-from moe_jax.inference.batcher import Batcher, Request
-from moe_jax.inference.contract import Prompt
+from moe_jax.inference.batcher import Batcher
+from moe_jax.inference.contract import GenerationRequest, Prompt
 from moe_jax.inference.sampling_options import SamplingOptions
 
 
@@ -24,7 +24,7 @@ def processes(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{TESTS}:{ROOT}"}
     log = tmp_path_factory.mktemp("follow") / "stderr"
     with log.open("w") as errors:
         workers = [
@@ -166,7 +166,7 @@ def followed(store, **more):
 def test_all_slots_released_since_the_last_call_are_free_before_the_next(then):
     store = SharedStore()
     leader = RecordingEngine(slots=4)
-    leading = multihost.LeadingEngine(leader, multihost.Channel(store, "c"))
+    leading = multihost.BroadcastingEngine(leader, multihost.Channel(store, "c"))
     leading.start(prompts("a", "bc", "d", "ef"))
     leading.release([0])
     leading.release([3, 1])
@@ -197,7 +197,7 @@ def test_every_option_reaches_those_who_follow():
     assert all(value != default[name] for name, value in vars(options).items())
     told = []
     store = SharedStore()
-    leading = multihost.LeadingEngine(FakeEngine(), multihost.Channel(store, "c"))
+    leading = multihost.BroadcastingEngine(FakeEngine(), multihost.Channel(store, "c"))
     leading.start([Prompt(ByteTokenizer().encode("a"), options)])
     leading.stop()
     followed(store, following=lambda tokens, sampling: told.append(sampling) or 97)
@@ -206,7 +206,7 @@ def test_every_option_reaches_those_who_follow():
 
 def test_slots_are_released_once():
     store = SharedStore()
-    leading = multihost.LeadingEngine(FakeEngine(slots=2), multihost.Channel(store, "c"))
+    leading = multihost.BroadcastingEngine(FakeEngine(slots=2), multihost.Channel(store, "c"))
     leading.start(prompts("a", "b"))
     leading.release([1])
     leading.step()
@@ -227,12 +227,13 @@ def test_leader_and_follower_hold_the_same_slots_while_texts_come_end_and_are_ca
     channel = multihost.Channel(store, "c")
     thread = threading.Thread(target=multihost.follow, args=(follower, channel), daemon=True)
     thread.start()
-    leading = multihost.LeadingEngine(leader, multihost.Channel(store, "c"))
+    leading = multihost.BroadcastingEngine(leader, multihost.Channel(store, "c"))
     batcher = Batcher(leading, ByteTokenizer())
     rng = np.random.default_rng(0)
     for _ in range(30):
         text = ByteTokenizer().encode("q" * rng.integers(1, 20))
-        number = batcher.submit(Request(text, int(rng.integers(1, 8)), SamplingOptions(seed=2)))
+        count = int(rng.integers(1, 8))
+        number = batcher.submit(GenerationRequest(text, SamplingOptions(seed=2), max_tokens=count))
         batcher.advance()
         # Sometimes while it runs, several between two calls, and right before a start.
         for cancelled in rng.integers(1, number + 1, 3):

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.inference.programs import PromptBatch, mark_prompts, read_lengths
+from moe_jax.inference.programs import mark_prompts, read_lengths
+from moe_jax.inference.prompt_batches import PromptBatch
 from moe_jax.inference.sampling import Held
 
 

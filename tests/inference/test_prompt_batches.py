@@ -5,10 +5,10 @@ import pytest
 
 from moe_jax.inference import prompt_batches
 from moe_jax.inference.contract import Prompt
-from moe_jax.inference.prompt_batches import Slots, pack, padded, place, waves
+from moe_jax.inference.prompt_batches import SlotLayout, pack, padded, place, waves
 from moe_jax.inference.sampling_options import SamplingOptions
 
-SLOTS = Slots(shards=2, per_shard=4, context=40, unit=1, streams=2)
+SLOTS = SlotLayout(shards=2, per_shard=4, context=40, unit=1, streams=2)
 
 
 def prompts(*sizes: int) -> list[Prompt]:
@@ -43,7 +43,7 @@ def test_a_device_reads_one_prompt_or_all_that_it_has_tokens_for(monkeypatch):
     ("size", "unit", "length"), [(1, 1, 16), (17, 1, 32), (33, 1, 40), (39, 3, 42), (16, 3, 18)]
 )
 def test_padded_lengths_are_few(size, unit, length):
-    slots = Slots(shards=1, per_shard=1, context=40, unit=unit, streams=1)
+    slots = SlotLayout(shards=1, per_shard=1, context=40, unit=unit, streams=1)
     assert padded(size, slots) == length
 
 
@@ -51,16 +51,16 @@ def test_rows_of_a_packed_wave_belong_to_their_devices():
     (wave,) = waves(placed(3, 5, 2, 7), SLOTS)
     packed = pack(wave, SLOTS)
     # Two streams of 2 devices x 2 rows, 4 being what a device may read.
-    assert packed.tokens.shape == (2, 4, 16)
+    assert packed.batch.tokens.shape == (2, 4, 16)
     assert len(packed.places) == 4
-    flat = packed.tokens.reshape(8, 16)
+    flat = packed.batch.tokens.reshape(8, 16)
     for row, one in packed.places:
         device = row % 4 // 2
         assert device == one.slot // SLOTS.per_shard
-        assert packed.rows.reshape(-1)[row] == one.slot % SLOTS.per_shard
-        assert packed.lengths.reshape(-1)[row] == one.size
+        assert packed.batch.rows.reshape(-1)[row] == one.slot % SLOTS.per_shard
+        assert packed.batch.lengths.reshape(-1)[row] == one.size
         np.testing.assert_array_equal(flat[row, : one.size], one.prompt.tokens)
         assert not flat[row, one.size :].any()
         assert packed.sampling[row] is one.prompt.sampling
     others = set(range(8)) - {row for row, _ in packed.places}
-    assert (packed.rows.reshape(-1)[list(others)] == SLOTS.per_shard).all()
+    assert (packed.batch.rows.reshape(-1)[list(others)] == SLOTS.per_shard).all()

@@ -1,10 +1,17 @@
 """Which values sampling options may have."""
 
+import dataclasses
 import re
 
 import pytest
 
-from moe_jax.inference.sampling_options import MAX_BIASES, NO_TOKEN, SamplingOptions
+from moe_jax.inference.sampling_options import (
+    MAX_BIASES,
+    NO_TOKEN,
+    SEEDS,
+    SamplingOptions,
+    sample_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +67,12 @@ def test_the_outermost_values_are_allowed():
     for bias in (-100.0, 100.0):
         SamplingOptions(logit_bias=dict.fromkeys(range(MAX_BIASES), bias))
     SamplingOptions(logit_bias={NO_TOKEN - 1: 1}, top_logprobs=20)
+
+
+def test_samples_differ_by_their_seed_alone():
+    one = SamplingOptions(temperature=0.5, seed=SEEDS - 2)
+    samples = sample_options(one, 3)
+    assert [sample.seed for sample in samples] == [SEEDS - 2, SEEDS - 1, 0]
+    assert {dataclasses.replace(sample, seed=one.seed) for sample in samples} == {one}
+    with pytest.raises(ValueError, match=r"num_samples \(0\) must be 1 or more"):
+        sample_options(one, 0)

@@ -86,7 +86,7 @@ def unrolled(config) -> tuple[np.ndarray, np.ndarray]:
     x, loads = model.embedding(ids), []
     for stack in model.stacks:
         graphdef, state = nnx.split(stack.unit)
-        for repeat in range(stack.segment.repeats):
+        for repeat in range(stack.layers.repeats):
             unit = nnx.merge(graphdef, jax.tree.map(lambda leaf, i=repeat: leaf[i], state))
             for block in unit.blocks:
 

@@ -3,9 +3,9 @@
 import pytest
 from support.serving.served import ChattingBytes
 
-from moe_jax.inference.batcher import Event
-from moe_jax.serve.formats import ChatFormat, Choice, CompletionFormat
-from moe_jax.serve.request import Job, Served
+from moe_jax.inference.contract import Event
+from moe_jax.serve.formats import AnswerChoice, ChatFormat, CompletionFormat
+from moe_jax.serve.request import ApiRequest, ServedModel
 
 NAMES = ("</s>", " the", "the", " a")
 
@@ -22,7 +22,7 @@ class Pieces(ChattingBytes):
 
 @pytest.fixture
 def choice():
-    choice = Choice(0)
+    choice = AnswerChoice(0)
     likeliest = ((2, -0.5), (1, -2.0), (0, -3.0))
     choice.add(Event(0, " the", (1,), (-2.0,), "", (likeliest,)))
     choice.add(Event(0, " a", (3,), (-1.0,), "length", (likeliest,)))
@@ -30,9 +30,11 @@ def choice():
 
 
 def answer(kind, choice):
-    served = Served("m", 0, 16, len(NAMES), Pieces())
-    job = Job((), ("",), 1, stream=False, include_usage=False, logprobs=True, alternatives=3)
-    return kind(served, job).whole([choice])["choices"][0]["logprobs"]
+    served = ServedModel("m", 0, 16, len(NAMES), Pieces())
+    asked = ApiRequest(
+        (), ("",), 1, stream=False, include_usage=False, logprobs=True, alternatives=3
+    )
+    return kind(served, asked).whole([choice])["choices"][0]["logprobs"]
 
 
 def test_completions(choice):

@@ -114,7 +114,7 @@ def test_an_engine_that_fails_fails_its_requests_and_turns_health_red():
         waiting = [threading.Thread(target=ask) for _ in range(3)]
         for thread in waiting:
             thread.start()
-        eventually(lambda: server.worker.in_flight == 4)
+        eventually(lambda: server.engine_thread.in_flight == 4)
         engine.failure = RuntimeError("device lost")
         with pytest.raises(openai.APIError, match="engine has failed"):
             list(stream)
@@ -146,6 +146,6 @@ def test_a_server_that_nobody_asks_is_not_stuck():
     with serving(stalled_after=0.02) as server, server.client() as client:
         for _ in range(2):
             time.sleep(0.1)
-            assert server.worker.state == "ok"
+            assert server.engine_thread.state == "ok"
             complete(client)
-            eventually(lambda: not server.worker.in_flight)
+            eventually(lambda: not server.engine_thread.in_flight)

@@ -10,7 +10,7 @@ import threading
 import httpx
 import openai
 import pytest
-from support.places import TESTS, WORKERS
+from support.places import ROOT, TESTS, WORKERS
 from support.serving.fake_engine import FakeEngine
 from support.serving.served import complete, eventually, greedy, serving
 
@@ -49,9 +49,9 @@ def test_texts_under_way_and_waiting_are_finished_before_the_end(caplog):
         stream = complete(client, max_tokens=40, stream=True)
         text = next(stream).choices[0].text
         waiting = ask(client, results, prompt="xyz", max_tokens=10)
-        eventually(lambda: server.worker.in_flight == 2)
+        eventually(lambda: server.engine_thread.in_flight == 2)
         server.stop()
-        eventually(lambda: server.worker.state == "closing")
+        eventually(lambda: server.engine_thread.state == "closing")
         text += "".join(part.choices[0].text for part in stream)
         assert text == greedy("abc", 40)
         waiting.join(10)
@@ -72,7 +72,7 @@ def test_what_takes_too_long_is_cancelled_and_told_so(twice, caplog):
         stream = complete(client, max_tokens=90_000, stream=True)
         next(stream)
         waiting = ask(client, results, max_tokens=90_000)
-        eventually(lambda: server.worker.in_flight == 2)
+        eventually(lambda: server.engine_thread.in_flight == 2)
         server.stop()
         if twice:
             server.stop()
@@ -92,7 +92,7 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
     with serving(engine, grace=0) as server, server.client() as client:
         results = []
         asking = ask(client, results, max_tokens=2)
-        eventually(lambda: server.worker.in_flight == 1)
+        eventually(lambda: server.engine_thread.in_flight == 1)
         server.stop()
         asking.join(10)
         assert results[0].status_code == 503
@@ -105,7 +105,7 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_answers_finish_and_ends_the_process_in_order(which):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{TESTS}:{ROOT}"}
     command = [sys.executable, str(WORKERS / "server_worker.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:

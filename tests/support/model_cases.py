@@ -15,10 +15,10 @@ from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.parallel import Parallel, resolve_parallel
 from moe_jax.model.skeleton import Skeleton
-from moe_jax.model.transformer import on_shards
 from moe_jax.model.weights import Weights
 from moe_jax.moe.balance import auxiliary_loss
 from moe_jax.moe.layer import MoeStats
+from moe_jax.sharding.regions import run_gathered
 
 ROWS, LENGTH, VOCAB, EXPERTS = 32, 8, 31, 8
 TINY = override(
@@ -116,7 +116,7 @@ def logits_of(model, streams, parallel: Parallel):
         head, embedding = modules
         return tuple(head(x, embedding, parallel.tensor) for x in xs)
 
-    return on_shards(
+    return run_gathered(
         heads,
         parallel,
         (model.head, model.embedding),

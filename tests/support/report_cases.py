@@ -8,8 +8,8 @@ from moe_jax.moe.exchange.contract import ExchangeStats
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.reporting.device_memory import Memory
 from moe_jax.training.reporting.reporter import make_report
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.reporting.step_report import StepReport
-from moe_jax.training.step import StepMetrics
 
 CONFIG = override(
     Config(),

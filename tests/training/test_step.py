@@ -10,8 +10,9 @@ from support.model_cases import LENGTH, arrays, configured, parallel_of, sequenc
 
 from moe_jax.data.batch import Batch
 from moe_jax.model.skeleton import Skeleton
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.state import TrainState, state_shardings
-from moe_jax.training.step import StepMetrics, make_steps
+from moe_jax.training.step import make_steps
 
 BIAS = "stacks.0.unit.blocks.0.moe.router.bias_e"
 BASE = (

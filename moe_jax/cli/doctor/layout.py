@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.pipeline import Schedule, pipelined
 
 Row = tuple[str, str]
@@ -26,10 +26,10 @@ def schedules(config: Config) -> list[tuple[int, Schedule]]:
     pipe, pipeline = config.mesh.pipe, config.pipeline
     found = [
         (
-            len(segment.unit),
-            pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, segment.repeats),
+            len(run.unit),
+            pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, run.repeats),
         )
-        for segment in segments(config.model)
+        for run in layer_runs(config.model)
     ]
     return [(layers, schedule) for layers, schedule in found if schedule is not None]
 

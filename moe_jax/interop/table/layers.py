@@ -7,7 +7,7 @@ from typing import Any
 from moe_jax.config.model_schema import LayerKind, ModelConfig
 from moe_jax.errors import UserError
 from moe_jax.interop.table.setting import Fields, Values
-from moe_jax.model.pattern import layer_specs
+from moe_jax.model.pattern import layer_sequence
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -79,7 +79,7 @@ class OneWindow:
         return {"attention.windows": (_window(fields, self.switch),)}
 
     def write(self, model: ModelConfig) -> Values:
-        windows = {spec.window for spec in layer_specs(model)}
+        windows = {spec.window for spec in layer_sequence(model)}
         if len(windows) > 1:
             raise UserError(f"model.attention.windows = {list(model.attention.windows)} differ")
         window = windows.pop()
@@ -122,7 +122,7 @@ class WindowedLayers:
         return {"attention.windows": shortest_pattern([window if w else 0 for w in windowed])}
 
     def write(self, model: ModelConfig) -> Values:
-        windows = [spec.window for spec in layer_specs(model)]
+        windows = [spec.window for spec in layer_sequence(model)]
         sizes = sorted(set(windows) - {0})
         if len(sizes) > 1:
             raise UserError(f"model.attention.windows has windows of several sizes: {sizes}")
@@ -153,7 +153,7 @@ def _window(fields: Fields, switch: str) -> int:
 
 def layer_kinds(model: ModelConfig) -> list[LayerKind]:
     """Return what each layer is."""
-    return [spec.kind for spec in layer_specs(model)]
+    return [spec.kind for spec in layer_sequence(model)]
 
 
 def shortest_pattern(values: Sequence[Any]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.interop.table.family import Family, Tensor
 from moe_jax.interop.tensors.layout import Layout
-from moe_jax.model.pattern import segments
+from moe_jax.model.pattern import layer_runs
 from moe_jax.model.skeleton import Skeleton
 
 #: A parameter of a layer: its stack, its place in the stack's unit, its name in the block.
@@ -100,8 +100,8 @@ def layer_of(model: ModelConfig, name: str) -> tuple[str, list[int]]:
     if match is None:
         return name, []
     stack, place = int(match[1]), int(match[2])
-    cut = segments(model)
-    before = sum(len(segment.unit) * segment.repeats for segment in cut[:stack])
+    cut = layer_runs(model)
+    before = sum(len(run.unit) * run.repeats for run in cut[:stack])
     unit = len(cut[stack].unit)
     return match[3], [before + unit * repeat + place for repeat in range(cut[stack].repeats)]
 

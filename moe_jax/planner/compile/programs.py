@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
 from moe_jax.data.batch import BATCH_SPEC, Batch, batch_shape, stream_tokens
-from moe_jax.inference.programs import Programs
+from moe_jax.inference.programs import EnginePrograms
 from moe_jax.inference.sampling import stack
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.mesh.build import hosts_of_shards
@@ -43,7 +43,7 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
     skeleton = Skeleton(Config.model_validate(config, strict=False))
     slots = skeleton.config.train.global_batch
     context = skeleton.config.data.sequence_length
-    programs = Programs(
+    programs = EnginePrograms(
         skeleton,
         mesh,
         platform="gpu",

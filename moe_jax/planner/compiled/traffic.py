@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from moe_jax.config.schema import Config
 from moe_jax.hardware.network import collective_time
 from moe_jax.hardware.topology import Topology
-from moe_jax.model.pattern import layer_specs
+from moe_jax.model.pattern import layer_sequence
 from moe_jax.planner.compiled.clock import Clock
 from moe_jax.planner.compiled.link_bytes import Call, calls_per_step, sent, widest_group
 from moe_jax.planner.modelled.bounds import inter_host_lower_bound
@@ -60,7 +60,7 @@ def exchange_rows(config: Config, mode: Mode) -> Rows | None:
         config: of the plan.
         mode: what the program does.
     """
-    moe_layers = sum(spec.kind == "moe" for spec in layer_specs(config.model))
+    moe_layers = sum(spec.kind == "moe" for spec in layer_sequence(config.model))
     if not moe_layers:
         return None
     share = Share(config, mode)

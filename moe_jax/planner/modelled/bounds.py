@@ -12,7 +12,7 @@ from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.topology import Topology
-from moe_jax.model.pattern import layer_specs
+from moe_jax.model.pattern import layer_sequence
 from moe_jax.planner.modelled.per_device import Share
 from moe_jax.planner.report.figures import Mode
 
@@ -101,7 +101,7 @@ def exchange_bound(
     copies = copies_per_token(moe.num_experts, moe.top_k, group.hosts, group.devices_per_host)
     if tokens_per_device is None:
         tokens_per_device = Share(config, mode).device_tokens
-    layers = sum(spec.kind == "moe" for spec in layer_specs(config.model)) / mesh.pipe
+    layers = sum(spec.kind == "moe" for spec in layer_sequence(config.model)) / mesh.pipe
     width = DTYPE_BYTES[config.precision.compute]
     rows = TRIPS[mode] * layers * tokens_per_device * config.model.d_model * width
     return ExchangeBound(copies, rows * copies.between_hosts, rows * copies.inside_hosts)

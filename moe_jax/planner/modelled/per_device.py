@@ -18,7 +18,7 @@ from moe_jax.errors import UserError
 from moe_jax.inference.inference_config import decoding_config
 from moe_jax.model.cache import entry_shapes
 from moe_jax.model.flops import expert_parameters, layer_parameters
-from moe_jax.model.pattern import LayerSpec, Segment, layer_specs, segments
+from moe_jax.model.pattern import LayerRun, LayerSpec, layer_runs, layer_sequence
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange.choose import cheapest_spec
 from moe_jax.moe.exchange.contract import ExchangeSpec, Message, Transport
@@ -26,14 +26,14 @@ from moe_jax.planner.report.figures import Mode
 from moe_jax.planner.report.speed import step_length
 
 #: A search asks for those of one model thousands of times.
-_segments = cast(Callable[[ModelConfig], tuple[Segment, ...]], cache(segments))
-_layer_specs = cast(Callable[[ModelConfig], tuple[LayerSpec, ...]], cache(layer_specs))
+_layer_runs = cast(Callable[[ModelConfig], tuple[LayerRun, ...]], cache(layer_runs))
+_layer_sequence = cast(Callable[[ModelConfig], tuple[LayerSpec, ...]], cache(layer_sequence))
 
 
 def pipeline_schedule(config: Config) -> Schedule:
     """Return how the repeated layers are pipelined; without a pipe axis one tick does all."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
-    repeats = _segments(config.model)[-1].repeats
+    repeats = _layer_runs(config.model)[-1].repeats
     schedule = pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, repeats)
     return schedule or Schedule(1, 1, 1, repeats)
 
@@ -138,7 +138,7 @@ class Share:
     @cached_property
     def layers(self) -> dict[LayerSpec, float]:
         """Layers of each kind on a stage, the stages sharing them evenly."""
-        counted = Counter(_layer_specs(self.config.model))
+        counted = Counter(_layer_sequence(self.config.model))
         return {spec: count / self.config.mesh.pipe for spec, count in counted.items()}
 
     @cached_property
@@ -147,12 +147,12 @@ class Share:
 
         Layers that precede the repeating ones are outside the pipeline, on fewer tokens.
         """
-        *leading, repeated = _segments(self.config.model)
+        *leading, repeated = _layer_runs(self.config.model)
         runs: dict[LayerSpec, float] = defaultdict(float)
         for spec in repeated.unit:
             runs[spec] += self.schedule.microbatches * self.schedule.rounds * self.schedule.group
-        for segment in leading:
-            runs[segment.unit[0]] += self.schedule.microbatches / self.schedule.stages
+        for run in leading:
+            runs[run.unit[0]] += self.schedule.microbatches / self.schedule.stages
         return dict(runs)
 
     @cached_property

@@ -21,7 +21,9 @@ MemoryKind = Literal["device peak", "process", "process peak"]
 class Device(Protocol):
     """The part of `jax.Device` that knows its memory; `memory_stats` is None on CPU."""
 
-    def memory_stats(self) -> Mapping[str, Any] | None: ...
+    def memory_stats(self) -> Mapping[str, Any] | None:
+        """Counters in bytes, `peak_bytes_in_use` among them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ def measure_memory(devices: Sequence[Device]) -> Memory:
         devices: this process's devices. Emulated ones share the process's memory and count none
             of their own: then it is the process that is measured.
     """
-    stats = [found for device in devices if (found := device.memory_stats())]
+    stats = [counters for device in devices if (counters := device.memory_stats())]
     if stats:
-        return Memory(max(found["peak_bytes_in_use"] for found in stats) / GIB, "device peak")
+        return Memory(max(counters["peak_bytes_in_use"] for counters in stats) / GIB, "device peak")
     return _process_memory()
 
 

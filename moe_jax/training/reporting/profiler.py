@@ -14,6 +14,7 @@ class Profiler:
         self._running = False
 
     def before(self, step: int) -> None:
+        """Start if this is the first step to profile."""
         if step == self._first:
             jax.profiler.start_trace(str(self._directory))
             self._running = True
@@ -25,6 +26,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
+        """Stop if profiling is under way."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

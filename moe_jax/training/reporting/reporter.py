@@ -19,8 +19,8 @@ from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.model.flops import flops_per_token
 from moe_jax.moe.layer import MoeStats
 from moe_jax.training.reporting.device_memory import Memory, measure_memory
+from moe_jax.training.reporting.step_metrics import StepMetrics
 from moe_jax.training.reporting.step_report import LayerReport, PerLayer, StepReport
-from moe_jax.training.step import StepMetrics
 
 #: The ETA follows the pace of this many reports.
 PACE_WINDOW = 50
@@ -30,7 +30,9 @@ class Device(Protocol):
     """The part of `jax.Device` that says what chip it is."""
 
     @property
-    def device_kind(self) -> str: ...
+    def device_kind(self) -> str:
+        """The chip's name, such as "NVIDIA H100 80GB HBM3"."""
+        ...
 
 
 class Reporter:
@@ -107,14 +109,15 @@ def make_report(
     """Return the report of a step.
 
     Args:
-        step, total: steps taken, this one included, and steps of the run.
+        step: steps taken, this one included.
+        total: steps of the run.
         metrics: on the host (`jax.device_get`), its counts summed over devices.
         seconds: duration of this step.
         seconds_per_step: recent mean, for the ETA.
         skipped_total: skipped steps so far (`TrainState.skipped`).
         config: a checked config; gives tokens per step, devices and model FLOPs.
         peak_flops: see `peak_flops`.
-        memory: see `memory.measure_memory`.
+        memory: see `device_memory.measure_memory`.
 
     Raises:
         UserError: a duration is not positive.
@@ -148,6 +151,10 @@ def peak_flops(config: Config, devices: Sequence[Device]) -> float | None:
 
     None where the chip is unknown, and for float32 compute, which the known BF16 peak says
     nothing about.
+
+    Args:
+        config: names the precision.
+        devices: all of one kind.
     """
     gpu = gpu_by_device_kind(devices[0].device_kind)
     if gpu is None or config.precision.compute != "bfloat16":

@@ -31,8 +31,15 @@ class MissingWriter(UserError):
 
 
 class Writer(Protocol):
-    def write(self, record: Mapping[str, Any]) -> None: ...
-    def close(self) -> None: ...
+    """One destination of records."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write one step, `record["step"]`."""
+        ...
+
+    def close(self) -> None:
+        """Flush what is still to be written."""
+        ...
 
 
 class MetricsWriters:
@@ -61,6 +68,10 @@ class MetricsWriters:
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
         """Write values that are numbers, strings, None or lists of them.
+
+        Args:
+            step: steps taken.
+            record: the step's values by name.
 
         Raises:
             UserError: at the first record: `metrics.jsonl` holds something else than metrics.
@@ -179,6 +190,10 @@ def _drop_from(path: Path, step: int) -> None:
     """Rewrite the file without records of `step` and later ones; all or nothing.
 
     A last line without its end is what a killed process was writing; it is dropped too.
+
+    Args:
+        path: of records in the order of their steps.
+        step: the first that this run writes again.
     """
     part = path.with_name(path.name + ".part")
     try:

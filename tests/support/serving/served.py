@@ -15,8 +15,8 @@ from support.serving.fake_engine import FakeEngine, Next, alone, hashed
 
 from moe_jax.data.tokenizers import ByteTokenizer, Tokenizer
 from moe_jax.inference.sampling_options import SamplingOptions
-from moe_jax.serve.assemble import Settings, assemble
-from moe_jax.serve.engine_thread import Worker
+from moe_jax.serve.assemble import Settings, make_server
+from moe_jax.serve.engine_thread import EngineThread
 from moe_jax.serve.server import listen
 
 MODEL = "tiny/model"
@@ -55,7 +55,7 @@ class Running:
     """A server that runs."""
 
     engine: FakeEngine
-    worker: Worker
+    engine_thread: EngineThread
     url: str
     stop: Callable[[], None]
     thread: threading.Thread
@@ -101,7 +101,7 @@ def serving(engine=None, *, tokenizer: Tokenizer = BYTES, **changes) -> Iterator
     settings = dataclasses.replace(SETTINGS, **changes)
     bound = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server = assemble(engine, tokenizer, MODEL, settings, bound)
+    server = make_server(engine, tokenizer, MODEL, settings, bound)
     loops: list[asyncio.AbstractEventLoop] = []
     ends: list[bool] = []
 
@@ -111,19 +111,19 @@ def serving(engine=None, *, tokenizer: Tokenizer = BYTES, **changes) -> Iterator
     def stop() -> None:
         loops[0].call_soon_threadsafe(server.stop)
 
-    worker, thread = server.worker, threading.Thread(target=run)
+    engine_thread, thread = server.engine_thread, threading.Thread(target=run)
     thread.start()
     eventually(lambda: bool(loops))
     try:
-        yield Running(engine, worker, url, stop, thread, ends)
-        if worker.state != "failed":
-            eventually(lambda: engine.idle == engine.slots and not worker.in_flight)
+        yield Running(engine, engine_thread, url, stop, thread, ends)
+        if engine_thread.state != "failed":
+            eventually(lambda: engine.idle == engine.slots and not engine_thread.in_flight)
     finally:
         if thread.is_alive():
             stop()
         thread.join(30)
     assert not thread.is_alive()
-    assert not worker.in_flight
+    assert not engine_thread.in_flight
     eventually(lambda: set(threading.enumerate()) <= before)
 
 

@@ -1,4 +1,4 @@
-"""One process of a job whose engine computes over all of them. Run by test_follow.py; no test.
+"""One process of a job whose engine computes over all of them. Run by test_multihost.py; no test.
 
 Prints what the engine answered, as JSON: process 0 leads, the other one follows.
 """
@@ -15,7 +15,8 @@ from support.serving.fake_engine import FakeEngine
 
 from moe_jax.data.tokenizers import ByteTokenizer
 from moe_jax.inference import multihost
-from moe_jax.inference.batcher import Batcher, Request
+from moe_jax.inference.batcher import Batcher
+from moe_jax.inference.contract import GenerationRequest
 from moe_jax.inference.sampling_options import SamplingOptions
 
 
@@ -49,13 +50,14 @@ class SpreadEngine(FakeEngine):
 
 
 def lead(engine: SpreadEngine, channel: multihost.Channel) -> dict[int, list[int]]:
-    leading = multihost.LeadingEngine(engine, channel)
+    leading = multihost.BroadcastingEngine(engine, channel)
     batcher = Batcher(leading, ByteTokenizer())
     sampling = SamplingOptions(temperature=0.5, seed=3)
     answers: dict[int, list[int]] = {}
     for round_ in range(2):
         for text in ("abc", "hello", "xy", "q" * 20):
-            batcher.submit(Request(ByteTokenizer().encode(text), 9 + round_, sampling))
+            tokens = ByteTokenizer().encode(text)
+            batcher.submit(GenerationRequest(tokens, sampling, max_tokens=9 + round_))
         while batcher.busy:
             for event in batcher.advance():
                 answers.setdefault(event.request, []).extend(event.tokens)

@@ -3,14 +3,14 @@
 from support.serving.fake_engine import FakeEngine
 from support.serving.served import BYTES, MODEL, SETTINGS
 
-from moe_jax.serve.assemble import assemble
+from moe_jax.serve.assemble import make_server
 from moe_jax.serve.server import listen
 
 
 def main() -> None:
     bound = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server = assemble(FakeEngine(delay=0.02), BYTES, MODEL, SETTINGS, bound)
+    server = make_server(FakeEngine(delay=0.02), BYTES, MODEL, SETTINGS, bound)
     print("ended", server.run(lambda: print(url, flush=True)))
 
 
