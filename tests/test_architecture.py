@@ -44,7 +44,7 @@ WINGS = {
     ),
     "training": (
         *("reporting", "schedule", "optimizer", "state", "step"),
-        *("changes", "initial", "resume", "validate", "loop"),
+        *("changes", "initial", "resume", "validate", "loop", "api"),
     ),
     "cli": ("shared", *VERBS, "main"),
 }

@@ -21,7 +21,7 @@ def is_primary() -> bool:
 
 
 def gather(fact: Any) -> list[Any]:
-    """Every process's JSON-able `fact`, in process order. A collective: all must call it."""
+    """Return every process's JSON-able `fact`, in process order. A collective."""
     if jax.process_count() == 1:
         return [fact]
     text = np.frombuffer(json.dumps(fact).encode(), dtype=np.uint8)
@@ -35,7 +35,7 @@ def gather(fact: Any) -> list[Any]:
 
 
 def from_primary(fact: Any) -> Any:
-    """Process 0's JSON-able `fact`; what the others pass is ignored. A collective."""
+    """Return process 0's JSON-able `fact`; what the others pass is ignored. A collective."""
     return gather(fact)[0]
 
 

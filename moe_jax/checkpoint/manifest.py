@@ -39,7 +39,14 @@ class Manifest:
 
 
 def build(root: Path, step: int, info: dict[str, Any], arrays: Specs) -> Manifest:
-    """The manifest of everything below `root`, each file read back and flushed to the disk."""
+    """Describe everything below `root`; each file is read back and flushed to the disk.
+
+    Args:
+        root: the checkpoint's directory, without a manifest yet.
+        step: steps trained.
+        info: the caller's own, as plain JSON.
+        arrays: shapes and dtypes of the state.
+    """
     names = sorted(_files_below(root))
     with ThreadPoolExecutor(READERS) as readers:
         entries = readers.map(lambda name: _describe(root / name), names)
@@ -62,7 +69,7 @@ def write(root: Path, manifest: Manifest) -> None:
 
 
 def read(root: Path) -> Manifest:
-    """The manifest in `root`.
+    """Read the manifest in `root`.
 
     Raises:
         CheckpointError: It is missing, unreadable or altered.
@@ -86,7 +93,7 @@ def read(root: Path) -> Manifest:
 def failures(
     root: Path, manifest: Manifest, verify: Verify, share: tuple[int, int] = (0, 1)
 ) -> list[str]:
-    """What is wrong with the files in `root`, each as `name: reason`; empty when all is well.
+    """Return what is wrong with the files in `root`, each as `name: reason`.
 
     Args:
         root: The checkpoint's directory.
