@@ -42,6 +42,9 @@ def from_primary(fact: Any) -> Any:
 def primary_does(action: Callable[[], object]) -> None:
     """Run `action` in process 0; if it fails there, all processes raise. A collective.
 
+    Args:
+        action: what only process 0 may do, such as a rename.
+
     Raises:
         CheckpointError: What `action` raised as an OSError or CheckpointError.
     """

@@ -139,15 +139,15 @@ class Checkpoints:
         self.wait()
         wanted = tree.flatten(abstract_state)
         if step == "latest":
-            found = self._restorer.load_newest(wanted, extra, missing)
+            loaded = self._restorer.load_newest(wanted, extra, missing)
         else:
-            found = self._restorer.load(step, wanted, extra)
-        if found is None:
+            loaded = self._restorer.load(step, wanted, extra)
+        if loaded is None:
             return None
-        leaves = [found.arrays[path] for path in wanted]
+        leaves = [loaded.arrays[path] for path in wanted]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
-        self.last_step = found.contents.step
-        return Restored(found.contents.step, state, found.contents.info, found.rejected)
+        self.last_step = loaded.contents.step
+        return Restored(loaded.contents.step, state, loaded.contents.info, loaded.rejected)
 
     def set_aside_after(self, step: int) -> list[Path]:
         """Move complete checkpoints later than `step` out of the way, losing none.

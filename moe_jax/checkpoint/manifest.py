@@ -71,6 +71,9 @@ def write(root: Path, manifest: Manifest) -> None:
 def read(root: Path) -> Manifest:
     """Read the manifest in `root`.
 
+    Args:
+        root: the directory of one checkpoint.
+
     Raises:
         CheckpointError: It is missing, unreadable or altered.
     """
@@ -105,8 +108,10 @@ def failures(
     index, count = share
     names = sorted(manifest.files)[index::count]
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda name: _failure(root, name, manifest.files[name], verify), names)
-        return [failure for failure in found if failure]
+        reasons = readers.map(
+            lambda name: _failure(root, name, manifest.files[name], verify), names
+        )
+        return [reason for reason in reasons if reason]
 
 
 def flush_directory(folder: Path) -> None:

@@ -136,7 +136,7 @@ class Restorer:
             faults = manifest.failures(path, contents, verify, share)
         except CheckpointError as error:
             faults = [str(error)]
-        faults = sorted({fault for found in agree.gather(faults) for fault in found})
+        faults = sorted({fault for theirs in agree.gather(faults) for fault in theirs})
         if faults:
             self.distrusted |= {step}
             raise DamagedCheckpointError(f"step {step} in {path} is damaged: {'; '.join(faults)}")
