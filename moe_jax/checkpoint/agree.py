@@ -21,7 +21,7 @@ def is_primary() -> bool:
 
 
 def gather(fact: Any) -> list[Any]:
-    """Every process's JSON-able `fact`, in process order. A collective: all must call it."""
+    """Return every process's JSON-able `fact`, in process order. A collective."""
     if jax.process_count() == 1:
         return [fact]
     text = np.frombuffer(json.dumps(fact).encode(), dtype=np.uint8)
@@ -35,12 +35,15 @@ def gather(fact: Any) -> list[Any]:
 
 
 def from_primary(fact: Any) -> Any:
-    """Process 0's JSON-able `fact`; what the others pass is ignored. A collective."""
+    """Return process 0's JSON-able `fact`; what the others pass is ignored. A collective."""
     return gather(fact)[0]
 
 
 def primary_does(action: Callable[[], object]) -> None:
     """Run `action` in process 0; if it fails there, all processes raise. A collective.
+
+    Args:
+        action: what only process 0 may do, such as a rename.
 
     Raises:
         CheckpointError: What `action` raised as an OSError or CheckpointError.

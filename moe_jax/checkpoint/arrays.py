@@ -31,6 +31,10 @@ class ArrayStore:
         """Start writing to `path`; return once the device buffers are no longer needed.
 
         On CPU the host copy may be a view, but JAX then does not donate the buffer: it copies.
+
+        Args:
+            path: a directory that is not there yet.
+            arrays: by path in the state, on the devices of all processes.
         """
         save_args = {name: _save_args(name, array) for name, array in arrays.items()}
         args = ocp.args.PyTreeSave(tree.nest(arrays), save_args=tree.nest(save_args))
@@ -41,7 +45,12 @@ class ArrayStore:
         self._orbax.wait_until_finished()
 
     def read(self, path: Path, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """The wanted arrays in their wanted shardings; others in `path` are not read."""
+        """Read the wanted arrays in their wanted shardings; others in `path` are not read.
+
+        Args:
+            path: where `start_write` has written.
+            wanted: shape, dtype and sharding of each, by path in the state.
+        """
         restore_args = {
             name: ocp.ArrayRestoreArgs(
                 sharding=spec.sharding, global_shape=spec.shape, dtype=spec.dtype
@@ -55,11 +64,12 @@ class ArrayStore:
         return {name: tree.lookup(nested, name) for name in wanted}
 
     def close(self) -> None:
+        """Free the threads that write."""
         self._orbax.close()
 
 
 def _save_args(name: str, array: jax.Array) -> ocp.SaveArgs:
-    """Cuts what a device would write as one large chunk into layers, and into their experts.
+    """Cut what a device would write as one large chunk into layers, and into their experts.
 
     Nothing else is cut: orbax knows only divisors of a dimension, and those of a prime are few.
     """

@@ -45,7 +45,7 @@ class Checkpoints:
         verify: What is checked before a restore: file sizes, or sizes and contents.
 
     Example:
-        `Checkpoints(workdir / "checkpoints", **config.checkpoint.model_dump())`
+        `Checkpoints(workdir / CHECKPOINTS, **config.checkpoint.model_dump())`
     """
 
     def __init__(
@@ -97,15 +97,22 @@ class Checkpoints:
             self.wait()
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending; contents are not read."""
+        """Return the steps of complete checkpoints, ascending; contents are not read."""
         return [s for s in directory.scan(self.root).steps if s not in self._restorer.distrusted]
 
     def rejected(self) -> list[Rejected]:
-        """What is in the directory and not a complete checkpoint, as (path, reason)."""
+        """Return what is in the directory and no complete checkpoint, as (path, reason)."""
         return directory.scan(self.root).rejected
 
     def info(self, step: Step = "latest") -> dict[str, Any]:
-        """The `info` of a checkpoint, without its arrays. Raises CheckpointError without one."""
+        """Return the `info` of a checkpoint, without its arrays.
+
+        Args:
+            step: a step, or "latest" for the newest good one.
+
+        Raises:
+            CheckpointError: there is none.
+        """
         return self._restorer.info(step)
 
     def restore(
@@ -115,7 +122,7 @@ class Checkpoints:
         missing: Missing = "none",
         extra: Extra = "error",
     ) -> Restored | None:
-        """Restores a checkpoint onto any mesh, after verifying its files.
+        """Restore a checkpoint onto any mesh, after verifying its files.
 
         Args:
             abstract_state: Like the state, with a jax.ShapeDtypeStruct for each array whose
@@ -132,21 +139,24 @@ class Checkpoints:
         self.wait()
         wanted = tree.flatten(abstract_state)
         if step == "latest":
-            found = self._restorer.load_newest(wanted, extra, missing)
+            loaded = self._restorer.load_newest(wanted, extra, missing)
         else:
-            found = self._restorer.load(step, wanted, extra)
-        if found is None:
+            loaded = self._restorer.load(step, wanted, extra)
+        if loaded is None:
             return None
-        leaves = [found.arrays[path] for path in wanted]
+        leaves = [loaded.arrays[path] for path in wanted]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
-        self.last_step = found.contents.step
-        return Restored(found.contents.step, state, found.contents.info, found.rejected)
+        self.last_step = loaded.contents.step
+        return Restored(loaded.contents.step, state, loaded.contents.info, loaded.rejected)
 
     def set_aside_after(self, step: int) -> list[Path]:
         """Move complete checkpoints later than `step` out of the way, losing none.
 
         A run that goes on from `step` abandons them; left in place, a resume would take them for
         its own. They move to `set-aside/` beside the root.
+
+        Args:
+            step: the last that stays.
 
         Returns:
             Where they are now, in process 0.
@@ -165,7 +175,7 @@ class Checkpoints:
             raise
 
     def close(self) -> None:
-        """Finishes the running save, raising if it failed, and frees orbax's threads."""
+        """Finish the running save, raising if it failed, and frees orbax's threads."""
         try:
             self.wait()
         finally:
@@ -185,7 +195,7 @@ class Checkpoints:
 
 
 def _as_read_back(info: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `info` through JSON: a later change of the original does not matter."""
+    """Copy `info` through JSON: a later change of the original does not matter."""
     try:
         copy = json.loads(json.dumps(info))
     except (TypeError, ValueError) as error:

@@ -89,6 +89,9 @@ class Contents:
 def locate(path: Path) -> tuple[Path, int | None]:
     """Find checkpoints from a run's directory, their directory, or that of one step.
 
+    Args:
+        path: any of these.
+
     Returns:
         The directory of checkpoints, and the step if `path` names one.
 
@@ -130,17 +133,17 @@ def read_contents(root: Path, step: int | None, verify: manifest.Verify = "sizes
     chosen = listing.steps[-1] if step is None else step
     directory.require(root, chosen, listing)
     path = directory.path_of(root, chosen)
-    found = manifest.read(path)
-    faults = manifest.failures(path, found, verify)
+    written = manifest.read(path)
+    faults = manifest.failures(path, written, verify)
     if any(fault.startswith(_NOTES) for fault in faults):
         raise CheckpointError(f"step {chosen} in {path} is damaged: {'; '.join(faults)}")
     return Contents(
         path=path,
-        step=found.step,
-        info=found.info,
-        arrays=tuple(_arrays(path / directory.ARRAYS, found.arrays)),
-        files=len(found.files),
-        file_bytes=sum(entry["bytes"] for entry in found.files.values()),
+        step=written.step,
+        info=written.info,
+        arrays=tuple(_arrays(path / directory.ARRAYS, written.arrays)),
+        files=len(written.files),
+        file_bytes=sum(entry["bytes"] for entry in written.files.values()),
         writers=len(list((path / directory.ARRAYS / CHUNKS).glob("process_*"))),
         faults=tuple(faults),
     )
@@ -181,15 +184,15 @@ def _noted(file: Path, read: Callable[[Any], dict[str, Note]]) -> dict[str, Note
 
 def _shardings(notes: Any) -> dict[str, tuple[dict[str, int], tuple[tuple[str, ...], ...]]]:
     """Mesh and split dimensions of each array by orbax's name of it."""
-    found = {}
+    by_name = {}
     for key, text in notes.items():
         noted = json.loads(text)
         if noted["sharding_type"] != "NamedSharding":
             continue
         mesh = dict(zip(noted["axis_names"], noted["shape"], strict=True))
         spec = tuple(_names(entry) for entry in noted["partition_spec"])
-        found[base64.b64decode(key).decode()] = (mesh, spec)
-    return found
+        by_name[base64.b64decode(key).decode()] = (mesh, spec)
+    return by_name
 
 
 def _chunks(notes: Any) -> dict[str, tuple[int, ...]]:

@@ -40,7 +40,7 @@ class Listing(NamedTuple):
 
 
 def path_of(directory: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is."""
+    """Return where the checkpoint of `step` is."""
     return directory / f"{step:08d}"
 
 
@@ -50,7 +50,7 @@ def is_step_name(name: str) -> bool:
 
 
 def scan(directory: Path) -> Listing:
-    """What is there. Manifests and file sizes are checked, contents are not."""
+    """List what is there. Manifests and file sizes are checked, contents are not."""
     listing = Listing([], [])
     if not directory.exists():
         return listing
@@ -65,7 +65,16 @@ def scan(directory: Path) -> Listing:
 
 
 def require(directory: Path, step: int, listing: Listing) -> None:
-    """Raise CheckpointError unless `step` is a complete checkpoint; says what is wrong with it."""
+    """Refuse a step that is no complete checkpoint.
+
+    Args:
+        directory: of checkpoints.
+        step: what has to be there.
+        listing: what `scan` says of the directory.
+
+    Raises:
+        CheckpointError: says what is wrong with it, or which steps are there.
+    """
     if step in listing.steps:
         return
     for entry in claims(listing.rejected):
@@ -78,12 +87,12 @@ def require(directory: Path, step: int, listing: Listing) -> None:
 
 
 def claims(rejected: list[Rejected]) -> list[Rejected]:
-    """Those that are named like a checkpoint, unlike leftovers and strangers."""
+    """Return those that are named like a checkpoint, unlike leftovers and strangers."""
     return [entry for entry in rejected if is_step_name(Path(entry.path).name)]
 
 
 def nothing_in(directory: Path, rejected: list[Rejected]) -> str:
-    """The message for a directory without any good checkpoint."""
+    """Return the message for a directory without any good checkpoint."""
     remedy = "check the path, or start a run without resuming"
     if claims(rejected):
         remedy = "restore these from a copy, or move them away to start anew"
@@ -92,7 +101,12 @@ def nothing_in(directory: Path, rejected: list[Rejected]) -> str:
 
 
 def stage(directory: Path, step: int, distrusted: Collection[int]) -> Path:
-    """An empty directory for the files of `step`; removes what dead processes left.
+    """Make an empty directory for the files of `step`; remove what dead processes left.
+
+    Args:
+        directory: of checkpoints; made if it is not there.
+        step: what will be saved.
+        distrusted: steps whose files looked complete and were found damaged.
 
     Raises:
         CheckpointError: Complete checkpoints of this or a later step are there.
@@ -113,7 +127,7 @@ def stage(directory: Path, step: int, distrusted: Collection[int]) -> Path:
 
 
 def staging_of(directory: Path, step: int) -> Path:
-    """Where the files of `step` are while it is being written."""
+    """Return where the files of `step` are while it is being written."""
     return directory / f"{TEMPORARY}{step:08d}"
 
 

@@ -39,7 +39,14 @@ class Manifest:
 
 
 def build(root: Path, step: int, info: dict[str, Any], arrays: Specs) -> Manifest:
-    """The manifest of everything below `root`, each file read back and flushed to the disk."""
+    """Describe everything below `root`; each file is read back and flushed to the disk.
+
+    Args:
+        root: the checkpoint's directory, without a manifest yet.
+        step: steps trained.
+        info: the caller's own, as plain JSON.
+        arrays: shapes and dtypes of the state.
+    """
     names = sorted(_files_below(root))
     with ThreadPoolExecutor(READERS) as readers:
         entries = readers.map(lambda name: _describe(root / name), names)
@@ -62,7 +69,10 @@ def write(root: Path, manifest: Manifest) -> None:
 
 
 def read(root: Path) -> Manifest:
-    """The manifest in `root`.
+    """Read the manifest in `root`.
+
+    Args:
+        root: the directory of one checkpoint.
 
     Raises:
         CheckpointError: It is missing, unreadable or altered.
@@ -77,16 +87,16 @@ def read(root: Path) -> Manifest:
         return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
     except FileNotFoundError:
         raise CheckpointError(f"{NAME}: missing, so this is not a complete checkpoint") from None
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{NAME}: unreadable ({error})") from error
 
 
 def failures(
     root: Path, manifest: Manifest, verify: Verify, share: tuple[int, int] = (0, 1)
 ) -> list[str]:
-    """What is wrong with the files in `root`, each as `name: reason`; empty when all is well.
+    """Return what is wrong with the files in `root`, each as `name: reason`.
 
     Args:
         root: The checkpoint's directory.
@@ -98,8 +108,10 @@ def failures(
     index, count = share
     names = sorted(manifest.files)[index::count]
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda name: _failure(root, name, manifest.files[name], verify), names)
-        return [failure for failure in found if failure]
+        reasons = readers.map(
+            lambda name: _failure(root, name, manifest.files[name], verify), names
+        )
+        return [reason for reason in reasons if reason]
 
 
 def flush_directory(folder: Path) -> None:

@@ -45,7 +45,19 @@ class Restorer:
         self.distrusted: frozenset[int] = frozenset()
 
     def load_newest(self, wanted: dict[str, Any], extra: Extra, missing: Missing) -> Loaded | None:
-        """The newest good checkpoint; None if there never was one and `missing` allows it."""
+        """Load the newest good checkpoint; damaged ones are logged and passed over.
+
+        Args:
+            wanted: the arrays, with their shardings, by path in the state.
+            extra: whether arrays that are saved and not wanted are an error.
+            missing: whether a directory that never held a checkpoint is one.
+
+        Returns:
+            None where there never was one and `missing` allows it.
+
+        Raises:
+            CheckpointError: all are damaged, there is none, or the arrays do not fit.
+        """
         listing = self._listing()
         rejected = list(listing.rejected)
         for entry in rejected:
@@ -62,14 +74,23 @@ class Restorer:
         raise CheckpointError(directory.nothing_in(self._root, rejected))
 
     def load(self, step: int, wanted: dict[str, Any], extra: Extra) -> Loaded:
-        """The checkpoint of `step`, or an error that says what is wrong with it."""
+        """Load one checkpoint.
+
+        Args:
+            step: which.
+            wanted: the arrays, with their shardings, by path in the state.
+            extra: whether arrays that are saved and not wanted are an error.
+
+        Raises:
+            CheckpointError: says what is wrong with it.
+        """
         listing = self._listing()
         directory.require(self._root, step, listing)
         contents, arrays = self._load(step, wanted, extra)
         return Loaded(contents, arrays, listing.rejected)
 
     def info(self, step: Step) -> dict[str, Any]:
-        """The `info` of a checkpoint; its arrays are not read."""
+        """Return the `info` of a checkpoint; its arrays are not read."""
         listing = self._listing()
         if step == "latest" and not listing.steps:
             raise CheckpointError(directory.nothing_in(self._root, listing.rejected))
@@ -106,7 +127,7 @@ class Restorer:
         return contents, arrays
 
     def _intact(self, step: int, verify: manifest.Verify) -> manifest.Manifest:
-        """The manifest, once the processes have checked the files, each a share of them."""
+        """Return the manifest, once the processes have checked the files, each a share of them."""
         path = directory.path_of(self._root, step)
         contents, faults = None, []
         try:
@@ -115,7 +136,7 @@ class Restorer:
             faults = manifest.failures(path, contents, verify, share)
         except CheckpointError as error:
             faults = [str(error)]
-        faults = sorted({fault for found in agree.gather(faults) for fault in found})
+        faults = sorted({fault for theirs in agree.gather(faults) for fault in theirs})
         if faults:
             self.distrusted |= {step}
             raise DamagedCheckpointError(f"step {step} in {path} is damaged: {'; '.join(faults)}")

@@ -43,8 +43,12 @@ class Saver:
     ) -> None:
         """Start a save; return once the device buffers may be donated. A collective.
 
-        `distrusted` are steps whose checkpoints look complete and are known to be damaged: they
-        may be replaced, and do not count among those that are kept.
+        Args:
+            step: steps trained.
+            flat: the arrays by path in the state.
+            info: the caller's own, as plain JSON.
+            distrusted: steps whose checkpoints look complete and are known to be damaged: they
+                may be replaced, and do not count among those that are kept.
         """
         assert self._thread is None, "a save is still running: wait() first"
         agree.primary_does(lambda: directory.stage(self._root, step, distrusted))

@@ -21,7 +21,7 @@ Specs = dict[str, dict[str, Any]]
 
 
 def paths_of(state: Any) -> list[str]:
-    """The path of each leaf, in `jax.tree.leaves` order, such as `opt/0/mu/layers/w_up`.
+    """Return the path of each leaf, in `jax.tree.leaves` order, such as `opt/0/mu/layers/w_up`.
 
     An `nnx.Variable` is named like the array in it, so an nnx state and the pure dict of it have
     the same paths.
@@ -48,12 +48,12 @@ def paths_of(state: Any) -> list[str]:
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """Leaves by path."""
+    """Return the leaves by path."""
     return dict(zip(paths_of(state), jax.tree.leaves(state), strict=True))
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    """Return `{"a/b": x}` as `{"a": {"b": x}}`."""
     nested: dict[str, Any] = {}
     for path, leaf in flat.items():
         *parents, name = path.split(SEPARATOR)
@@ -65,7 +65,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lookup(nested: Mapping[str, Any], path: str) -> Any:
-    """The leaf of a nested dict at `path`."""
+    """Return the leaf of a nested dict at `path`."""
     level: Any = nested
     for key in path.split(SEPARATOR):
         level = level[key]
@@ -95,7 +95,7 @@ def check_savable(flat: Mapping[str, Any]) -> None:
 
 
 def specs_of(flat: Mapping[str, Any]) -> Specs:
-    """Shape and dtype of each array, as the manifest records them."""
+    """Return shape and dtype of each array, as the manifest records them."""
     return {
         path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in flat.items()
     }

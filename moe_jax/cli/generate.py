@@ -12,7 +12,6 @@ from moe_jax.cli.shared.options import (
     job_flags,
     load_model,
 )
-from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.errors import UserError
 from moe_jax.inference.contract import USUAL_SLOTS
 from moe_jax.inference.sampling_options import SamplingOptions, sample_options
@@ -95,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
     text = _text(args)
     if args.system is not None and not args.chat:
         raise UserError("--system is part of a chat: add --chat")
-    import_jax()
     model = load_model(args, job_flags(args))
     tokens = _tokens(args, text, model)
     requests = [

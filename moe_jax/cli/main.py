@@ -42,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _start_logging()
     try:
-        return args.run(args)
+        code = args.run(args)
+        # Here, not at Python's end: what cannot be written is told like everything else.
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print(f"moe-jax {args.verb}: interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED

@@ -174,6 +174,9 @@ def _follow(engine: "CachedEngine") -> int:
 def _api_key(path: Path | None) -> str | None:
     """Return the key that a file or the environment holds; None where neither does.
 
+    Args:
+        path: of `--api-key-file`; None where it was not given.
+
     Raises:
         UserError: both do, or the file cannot be read.
     """

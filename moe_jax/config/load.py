@@ -72,7 +72,8 @@ def parse_config(
     """Read TOML text into a `Config`, like `load_config`; `origin` names it in errors."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # The last is what the parser raises at values nested too deeply.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{origin} is not valid TOML", [str(error)]) from error
     for assignment in overrides:
         _assign(raw, assignment)
@@ -155,7 +156,7 @@ def _assign(raw: dict[str, Any], assignment: str) -> None:
 def _parse_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     # A value with a line break could smuggle in a second key: then it is a string.
     return parsed["value"] if len(parsed) == 1 else text

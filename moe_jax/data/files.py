@@ -107,6 +107,9 @@ def _jsonl_text(line: str, path: Path, number: int, text_field: str) -> str:
             f"{where}, column {error.colno}: not valid JSON ({error.msg}); "
             "a .jsonl file holds one complete JSON object per line"
         ) from error
+    # Python's own limits on digits and depth.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: JSON that cannot be read ({error}); drop the line") from error
     if not isinstance(row, dict):
         raise UserError(f'{where}: not a JSON object; write {{"{text_field}": "..."}}')
     if text_field not in row:

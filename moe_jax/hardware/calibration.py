@@ -125,7 +125,8 @@ def parse_calibration(text: str, *, origin: str = "the calibration") -> Calibrat
     """Read TOML text, like `load_calibration`; `origin` names it in errors."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # The last is what the parser raises at values nested too deeply.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{origin} is not valid TOML: {error}") from error
     try:
         # Through JSON: strict mode takes arrays as tuples there, and only there. An unquoted

@@ -152,12 +152,12 @@ def _written(config: Config, family: Family) -> tuple[Values, list[str]]:
     for setting in family.settings:
         try:
             written |= setting.write(config.model)
-        except ValueError as error:
+        except UserError as error:
             problems.append(str(error))
     length = {"max_position_embeddings": config.data.sequence_length}
     try:
         back = to_config(length | written)
-    except ValueError as error:
+    except UserError as error:
         return written, [*problems, str(error)]
     lost = differences(config.model, back.model)
     # What could not be written is lost too: once is enough.

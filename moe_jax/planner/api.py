@@ -13,7 +13,8 @@ from moe_jax.mesh.build import mesh_shape
 from moe_jax.planner import planning
 from moe_jax.planner.compile.hardware_file import known_hardware, load_hardware
 from moe_jax.planner.compile.target import Target
-from moe_jax.planner.report.results import Mode, Plan
+from moe_jax.planner.report.figures import Mode
+from moe_jax.planner.report.results import Plan
 
 
 def plan(

@@ -107,7 +107,7 @@ class RequestBuilder:
         ]
         try:
             prompt = self._served.tokenizer.encode_chat(messages, **params.chat_template_kwargs)
-        except ValueError as error:
+        except UserError as error:
             # What a template says itself comes without the path of its file.
             raise invalid(f"messages: {error.__cause__ or error}", "messages") from None
         wanted = _one_of(params.max_completion_tokens, params.max_tokens)

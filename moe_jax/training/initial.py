@@ -134,12 +134,15 @@ def _require_same_model(path: Path, saved: ModelConfig, wanted: ModelConfig) -> 
 
 def _all_or_none(read: Callable[[], Result]) -> Result:
     """Raise in every process if `read` fails in one: the others would wait for it for ever."""
-    failure, result = None, None
+    failure: Exception | None = None
+    result = None
     try:
         result = read()
-    except (ValueError, OSError) as error:
+    except Exception as error:  # a defect as well: the others wait
         failure = error
-    reports = gather("" if failure is None else str(failure))
+    reports = gather("" if failure is None else str(failure) or type(failure).__name__)
+    if not isinstance(failure, UserError | OSError | None):
+        raise failure
     if any(reports):
         raise UserError("; ".join(sorted({report for report in reports if report}))) from failure
     assert result is not None, "no failure, yet no result"

@@ -4,6 +4,7 @@ import errno
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -155,3 +156,25 @@ def test_interrupted_from_the_keyboard(moe_jax, raising):
     raising(KeyboardInterrupt())
     code, _, errors = moe_jax("doctor")
     assert (code, errors) == (exit_codes.INTERRUPTED, "moe-jax doctor: interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_output_that_finds_no_room_is_told_like_everything_else():
+    words = [sys.executable, "-m", "moe_jax", "doctor", str(QUICKSTART), "--resolved"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        exit_codes.USER_ERROR,
+        "moe-jax doctor: No space left on device: free some space, or give a path on another "
+        "disk\n",
+    )
+
+
+def test_a_file_that_may_not_be_written_is_the_users(moe_jax, raising):
+    raising(PermissionError(errno.EACCES, "Permission denied", "/root/mine.json"))
+    code, _, errors = moe_jax("doctor")
+    assert code == exit_codes.USER_ERROR
+    assert errors == (
+        "moe-jax doctor: /root/mine.json: Permission denied: change its permissions, or give "
+        "another path\n"
+    )

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from moe_jax.config import Config, ConfigError, dump_config, load_config, override
+from moe_jax.config import (
+    Config,
+    ConfigError,
+    dump_config,
+    load_config,
+    override,
+    write_config,
+)
 from moe_jax.config.load import known_keys
+from moe_jax.workdir import CONFIG
 
 
 @pytest.fixture
@@ -159,3 +167,19 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
     path.write_bytes(b'name = "\xe9"\n')
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(path)
+
+
+def test_values_nested_too_deeply_are_refused_with_the_files_name(write):
+    deep = "[" * 20_000
+    with pytest.raises(ConfigError, match=r"run\.toml is not valid TOML"):
+        load_config(write(f"name = {deep}\n"))
+    with pytest.raises(ConfigError, match=r"train\.steps"):
+        load_config(write(""), [f"train.steps={deep}"])
+
+
+def test_the_config_of_a_run_is_written_whole_and_replaced_at_once(tmp_path):
+    workdir = tmp_path / "new" / "run"
+    write_config(Config(seed=1), workdir)
+    write_config(Config(seed=2), workdir)
+    assert [path.name for path in workdir.iterdir()] == [CONFIG]
+    assert load_config(workdir / CONFIG) == Config(seed=2)

@@ -64,6 +64,12 @@ def test_directories_are_searched_in_sorted_order_without_hidden_and_foreign_fil
         ("a.txt", b"ok\nb\xe4d\n", r"a.txt, line 2: not UTF-8 .*: convert the file"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe4"}\n', "a.jsonl, line 2: not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "a.jsonl, line 3, column 9: not valid JSON"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n' + b"[" * 20_000,
+            "a.jsonl, line 2: JSON that cannot be read",
+        ),
+        ("a.jsonl", b"[" + b"9" * 5_000 + b"]", "a.jsonl, line 1: JSON that cannot be read"),
         ("a.jsonl", b'["text"]\n', "a.jsonl, line 1: not a JSON object; write"),
         ("a.jsonl", b'{"b": 1, "a": 2}\n', r"line 1: no field \"text\", only \['a', 'b'\]: set"),
         ("a.jsonl", b'{"text": 7}\n', 'a.jsonl, line 1: "text" is int, not text: remove the row'),

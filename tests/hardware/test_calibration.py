@@ -5,6 +5,7 @@ from importlib import resources
 
 import pytest
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import (
     Calibration,
     CollectiveTime,
@@ -121,3 +122,8 @@ def test_what_ran_compute_only_says_so():
     mocked = [m for m in found.measurements if "16 devices" in m.name]
     assert mocked
     assert all("compute only" in m.note for m in mocked)
+
+
+def test_values_nested_too_deeply_are_refused_with_the_files_name():
+    with pytest.raises(UserError, match=r"mine\.toml is not valid TOML"):
+        parse_calibration(f"date = {'[' * 20_000}", origin="mine.toml")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.serving.served import BYTES, USER, ChattingBytes, render
 
+from moe_jax.errors import UserError
 from moe_jax.inference.sampling_options import SEEDS
 from moe_jax.serve import request as module
 from moe_jax.serve.errors import ApiError
@@ -118,7 +119,7 @@ def test_a_tokenizer_that_knows_more_than_the_model_is_the_prompts_mistake():
 def test_what_a_template_refuses_is_told():
     class Refusing(ChattingBytes):
         def encode_chat(self, messages, **variables):
-            raise ValueError("/path/of/template: no") from ValueError("roles must alternate")
+            raise UserError("/path/of/template: no") from ValueError("roles must alternate")
 
     assert refusal(chat, build=builder(Refusing())) == (
         400,

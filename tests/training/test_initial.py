@@ -8,10 +8,12 @@ import pytest
 from support.model_directories import BF16, config_of, write_model
 
 from moe_jax.checkpoint import CheckpointError, Checkpoints
+from moe_jax.errors import UserError
 from moe_jax.interop.convert import import_hf
 from moe_jax.interop.open import ORIGIN
 from moe_jax.mesh.build import build_mesh, mesh_shape
 from moe_jax.model.skeleton import Skeleton
+from moe_jax.training import initial
 from moe_jax.training.initial import keep_tokenizer, read_initial
 from moe_jax.training.resume import restore_run
 
@@ -116,3 +118,21 @@ def test_what_was_imported_is_known_to_later_checkpoints(imported):
 
 def _anywhere():
     return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def test_a_defect_in_one_process_is_raised_as_it_is_and_told_to_the_others(monkeypatch):
+    told = []
+    monkeypatch.setattr(initial, "gather", lambda fact: told.append(fact) or [fact])
+
+    def read():
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        initial._all_or_none(read)
+    assert told == ["'ours'"]
+
+
+def test_a_failure_of_another_process_is_raised_here_too(monkeypatch):
+    monkeypatch.setattr(initial, "gather", lambda fact: [fact, "the disk of host 1 is gone"])
+    with pytest.raises(UserError, match="the disk of host 1 is gone"):
+        initial._all_or_none(lambda: "fine here")

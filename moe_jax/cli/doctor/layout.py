@@ -24,14 +24,14 @@ def layout_rows(config: Config) -> Iterator[Row]:
 def schedules(config: Config) -> list[tuple[int, Schedule]]:
     """Return (layers of a repetition, schedule) of each stack that goes through the pipeline."""
     pipe, pipeline = config.mesh.pipe, config.pipeline
-    found = [
+    stacks = [
         (
             len(run.unit),
             pipelined(pipe, pipeline.virtual_stages, pipeline.microbatches, run.repeats),
         )
         for run in layer_runs(config.model)
     ]
-    return [(layers, schedule) for layers, schedule in found if schedule is not None]
+    return [(layers, schedule) for layers, schedule in stacks if schedule is not None]
 
 
 def _fsdp(config: Config) -> Iterator[Row]:

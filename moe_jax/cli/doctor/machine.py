@@ -105,6 +105,9 @@ def works_table(job: Job) -> Table:
 def extra_packages(extra: str) -> tuple[str, ...]:
     """Return what an extra of this package installs, by the package's own metadata.
 
+    Args:
+        extra: its name, such as "serve"; the extras that it includes are resolved.
+
     Raises:
         UserError: the metadata has no such extra: it is older than the code.
     """

@@ -113,8 +113,8 @@ def _facts(config: Config, step: int) -> Iterator[tuple[str, str]]:
 
 def _placement(contents: Contents) -> str:
     meshes = {tuple(array.mesh.items()) for array in contents.arrays}
-    found = "; ".join(sorted(_mesh(dict(mesh)) for mesh in meshes if mesh)) or "not noted"
-    return f"saved from {found}, by {contents.writers or 'an unknown number of'} process(es)"
+    where = "; ".join(sorted(_mesh(dict(mesh)) for mesh in meshes if mesh)) or "not noted"
+    return f"saved from {where}, by {contents.writers or 'an unknown number of'} process(es)"
 
 
 def _mesh(sizes: dict[str, int]) -> str:

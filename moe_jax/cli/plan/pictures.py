@@ -33,6 +33,10 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
 def draw_pictures(args: argparse.Namespace, plan: Plan) -> None:
     """Write the pictures that `add_picture_arguments` asked for.
 
+    Args:
+        args: the command line, which names the files.
+        plan: what is drawn.
+
     Raises:
         UserError: the plan has no timeline of a layer that exchanges tokens.
     """

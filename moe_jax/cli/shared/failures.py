@@ -55,6 +55,7 @@ def explain(error: Exception, verb: str) -> int:
         print(f"moe-jax {verb}: {error}", file=sys.stderr)
         return exit_codes.USER_ERROR
     if isinstance(error, OSError) and (problem := problem_of_path(error)):
+        _give_up_stdout()
         print(f"moe-jax {verb}: {problem}", file=sys.stderr)
         return exit_codes.USER_ERROR
     traceback.print_exception(error)
@@ -105,9 +106,21 @@ def _reader_is_gone() -> bool:
     poll.register(stdout, 0)
     gone = any(events & select.POLLERR for _, events in poll.poll(0))
     if gone:
-        # Python flushes it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+        _silence(stdout)
     return gone
+
+
+def _give_up_stdout() -> None:
+    """Write nothing more to standard output if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence(sys.stdout.fileno())
+
+
+def _silence(stdout: int) -> None:
+    """Send what is left to nowhere: Python flushes once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
 
 
 def _of_machine(error: Exception) -> bool:

@@ -75,6 +75,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def load_model(args: argparse.Namespace, flags: JobFlags) -> "LanguageModel":
     """Connect to the job, then load what `add_model_arguments` asked for.
 
+    Args:
+        args: the command line.
+        flags: what it says about the job.
+
     Raises:
         UserError: see `moe_jax.load`.
     """

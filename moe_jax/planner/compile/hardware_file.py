@@ -75,7 +75,7 @@ def load_hardware(path: str | Path) -> Hardware:
     try:
         gpus = {**known_gpus(), **parse_gpus(text)}
         clusters = {**known_clusters(), **parse_clusters(text)}
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"hardware file {path}: {error}") from error
     if alone := sorted(gpus.keys() ^ clusters.keys()):
         missing = [f"[{'clusters' if name in gpus else 'gpus'}.{name}]" for name in alone]

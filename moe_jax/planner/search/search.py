@@ -149,7 +149,7 @@ def _problem(config: Config, target: Target, mode: Mode) -> str | None:
         Request(config, target, mode).check()
     except ConfigError as error:
         return error.problems[0]
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     return _slow(config, target)
 

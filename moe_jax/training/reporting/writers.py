@@ -217,7 +217,7 @@ def _kept(lines: Iterable[bytes], path: Path, step: int) -> Iterator[bytes]:
 def _step_of(line: bytes, path: Path, number: int) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}, line {number} is no record with a step: {line[:80]!r}; remove the line, or "
             "move the file away to start a new one"

@@ -1,27 +1,19 @@
 """`moe-jax bench`: what it prints and writes, and what it refuses before it measures anything."""
 
-import dataclasses
-
 import jax
 import pytest
 from support.places import ROOT
 from support.training_cases import SMALL
 
 from moe_jax.bench import collectives
-from moe_jax.cli.bench.tables import collective_table, measurement_table, wire_bytes
 from moe_jax.cli.main import main
-from moe_jax.hardware.calibration import CollectiveTime, Measurement, load_calibration
-from moe_jax.hardware.gpus import gpu_by_name
+from moe_jax.hardware.calibration import load_calibration
 
 QUICKSTART = str(ROOT / "configs" / "quickstart.toml")
 
 
 def settings(*overrides):
     return [word for o in (*SMALL, *overrides) for word in ("--set", o)]
-
-
-def cells(table):
-    return [list(column.cells) for column in table.columns]
 
 
 @pytest.mark.slow
@@ -61,34 +53,3 @@ def test_mistakes_are_named_before_anything_is_measured(argv, message, capsys):
     assert jax.device_count() == 8, "JAX must have started, or 3 devices would be granted"
     assert main(["bench", *argv]) == 2
     assert message in capsys.readouterr().err
-
-
-MATMUL = Measurement("matmul", "expert up", 4e-3, 4e-5, 9, 2e12, "flop")
-
-
-def test_a_measurement_stands_beside_the_peak_of_what_it_uses():
-    gather = dataclasses.replace(MATMUL, suite="gather", unit="byte", work=4e9)
-    table = cells(measurement_table([MATMUL, gather], gpu_by_name("h100")))
-    assert table[1:6] == [
-        ["4", "4"],
-        ["1.0%", "1.0%"],
-        ["500 TFLOP/s", "1000 GB/s"],
-        ["989.4 TFLOP/s", "3352 GB/s"],
-        ["50.5%", "29.8%"],
-    ]
-
-
-def test_an_unknown_chip_has_an_unknown_bound():
-    assert cells(measurement_table([MATMUL], None))[4:6] == [["unknown"], [""]]
-
-
-@pytest.mark.parametrize(
-    ("kind", "sent"),
-    [("all-to-all", 7), ("all-gather", 56), ("all-reduce", 14), ("reduce-scatter", 7)],
-)
-def test_a_collective_stands_beside_the_link(kind, sent):
-    """Bytes that one of 8 devices must send, of an operand of 8."""
-    time = CollectiveTime(kind, 8, 1, 8, 1e-9)
-    assert wire_bytes(time) == pytest.approx(sent)
-    table = cells(collective_table([time], 450e9))
-    assert table[3:] == [[f"{sent} GB/s"], ["450 GB/s"]]

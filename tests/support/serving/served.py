@@ -14,6 +14,7 @@ import openai
 from support.serving.fake_engine import FakeEngine, Next, alone, hashed
 
 from moe_jax.data.tokenizers import ByteTokenizer, Tokenizer
+from moe_jax.errors import UserError
 from moe_jax.inference.sampling_options import SamplingOptions
 from moe_jax.serve.assemble import Settings, make_server
 from moe_jax.serve.engine_thread import EngineThread
@@ -25,7 +26,7 @@ USER = {"role": "user", "content": "hello"}
 
 def render(messages: Sequence[dict[str, str]]) -> str:
     if messages[0]["role"] == "assistant":
-        raise ValueError("the first message must not be the assistant's")
+        raise UserError("the first message must not be the assistant's")
     return "".join(f"<{m['role']}>{m['content']}" for m in messages) + "<assistant>"
 
 
