@@ -1,4 +1,4 @@
-"""The oracle: every row by every group's weights, masked. Costs as many times the work as groups."""
+"""The oracle: every row by every group's weights, masked. Costs groups times the work."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int

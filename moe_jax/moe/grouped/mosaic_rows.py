@@ -2,9 +2,9 @@
 
     out_ro = sum over pairs (x_ri, w_lio) of x_r @ w_l,   l = the group of row r
 
-One warpgroup loads; two multiply, each 64 rows of a tile of 128, and write. The loads of the next
-tile run while the last one is written. With `gated`, two products of the same rows are taken at
-once, and their activated product is written beside them.
+One warpgroup loads; two multiply, each 64 rows of a tile of 128. A tile's result is kept, rounded,
+in registers and written piece by piece while the next tile is multiplied. With `activate`, two
+products of the same rows are taken at once, and their activated product is written beside them.
 """
 
 import functools
@@ -41,9 +41,7 @@ def num_multiprocessors() -> int:
 
 def compiler_params() -> plgpu.CompilerParams:
     """Layouts are ours: the views of one memory that these kernels use are not for inference."""
-    return plgpu.CompilerParams(
-        approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane
-    )
+    return plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
 
 
 def multiply_rows(
@@ -193,6 +191,17 @@ class _Tile(NamedTuple):
     real: Any
 
 
+class _Done(NamedTuple):
+    """What a warpgroup has computed and not yet written."""
+
+    #: [64, cols] in the dtype of the output; gate and up, if gated.
+    values: Any
+    row: Any
+    col: Any
+    #: Of the 64, from the first on.
+    rows: Any
+
+
 def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
     group_t, start_t, rows_t, count = refs.schedule
     tiles = options.tiles
@@ -200,33 +209,42 @@ def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
     sm, rank, sms = lax.axis_index("sm"), lax.axis_index("cluster"), lax.axis_size("sm")
     col_tiles = pl.cdiv(cols, tiles.cols * tiles.cluster)
     row_tile_count = count[0]
-    mine = lax.div(row_tile_count * col_tiles - sm + sms - 1, jnp.int32(sms))
+    total = row_tile_count * col_tiles
+    mine = lax.div(total - sm + sms - 1, jnp.int32(sms))
 
     def pick(nth):
-        t, col = _pick(row_tile_count, col_tiles, tiles.band, sm + nth * sms)
+        index = jnp.maximum(jnp.minimum(sm + nth * sms, total - 1), 0)
+        t, col = _pick(row_tile_count, col_tiles, tiles.band, index)
         col = (col * tiles.cluster + rank) * tiles.cols
         return _Tile(group_t[t], start_t[t], rows_t[t], col, group_t[t] < groups)
+
+    def each_tile(do, carry):
+        """A tile's place is read while the one before is computed."""
+
+        def body(nth, carry):
+            tile, carry = carry
+            return pick(nth + 1), do(tile, carry)
+
+        return lax.fori_loop(0, mine, body, (pick(jnp.int32(0)), carry))[1]
 
     wg = lax.axis_index("wg")
 
     @pl.when(wg == 2)
     def _():
         plgpu.set_max_registers(40, action="decrease")
-
-        def load(nth, step):
-            return _load(refs, shared, options, pick(nth), step)
-
-        steps = lax.fori_loop(0, mine, load, jnp.int32(0))
-        drain(shared.empty, steps, tiles.stages)
+        load = functools.partial(_load, refs, shared, options)
+        drain(shared.empty, each_tile(load, jnp.int32(0)), tiles.stages)
 
     @pl.when(wg < 2)
     def _():
         plgpu.set_max_registers(232, action="increase")
-
-        def multiply(nth, step):
-            return _multiply(refs, shared, options, pick(nth), step, wg)
-
-        lax.fori_loop(0, mine, multiply, jnp.int32(0))
+        nothing = jnp.zeros((HALF, tiles.cols), refs.out[0].dtype)
+        values = [plgpu.layout_cast(nothing, plgpu.Layout.WGMMA) for _ in shared.w]
+        zero = jnp.int32(0)
+        multiply = functools.partial(_multiply, refs, shared, options, wg)
+        _, done = each_tile(multiply, (zero, _Done(values, zero, zero, zero)))
+        for nth in range(_writes(refs, options)):
+            _write(nth, refs, shared, options, wg, done)
         plgpu.wait_smem_to_gmem(0)
 
 
@@ -272,8 +290,9 @@ def _load(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step):
     return step
 
 
-def _multiply(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step, wg):
-    """Multiplies and writes this warpgroup's half of a tile. Returns the step after its last."""
+def _multiply(refs: _Refs, shared: _Shared, options: _Options, wg, tile: _Tile, carry):
+    """Multiplies this warpgroup's half of a tile, and writes that of the tile before meanwhile."""
+    step, done = carry
     stages = jnp.int32(options.tiles.stages)
     steps = jnp.where(tile.real, sum(x.shape[1] // TILE_INNER for x in refs.x), 0)
 
@@ -292,9 +311,12 @@ def _multiply(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step
             plgpu.wgmma_wait(len(accs))
             plgpu.barrier_arrive(shared.empty.at[lax.rem(step + k - 1, stages)])
 
-        lax.fori_loop(0, jnp.minimum(steps, 1), first, None)
-        lax.fori_loop(1, steps, then, None)
-        return tuple(acc[...] for acc in accs)
+        writes = _writes(refs, options)
+        for nth in range(writes):
+            lax.fori_loop(nth, jnp.minimum(nth + 1, steps), then if nth else first, None)
+            _write(nth, refs, shared, options, wg, done)
+        lax.fori_loop(writes, steps, then, None)
+        return tuple(acc[...].astype(refs.out[0].dtype) for acc in accs)
 
     acc = plgpu.ACC((HALF, options.tiles.cols), jnp.float32)
     values = pl.run_scoped(products, *[acc] * len(shared.w))
@@ -303,50 +325,52 @@ def _multiply(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step
     def _():
         plgpu.barrier_arrive(shared.empty.at[lax.rem(step + steps - 1, stages)])
 
-    smem = [view.at[wg] for view in shared.out]
-    rows = tile.rows - wg * HALF
-    write = functools.partial(
-        _write, values, options.activate, refs.out, place=(tile.start + wg * HALF, tile.col)
-    )
-
-    @pl.when(rows >= HALF)
-    def _():
-        write(smem[0], smem[1])
-
-    @pl.when(rows < HALF)
-    def _():
-        write(smem[2], smem[2], rows=jnp.maximum(rows, 0))
-
-    return step + steps
+    rows = jnp.clip(tile.rows - wg * HALF, 0, HALF)
+    return step + steps, _Done(list(values), tile.start + wg * HALF, tile.col, rows)
 
 
 def _pick(row_tile_count, col_tiles: int, band: int, index):
     """(row tile, column tile) of the `index`-th tile: bands of row tiles, column by column."""
     per_band = band * col_tiles
     first = lax.div(index, jnp.int32(per_band)) * band
-    width = jnp.minimum(row_tile_count - first, band)
+    width = jnp.maximum(jnp.minimum(row_tile_count - first, band), 1)
     within = lax.rem(index, jnp.int32(per_band))
     return first + lax.rem(within, width), lax.div(within, width)
 
 
-def _write(values, activate, out_refs, written, sent, *, place, rows=None) -> None:
-    """Writes [64, cols] panel by panel: all rows, or the first `rows`."""
-    row, col = place
-    dtype, slot = out_refs[0].dtype, 0
-    for first in range(0, values[0].shape[1], PANEL):
-        parts = [value[:, first : first + PANEL].astype(dtype) for value in values]
-        if activate is not None:
-            parts.append(activate(*(part.astype(jnp.float32) for part in parts)).astype(dtype))
-        for part, out_ref in zip(parts, out_refs, strict=True):
-            plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-            written[slot] = part
-            plgpu.commit_smem()
-            columns = pl.ds(col + first, PANEL)
-            if rows is None:
-                plgpu.copy_smem_to_gmem(sent.at[slot], out_ref.at[pl.ds(row, HALF), columns])
-            else:
-                _send_some(sent.at[slot], out_ref, row, columns, rows)
-            slot = 1 - slot
+def _writes(refs: _Refs, options: _Options) -> int:
+    """In how many pieces a tile is written: panels of every output."""
+    return options.tiles.cols // PANEL * len(refs.out)
+
+
+def _write(nth: int, refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done) -> None:
+    """Writes one piece of what is done: a panel of one output."""
+    panel, out = divmod(nth, len(refs.out))
+    columns = slice(panel * PANEL, (panel + 1) * PANEL)
+    parts = [value[:, columns] for value in done.values]
+    if out == len(parts):
+        assert options.activate is not None, "an output more than products"
+        part = options.activate(*(part.astype(jnp.float32) for part in parts))
+        part = part.astype(parts[0].dtype)
+    else:
+        part = parts[out]
+    # Two pieces are under way at most; an odd number of them would begin with the last one's slot.
+    odd = _writes(refs, options) % 2 == 1
+    plgpu.wait_smem_to_gmem(0 if nth == 0 and odd else 1, wait_read_only=True)
+    swizzled, any_row, partial = (view.at[wg, nth % 2] for view in shared.out)
+    place = pl.ds(done.col + panel * PANEL, PANEL)
+
+    @pl.when(done.rows == HALF)
+    def _():
+        swizzled[...] = part
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(any_row, refs.out[out].at[pl.ds(done.row, HALF), place])
+
+    @pl.when((done.rows > 0) & (done.rows < HALF))
+    def _():
+        partial[...] = part
+        plgpu.commit_smem()
+        _send_some(partial, refs.out[out], done.row, place, done.rows)
 
 
 def _send_some(sent, out_ref, row, columns, rows) -> None:

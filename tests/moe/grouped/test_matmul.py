@@ -110,9 +110,7 @@ def test_float32_weights_get_float32_sums(implementation):
     sizes, (x, w, grad) = make("random", jnp.bfloat16)
     wide = w.astype(jnp.float32) + 1e-4  # what rounding takes away
     sizes_l = jnp.asarray(sizes, jnp.int32)
-    _, pull = jax.vjp(
-        lambda w: grouped_matmul(x, w, sizes_l, implementation=implementation), wide
-    )
+    _, pull = jax.vjp(lambda w: grouped_matmul(x, w, sizes_l, implementation=implementation), wide)
     (grad_w,) = pull(grad)
     assert grad_w.dtype == jnp.float32
     wanted = expected(*as_float64((x, w, grad)), sizes)[2]
@@ -191,9 +189,11 @@ def test_blocks_inside_scan_checkpoint_and_shard_map():
 def test_blocks_cost_what_the_rows_cost():
     """128 groups, as many rows as one of 4 groups: the loops' bodies hold no product of all."""
     x, w = jnp.ones((256, 8)), jnp.ones((128, 8, 8))
-    text = jax.jit(
-        lambda x, w, s: grouped_matmul(x, w, s, implementation="blocks")
-    ).lower(x, w, jnp.full(128, 2, jnp.int32)).as_text()
+    text = (
+        jax.jit(lambda x, w, s: grouped_matmul(x, w, s, implementation="blocks"))
+        .lower(x, w, jnp.full(128, 2, jnp.int32))
+        .as_text()
+    )
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert products
     assert all("tensor<8x8xf32>, tensor<8x8xf32>" in line for line in products)
