@@ -326,7 +326,9 @@ def _multiply(refs: _Refs, shared: _Shared, options: _Options, wg, tile: _Tile, 
         plgpu.barrier_arrive(shared.empty.at[lax.rem(step + steps - 1, stages)])
 
     rows = jnp.clip(tile.rows - wg * HALF, 0, HALF)
-    return step + steps, _Done(list(values), tile.start + wg * HALF, tile.col, rows)
+    done = _Done(list(values), tile.start + wg * HALF, tile.col, rows)
+    _write_some(refs, shared, options, wg, done)
+    return step + steps, done
 
 
 def _pick(row_tile_count, col_tiles: int, band: int, index):
@@ -344,33 +346,43 @@ def _writes(refs: _Refs, options: _Options) -> int:
 
 
 def _write(nth: int, refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done) -> None:
-    """Writes one piece of what is done: a panel of one output."""
-    panel, out = divmod(nth, len(refs.out))
-    columns = slice(panel * PANEL, (panel + 1) * PANEL)
-    parts = [value[:, columns] for value in done.values]
-    if out == len(parts):
-        assert options.activate is not None, "an output more than products"
-        part = options.activate(*(part.astype(jnp.float32) for part in parts))
-        part = part.astype(parts[0].dtype)
-    else:
-        part = parts[out]
-    # Two pieces are under way at most; an odd number of them would begin with the last one's slot.
-    odd = _writes(refs, options) % 2 == 1
-    plgpu.wait_smem_to_gmem(0 if nth == 0 and odd else 1, wait_read_only=True)
-    swizzled, any_row, partial = (view.at[wg, nth % 2] for view in shared.out)
-    place = pl.ds(done.col + panel * PANEL, PANEL)
+    """Writes one piece of a whole half tile: a panel of one output."""
+    slot, out, part, columns = _piece(nth, refs, options, done)
 
     @pl.when(done.rows == HALF)
     def _():
-        swizzled[...] = part
+        shared.out[0][wg, slot] = part
         plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(any_row, refs.out[out].at[pl.ds(done.row, HALF), place])
+        place = (pl.ds(done.row, HALF), columns)
+        plgpu.copy_smem_to_gmem(shared.out[1].at[wg, slot], out.at[place])
+
+
+def _write_some(refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done) -> None:
+    """Writes a half tile of fewer rows. Seldom used, so it is not hidden behind the next tile."""
 
     @pl.when((done.rows > 0) & (done.rows < HALF))
     def _():
-        partial[...] = part
-        plgpu.commit_smem()
-        _send_some(partial, refs.out[out], done.row, place, done.rows)
+        for nth in range(_writes(refs, options)):
+            slot, out, part, columns = _piece(nth, refs, options, done)
+            shared.out[2][wg, slot] = part
+            plgpu.commit_smem()
+            _send_some(shared.out[2].at[wg, slot], out, done.row, columns, done.rows)
+
+
+def _piece(nth: int, refs: _Refs, options: _Options, done: _Done):
+    """(slot, output, value, columns of the output) of a piece, once its slot is free."""
+    panel, which = divmod(nth, len(refs.out))
+    parts = [value[:, panel * PANEL : (panel + 1) * PANEL] for value in done.values]
+    if which < len(parts):
+        part = parts[which]
+    else:
+        assert options.activate is not None, "an output more than products"
+        part = options.activate(*(part.astype(jnp.float32) for part in parts))
+        part = part.astype(parts[0].dtype)
+    # Two pieces are under way at most; an odd number of them would begin with the last one's slot.
+    odd = _writes(refs, options) % 2 == 1
+    plgpu.wait_smem_to_gmem(0 if nth == 0 and odd else 1, wait_read_only=True)
+    return nth % 2, refs.out[which], part, pl.ds(done.col + panel * PANEL, PANEL)
 
 
 def _send_some(sent, out_ref, row, columns, rows) -> None:

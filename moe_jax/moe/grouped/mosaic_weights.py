@@ -206,7 +206,7 @@ def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
 
 
 def _late(refs: _Refs) -> bool:
-    """Whether a result is kept during the next tile: a float32 one would need too many registers."""
+    """Whether a result is kept during the next tile: float32 would need too many registers."""
     return refs.out.dtype.itemsize <= 2
 
 

@@ -24,7 +24,7 @@ class Tiles:
 
     cols: int = 256
     stages: int = 4
-    band: int = 16
+    band: int = 4
     cluster: int = 1
 
 
@@ -34,7 +34,15 @@ TILE_ROWS = 128
 TILE_INNER = 64
 
 #: (product, contracted, columns) -> tiles, as measured; see README.md for where and when.
-TABLE: dict[tuple[Product, int, int], Tiles] = {}
+TABLE: dict[tuple[Product, int, int], Tiles] = {
+    # OLMoE
+    ("gated", 2048, 1024): Tiles(cols=128),
+    ("rows", 1024, 2048): Tiles(),
+    ("rows_transposed", 2048, 1024): Tiles(),
+    ("rows_transposed", 2048, 2048): Tiles(),
+    ("weights", 2048, 1024): Tiles(),
+    ("weights", 1024, 2048): Tiles(),
+}
 
 
 def tiles_for(product: Product, inner: int, cols: int) -> Tiles:
