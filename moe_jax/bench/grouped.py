@@ -6,6 +6,7 @@ balanced, random and skewed sizes. Its rival is `grouped_torch.py`, to be run on
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,16 +37,17 @@ def arrays(shape: Shape, dtype: Any = jnp.bfloat16) -> dict[str, jax.Array]:
         "up": (shape.groups, shape.d, shape.f),
         "down": (shape.groups, shape.f, shape.d),
     }
-    keys = jax.random.split(jax.random.key(0), len(sizes))
-    make = jax.jit(
-        lambda key, size: (
-            (jax.random.normal(key, size) * size[-2] ** -0.5).astype(dtype)
-            if len(size) == 3
-            else jax.random.normal(key, size).astype(dtype)
-        ),
-        static_argnums=1,
-    )
-    return {name: make(key, size) for key, (name, size) in zip(keys, sizes.items(), strict=True)}
+    key = jax.random.key(0)
+    found = {}
+    for nth, (name, size) in enumerate(sizes.items()):
+        scale = size[-2] ** -0.5 if len(size) == 3 else 1.0
+        found[name] = _normal(jax.random.fold_in(key, nth), size, scale, dtype)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _normal(key: jax.Array, size: tuple[int, ...], scale: float, dtype: Any) -> jax.Array:
+    return (scale * jax.random.normal(key, size)).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,8 @@ def check(implementation: str) -> None:
     """
     worst = 0.0
     for (d, f), cluster, dtype in (
-        ((256, 128), 1, jnp.bfloat16),
         ((576, 320), 1, jnp.float32),
-        ((576, 320), 2, jnp.bfloat16),
+        ((576, 320), 1, jnp.bfloat16),
     ):
         shape = Shape(CHECKED_GROUPS, d, f, CHECKED_ROWS)
         for work in works(shape):

@@ -1,6 +1,7 @@
 """The grouped matmul with its gradients: rows sorted by group, groups' sizes as data."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -44,22 +45,20 @@ def grouped_matmul(
         >>> grouped_matmul(x, w, jnp.array([1, 2]))[:, 0].tolist()
         [2.0, 6.0, 6.0, 0.0]
     """
-    require_shapes(x_ri, w_lio, sizes_l)
+    require_shapes(x_ri.shape, w_lio.shape, sizes_l.shape)
     chosen = choose(implementation, x_ri.dtype, w_lio.shape[1:])
     return _matmul(chosen, x_ri, w_lio, sizes_l)
 
 
-def require_shapes(x_ri: Array, w_lio: Array, sizes_l: Array) -> None:
-    """Raises ValueError unless rows, weights and sizes belong together."""
-    if x_ri.ndim != 2 or w_lio.ndim != 3 or x_ri.shape[1] != w_lio.shape[1]:
+def require_shapes(x: Sequence[int], w: Sequence[int], sizes: Sequence[int]) -> None:
+    """Raises ValueError unless rows, weights and sizes of these shapes belong together."""
+    if len(x) != 2 or len(w) != 3 or x[1] != w[1]:
         raise ValueError(
-            f"rows {x_ri.shape} and weights {w_lio.shape} must be [r, i] and [l, i, o] with the "
-            "same i"
+            f"rows {tuple(x)} and weights {tuple(w)} must be [r, i] and [l, i, o] with the same i"
         )
-    if sizes_l.shape != w_lio.shape[:1]:
+    if tuple(sizes) != tuple(w[:1]):
         raise ValueError(
-            f"sizes {sizes_l.shape} must have one entry for each of the {w_lio.shape[0]} groups "
-            "of the weights"
+            f"sizes {tuple(sizes)} must have one entry for each of the {w[0]} groups of the weights"
         )
 
 

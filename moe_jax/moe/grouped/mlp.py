@@ -5,6 +5,7 @@ computed again there; it is cheap, and as large as both.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -49,15 +50,20 @@ def gated_mlp(
     Raises:
         ValueError: sizes that do not match, or an implementation that does not support them.
     """
-    require_shapes(x_rd, w_gate_ldf, sizes_l)
-    if w_up_ldf.shape != w_gate_ldf.shape or w_down_lfd.shape[:2] != w_up_ldf.shape[::2]:
-        raise ValueError(
-            f"gate {w_gate_ldf.shape} and up {w_up_ldf.shape} must be [l, d, f] and down "
-            f"{w_down_lfd.shape} [l, f, d]"
-        )
+    require_shapes(x_rd.shape, w_gate_ldf.shape, sizes_l.shape)
+    require_mlp_shapes(w_gate_ldf.shape, w_up_ldf.shape, w_down_lfd.shape)
     dims = (*w_up_ldf.shape[1:], w_down_lfd.shape[2])
     chosen = choose(implementation, x_rd.dtype, dims)
     return _mlp(chosen, activate, x_rd, w_gate_ldf, w_up_ldf, w_down_lfd, sizes_l)
+
+
+def require_mlp_shapes(gate: Sequence[int], up: Sequence[int], down: Sequence[int]) -> None:
+    """Raises ValueError unless weights of these shapes make an MLP."""
+    if tuple(gate) != tuple(up) or (up[0], up[2]) != tuple(down[:2]):
+        raise ValueError(
+            f"gate {tuple(gate)} and up {tuple(up)} must be [l, d, f] and down {tuple(down)} "
+            "[l, f, d]"
+        )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

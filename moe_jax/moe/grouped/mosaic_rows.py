@@ -366,7 +366,10 @@ def _write_some(refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done
             slot, out, part, columns = _piece(nth, refs, options, done)
             shared.out[2][wg, slot] = part
             plgpu.commit_smem()
-            _send_some(shared.out[2].at[wg, slot], out, done.row, columns, done.rows)
+            # One row's copy knows no bounds, and would write a next row's first columns.
+            inside = columns.start < out.shape[1]
+            rows = jnp.where(inside, done.rows, 0)
+            _send_some(shared.out[2].at[wg, slot], out, done.row, columns, rows)
 
 
 def _piece(nth: int, refs: _Refs, options: _Options, done: _Done):

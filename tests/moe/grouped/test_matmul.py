@@ -7,6 +7,8 @@ import pytest
 
 from moe_jax.moe.grouped import gated_mlp, grouped_matmul
 from moe_jax.moe.grouped.choose import choose
+from moe_jax.moe.grouped.matmul import require_shapes
+from moe_jax.moe.grouped.mlp import require_mlp_shapes
 
 HOPPER = choose("auto", jnp.bfloat16, (64,)) == "mosaic"
 IMPLEMENTATIONS = [
@@ -208,10 +210,9 @@ def test_blocks_cost_what_the_rows_cost():
 )
 def test_shapes_that_do_not_match_are_refused(x, w, sizes, message):
     with pytest.raises(ValueError, match=message):
-        grouped_matmul(jnp.ones(x), jnp.ones(w), jnp.ones(sizes, jnp.int32))
+        require_shapes(x, w, sizes)
 
 
 def test_an_mlp_whose_weights_do_not_match_is_refused():
-    x, w, down = jnp.ones((4, 2)), jnp.ones((1, 2, 3)), jnp.ones((1, 4, 2))
     with pytest.raises(ValueError, match=r"down \(1, 4, 2\)"):
-        gated_mlp(x, w, w, down, jnp.ones(1, jnp.int32))
+        require_mlp_shapes((1, 2, 3), (1, 2, 3), (1, 4, 2))
