@@ -109,10 +109,8 @@ def _call(
     kernel = plgpu.kernel(
         grouped_rows,
         out_type=[jax.ShapeDtypeStruct((num_rows, cols), dtype)] * (1 if activate is None else 3),
-        grid=(num_multiprocessors() // tiles.cluster,),
+        grid=(num_multiprocessors(),),
         grid_names=("sm",),
-        cluster=(tiles.cluster,),
-        cluster_names=("cluster",),
         num_threads=3,
         thread_name="wg",
         compiler_params=compiler_params(),
@@ -173,13 +171,9 @@ def _body(refs: _Refs, options: _Options) -> None:
     )
 
 
-def empty_barriers(tiles: Tiles) -> Any:
-    """Per stage, on which both multiplying warpgroups (of all blocks of a cluster) arrive."""
-    if tiles.cluster == 1:
-        return plgpu.Barrier(num_arrivals=2, num_barriers=tiles.stages)
-    return plgpu.ClusterBarrier(
-        collective_axes=("cluster",), num_arrivals=2, num_barriers=tiles.stages
-    )
+def empty_barriers(tiles: Tiles) -> plgpu.Barrier:
+    """Per stage, on which both multiplying warpgroups arrive."""
+    return plgpu.Barrier(num_arrivals=2, num_barriers=tiles.stages)
 
 
 class _Tile(NamedTuple):
@@ -206,8 +200,8 @@ def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
     group_t, start_t, rows_t, count = refs.schedule
     tiles = options.tiles
     groups, cols = refs.w[0].shape[0], refs.out[0].shape[1]
-    sm, rank, sms = lax.axis_index("sm"), lax.axis_index("cluster"), lax.axis_size("sm")
-    col_tiles = pl.cdiv(cols, tiles.cols * tiles.cluster)
+    sm, sms = lax.axis_index("sm"), lax.axis_size("sm")
+    col_tiles = pl.cdiv(cols, tiles.cols)
     row_tile_count = count[0]
     total = row_tile_count * col_tiles
     mine = lax.div(total - sm + sms - 1, jnp.int32(sms))
@@ -215,8 +209,7 @@ def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
     def pick(nth):
         index = jnp.maximum(jnp.minimum(sm + nth * sms, total - 1), 0)
         t, col = _pick(row_tile_count, col_tiles, tiles.band, index)
-        col = (col * tiles.cluster + rank) * tiles.cols
-        return _Tile(group_t[t], start_t[t], rows_t[t], col, group_t[t] < groups)
+        return _Tile(group_t[t], start_t[t], rows_t[t], col * tiles.cols, group_t[t] < groups)
 
     def each_tile(do, carry):
         """A tile's place is read while the one before is computed."""
@@ -273,7 +266,6 @@ def _load(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step):
             x_ref.at[pl.ds(tile.start, TILE_ROWS), depth],
             shared.x[1].at[slot],
             shared.full.at[slot],
-            collective_axes="cluster" if options.tiles.cluster > 1 else None,
         )
         columns = pl.ds(tile.col, options.tiles.cols)
         where = (columns, depth) if options.transposed else (depth, columns)

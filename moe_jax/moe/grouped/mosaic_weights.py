@@ -43,9 +43,9 @@ def multiply_weights(
     """Per group, the transposed rows by their gradients, accumulated in float32.
 
     Args:
-        x_ri, grad_ro: TILE_ROWS divides i (twice, if tiles.cluster is 2), `tiles.cols` divides o.
+        x_ri, grad_ro: i and o are multiples of 64.
         sizes_l: rows of each group.
-        tiles: blocks of a cluster share the load of the gradients; `band` is not used.
+        tiles: `band` is not used.
         dtype: of the result.
 
     Returns:
@@ -64,10 +64,8 @@ def multiply_weights(
     kernel = plgpu.kernel(
         grouped_weights,
         out_type=jax.ShapeDtypeStruct((sizes.shape[0], x_ri.shape[1], grad_ro.shape[1]), dtype),
-        grid=(num_multiprocessors() // tiles.cluster,),
+        grid=(num_multiprocessors(),),
         grid_names=("sm",),
-        cluster=(tiles.cluster,),
-        cluster_names=("cluster",),
         num_threads=3,
         thread_name="wg",
         compiler_params=compiler_params(),
@@ -148,8 +146,8 @@ def _panel(dtype: DTypeLike) -> int:
 
 def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
     groups, d_in, d_out = refs.out.shape
-    sm, rank, sms = lax.axis_index("sm"), lax.axis_index("cluster"), lax.axis_size("sm")
-    row_tiles, col_tiles = pl.cdiv(d_in, TILE_ROWS * tiles.cluster), pl.cdiv(d_out, tiles.cols)
+    sm, sms = lax.axis_index("sm"), lax.axis_size("sm")
+    row_tiles, col_tiles = pl.cdiv(d_in, TILE_ROWS), pl.cdiv(d_out, tiles.cols)
     per_group = jnp.int32(row_tiles * col_tiles)
     total = groups * row_tiles * col_tiles
     mine = lax.div(total - sm + sms - 1, jnp.int32(sms))
@@ -161,7 +159,7 @@ def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
         start, size = refs.start[group], refs.size[group]
         aligned = start & ~(ALIGN - 1)
         first = start - aligned
-        row = lax.rem(within, jnp.int32(row_tiles)) * tiles.cluster + rank
+        row = lax.rem(within, jnp.int32(row_tiles))
         return _Tile(
             aligned=aligned,
             first=first,
@@ -228,7 +226,6 @@ def _load(refs: _Refs, shared: _Shared, tiles: Tiles, tile: _Tile, step):
             refs.grad.at[depth, pl.ds(tile.col, tiles.cols)],
             shared.grad.at[slot],
             shared.full.at[slot],
-            collective_axes="cluster" if tiles.cluster > 1 else None,
         )
         return step + 1
 

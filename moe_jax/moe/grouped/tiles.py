@@ -19,19 +19,20 @@ class Tiles:
         cols: columns of the output that a block computes at a time (of both halves, if gated).
         stages: loads in flight.
         band: row tiles that share weights while they are in the L2 cache.
-        cluster: blocks that share one load of rows (or of gradients) by multicast, 1 or 2.
     """
 
     cols: int = 256
     stages: int = 4
     band: int = 4
-    cluster: int = 1
 
 
 #: Rows of a tile: two warpgroups of 64.
 TILE_ROWS = 128
 #: What is contracted at a time: 128 bytes of bfloat16, the width of a swizzled row.
 TILE_INNER = 64
+
+#: Weights of one group that stay in the L2 cache, beside rows: 25 MB of bfloat16. Not tuned.
+CACHED_WEIGHTS = 12_500_000
 
 #: (product, contracted, columns) -> tiles, as measured; see README.md for where and when.
 TABLE: dict[tuple[Product, int, int], Tiles] = {
@@ -56,4 +57,5 @@ def tiles_for(product: Product, inner: int, cols: int) -> Tiles:
     if found := TABLE.get((product, inner, cols)):
         return found
     widths = (128, 64) if product == "gated" else (256, 128, 64)
-    return Tiles(cols=next(width for width in widths if cols % width == 0))
+    band = 4 if inner * cols <= CACHED_WEIGHTS else 16
+    return Tiles(cols=next(width for width in widths if cols % width == 0), band=band)
