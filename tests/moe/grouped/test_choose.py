@@ -1,0 +1,59 @@
+"""Which implementation is taken, and what is refused with which remedy."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from moe_jax.moe.grouped import choose as module
+from moe_jax.moe.grouped.choose import choose
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    def install(capability):
+        monkeypatch.setattr(module, "_compute_capability", lambda: capability)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "dims", "chosen"),
+    [
+        ("9.0", jnp.bfloat16, (2048, 1024), "mosaic"),
+        ("9.0", jnp.float32, (2048, 1024), "blocks"),
+        ("9.0", jnp.bfloat16, (2048, 100), "blocks"),
+        ("8.0", jnp.bfloat16, (2048, 1024), "blocks"),
+        (None, jnp.bfloat16, (2048, 1024), "blocks"),
+    ],
+)
+def test_auto(gpu, capability, dtype, dims, chosen):
+    gpu(capability)
+    assert choose("auto", dtype, dims) == chosen
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "dims", "message"),
+    [
+        ("8.0", jnp.bfloat16, (64,), r"needs a Hopper GPU .* this one has 8.0: use 'auto'"),
+        ("9.0", jnp.float32, (64,), "got float32: convert the rows"),
+        (None, jnp.bfloat16, (64, 100), r"\(64, 100\) to be multiples of 64, got 100: pad them"),
+    ],
+)
+def test_mosaic_says_what_it_cannot_do(gpu, capability, dtype, dims, message):
+    gpu(capability)
+    with pytest.raises(ValueError, match=message):
+        choose("mosaic", dtype, dims)
+
+
+def test_mosaic_is_accepted_for_gpus_that_are_elsewhere(gpu):
+    gpu(None)
+    assert choose("mosaic", jnp.bfloat16, (64,)) == "mosaic"
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="'triton' is none of auto, mosaic, blocks, dense"):
+        choose("triton", jnp.float32, (8,))
+
+
+def test_no_gpu_here():
+    assert jax.devices()[0].platform != "cpu" or choose("auto", jnp.bfloat16, (64,)) == "blocks"
