@@ -16,7 +16,7 @@ from moe_jax.bench.grouped_shapes import ROUTINGS, SHAPES, Shape, group_sizes
 
 
 def mlp(x: Any, gate: Any, up: Any, down: Any, ends: Any) -> Any:
-    """x [r, d]; gate, up [l, f, d], down [l, d, f]; ends: running sums of the sizes."""
+    """X [r, d]; gate, up [l, f, d], down [l, d, f]; ends: running sums of the sizes."""
     products = [torch._grouped_mm(x, w.transpose(-2, -1), offs=ends) for w in (gate, up)]
     hidden = nn.silu(products[0]) * products[1]
     return torch._grouped_mm(hidden, down.transpose(-2, -1), offs=ends)

@@ -68,5 +68,5 @@ def by_gradients(
 
 
 def in_float32(activate: Activate, gate: Array, up: Array) -> Array:
-    """activate in float32 between arrays of their own dtype."""
+    """Activate in float32 between arrays of their own dtype."""
     return activate(gate.astype(jnp.float32), up.astype(jnp.float32)).astype(gate.dtype)
