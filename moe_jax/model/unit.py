@@ -10,7 +10,8 @@ which are gathered on the way; and a block is made whole again where it is calle
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, Literal
 
 import jax
@@ -97,7 +98,7 @@ def _total(*counts: Any) -> Any:
 
     Any: counts that depend on shapes only are constants, which `jax.checkpoint` makes literals.
     """
-    return sum(counts[1:], start=counts[0])[None]
+    return reduce(add, counts)[None]
 
 
 def _on_streams(

@@ -18,7 +18,7 @@ def multiply_rows(
     *,
     transposed: bool = False,
 ) -> Float[Array, "r o"]:
-    """x_r @ w_l for the rows r of each group l; weights are [l, o, i] if transposed."""
+    """Return x_r @ w_l for the rows r of each group l; weights are [l, o, i] if transposed."""
     rows, block = x_ri.shape[0], _block_rows(x_ri.shape[0], w_lio.shape[0])
     contract = (((1,), (1 if transposed else 0,)), ((), ()))
     cols = w_lio.shape[1 if transposed else 2]
@@ -48,7 +48,7 @@ def multiply_weights(
     sizes_l: Int[Array, "l"],
     dtype: DTypeLike,
 ) -> Float[Array, "l i o"]:
-    """x^T grad over the rows of each group, accumulated in float32."""
+    """Return x^T grad over the rows of each group, accumulated in float32."""
     rows, block = x_ri.shape[0], _block_rows(x_ri.shape[0], sizes_l.shape[0])
 
     def group(bounds):
@@ -73,7 +73,7 @@ def multiply_weights(
 
 
 def _block_rows(rows: int, groups: int) -> int:
-    """A quarter of the mean group as a power of 2: rounding up to it then costs an eighth."""
+    """Return a quarter of the mean group as a power of 2: rounding up to it costs an eighth."""
     quarter = max(rows // max(groups, 1) // 4, SMALLEST)
     return min(1 << (quarter.bit_length() - 1), LARGEST, rows)
 
@@ -87,7 +87,7 @@ def _count(size: Int[Array, ""], block: int) -> Int[Array, ""]:
 
 
 def _block(start: Array, nth: Array, block: int, rows: int) -> tuple[Array, Array]:
-    """(first row that is new, first row of the slice, moved back from the array's end)."""
+    """Return the first row that is new, and that of the slice: moved back at the array's end."""
     first = start + nth.astype(start.dtype) * block
     return first, jnp.minimum(first, rows - block)
 

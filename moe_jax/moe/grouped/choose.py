@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from moe_jax.errors import UserError
 from moe_jax.moe.grouped.tiles import TILE_INNER
 
 Implementation = Literal["auto", "mosaic", "blocks", "dense"]
@@ -18,7 +19,7 @@ HOPPER = "9.0"
 
 
 def choose(implementation: str, dtype: DTypeLike, dims: Sequence[int]) -> Chosen:
-    """The implementation to use.
+    """Return the implementation to use.
 
     Args:
         implementation: "auto" takes "mosaic" where the default device is a Hopper GPU and the
@@ -27,16 +28,16 @@ def choose(implementation: str, dtype: DTypeLike, dims: Sequence[int]) -> Chosen
         dims: every size of the weights but the number of groups.
 
     Raises:
-        ValueError: an unknown name, or "mosaic" for what it does not support. Without any GPU here
+        UserError: an unknown name, or "mosaic" for what it does not support. Without any GPU here
             "mosaic" is accepted: it compiles for GPUs that are elsewhere.
     """
     if implementation not in (names := get_args(Implementation)):
-        raise ValueError(f"implementation = {implementation!r} is none of {', '.join(names)}")
+        raise UserError(f"implementation = {implementation!r} is none of {', '.join(names)}")
     if implementation == "auto":
         fits = _compute_capability() == HOPPER and _why_not_mosaic(dtype, dims) is None
         return "mosaic" if fits else "blocks"
     if implementation == "mosaic" and (why := _why_not_mosaic(dtype, dims)):
-        raise ValueError(why)
+        raise UserError(why)
     return cast(Chosen, implementation)
 
 

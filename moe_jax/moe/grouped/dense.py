@@ -11,7 +11,7 @@ def multiply_rows(
     *,
     transposed: bool = False,
 ) -> Float[Array, "r o"]:
-    """x_r @ w_l for the rows r of each group l; weights are [l, o, i] if transposed."""
+    """Return x_r @ w_l for the rows r of each group l; weights are [l, o, i] if transposed."""
     products = "ri,loi->lro" if transposed else "ri,lio->lro"
     out_lro = jnp.einsum(products, x_ri, w_lio, preferred_element_type=jnp.float32)
     own_lr = _own(sizes_l, x_ri.shape[0])
@@ -24,7 +24,7 @@ def multiply_weights(
     sizes_l: Int[Array, "l"],
     dtype: DTypeLike,
 ) -> Float[Array, "l i o"]:
-    """x^T grad over the rows of each group."""
+    """Return x^T grad over the rows of each group."""
     own_lr1 = _own(sizes_l, x_ri.shape[0])[..., None]
     x_lri, grad_lro = (jnp.where(own_lr1, rows, 0) for rows in (x_ri, grad_ro))
     product = jnp.einsum("lri,lro->lio", x_lri, grad_lro, preferred_element_type=jnp.float32)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from moe_jax.errors import UserError
 from moe_jax.moe.grouped import products
 from moe_jax.moe.grouped.choose import Chosen, Implementation, choose
 
@@ -18,7 +19,7 @@ def grouped_matmul(
     *,
     implementation: Implementation = "auto",
 ) -> Float[Array, "r o"]:
-    """Multiplies each row by the weights of its group.
+    """Multiply each row by the weights of its group.
 
         out_r = x_r @ w_l    for rows r of group l
 
@@ -37,7 +38,7 @@ def grouped_matmul(
         [r, o] in the rows' dtype; 0 in rows beyond the sizes' sum, which give and get no gradient.
 
     Raises:
-        ValueError: sizes that do not match, or an implementation that does not support them.
+        UserError: sizes that do not match, or an implementation that does not support them.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,13 +52,22 @@ def grouped_matmul(
 
 
 def require_shapes(x: Sequence[int], w: Sequence[int], sizes: Sequence[int]) -> None:
-    """Raises ValueError unless rows, weights and sizes of these shapes belong together."""
+    """Refuse shapes that do not belong together.
+
+    Args:
+        x: of the rows, [r, i].
+        w: of the weights, [l, i, o].
+        sizes: of the groups' sizes, [l].
+
+    Raises:
+        UserError: they do not match.
+    """
     if len(x) != 2 or len(w) != 3 or x[1] != w[1]:
-        raise ValueError(
+        raise UserError(
             f"rows {tuple(x)} and weights {tuple(w)} must be [r, i] and [l, i, o] with the same i"
         )
     if tuple(sizes) != tuple(w[:1]):
-        raise ValueError(
+        raise UserError(
             f"sizes {tuple(sizes)} must have one entry for each of the {w[0]} groups of the weights"
         )
 
@@ -82,7 +92,7 @@ def _matmul_bwd(chosen: Chosen, saved, grad_ro: Array):
 
 
 def no_gradient(sizes_l: Array) -> np.ndarray:
-    """What a rule returns for integers."""
+    """Return what a gradient rule gives for integers."""
     return np.zeros(sizes_l.shape, jax.dtypes.float0)
 
 

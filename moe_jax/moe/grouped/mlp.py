@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from moe_jax.errors import UserError
 from moe_jax.moe.grouped import products
 from moe_jax.moe.grouped.choose import Chosen, Implementation, choose
 from moe_jax.moe.grouped.matmul import no_gradient, require_shapes
@@ -18,7 +19,7 @@ from moe_jax.moe.grouped.products import Activate
 
 
 def swiglu(gate: Array, up: Array) -> Array:
-    """silu(gate) * up (Shazeer, 2020)."""
+    """Return silu(gate) * up (Shazeer, 2020)."""
     return gate / (1 + jnp.exp(-gate)) * up
 
 
@@ -32,13 +33,15 @@ def gated_mlp(
     activate: Activate = swiglu,
     implementation: Implementation = "auto",
 ) -> Float[Array, "r d"]:
-    """Each row through the gated MLP of its group.
+    """Put each row through the gated MLP of its group.
 
         out_r = activate(x_r @ w_gate_l, x_r @ w_up_l) @ w_down_l    for rows r of group l
 
     Args:
         x_rd: rows, sorted by group.
-        w_gate_ldf, w_up_ldf, w_down_lfd: weights, as `grouped_matmul` takes them.
+        w_gate_ldf: weights, of any float dtype; rounded to the rows', as `grouped_matmul` does.
+        w_up_ldf: likewise; its product is what the activated gate multiplies.
+        w_down_lfd: likewise, of the hidden layer.
         sizes_l: int32 rows of each group; their sum is at most r.
         activate: (gate, up) -> hidden on float32, element by element, with activate(0, 0) = 0. On
             "mosaic" it becomes part of a kernel, so it must consist of what Pallas can lower.
@@ -48,7 +51,7 @@ def gated_mlp(
         [r, d]; 0 in rows beyond the sizes' sum, which give and get no gradient.
 
     Raises:
-        ValueError: sizes that do not match, or an implementation that does not support them.
+        UserError: sizes that do not match, or an implementation that does not support them.
     """
     require_shapes(x_rd.shape, w_gate_ldf.shape, sizes_l.shape)
     require_mlp_shapes(w_gate_ldf.shape, w_up_ldf.shape, w_down_lfd.shape)
@@ -58,9 +61,18 @@ def gated_mlp(
 
 
 def require_mlp_shapes(gate: Sequence[int], up: Sequence[int], down: Sequence[int]) -> None:
-    """Raises ValueError unless weights of these shapes make an MLP."""
+    """Refuse weights that make no MLP.
+
+    Args:
+        gate: their shape, [l, d, f].
+        up: the same.
+        down: [l, f, d].
+
+    Raises:
+        UserError: they do not match.
+    """
     if tuple(gate) != tuple(up) or (up[0], up[2]) != tuple(down[:2]):
-        raise ValueError(
+        raise UserError(
             f"gate {tuple(gate)} and up {tuple(up)} must be [l, d, f] and down {tuple(down)} "
             "[l, f, d]"
         )

@@ -34,13 +34,13 @@ ANY_ROW = (plgpu.SwizzleTransform(128),)
 
 
 def num_multiprocessors() -> int:
-    """Of the default device; an H100's where that is no GPU (a compile for one elsewhere)."""
+    """Return the default device's, or an H100's where that is no GPU: a compile for one elsewhere."""
     device = jax.devices()[0]
     return device.core_count if device.platform == "gpu" else 132
 
 
 def compiler_params() -> plgpu.CompilerParams:
-    """Layouts are ours: the views of one memory that these kernels use are not for inference."""
+    """Keep layouts ours: the views of one memory that these kernels use cannot be inferred."""
     return plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
 
 
@@ -51,7 +51,7 @@ def multiply_rows(
     *,
     transposed: bool = False,
 ) -> Float[Array, "r o"]:
-    """The sum of each row's products with its group's weights, accumulated in float32.
+    """Sum each row's products with its group's weights, accumulated in float32.
 
     Args:
         pairs: rows and weights; `[l, o, i]` if transposed.
@@ -77,14 +77,23 @@ def multiply_gated(
     activate: Activate,
     tiles: Tiles,
 ) -> tuple[Float[Array, "r f"], Float[Array, "r f"], Float[Array, "r f"]]:
-    """Both products of each row, and activate(gate, up) of what was rounded to the rows' dtype.
+    """Compute both products of each row, and activate(gate, up) of them.
+
+    Args:
+        x_rd: rows.
+        w_gate_ldf: weights in the rows' dtype; TILE_INNER divides d.
+        w_up_ldf: likewise.
+        sizes_l: rows of each group.
+        activate: (gate, up) -> hidden in float32, of what was rounded to the rows' dtype.
+        tiles: `cols` divides f.
 
     Returns:
         gate, up and the activated product, 0 in rows of nobody.
     """
     cols = w_up_ldf.shape[2]
     weights = [w_gate_ldf, w_up_ldf]
-    return tuple(_call([x_rd], weights, sizes_l, tiles, cols, activate=activate))
+    gate, up, hidden = _call([x_rd], weights, sizes_l, tiles, cols, activate=activate)
+    return gate, up, hidden
 
 
 def _call(
@@ -172,7 +181,7 @@ def _body(refs: _Refs, options: _Options) -> None:
 
 
 def empty_barriers(tiles: Tiles) -> plgpu.Barrier:
-    """Per stage, on which both multiplying warpgroups arrive."""
+    """Make one barrier per stage, on which both multiplying warpgroups arrive."""
     return plgpu.Barrier(num_arrivals=2, num_barriers=tiles.stages)
 
 
@@ -212,7 +221,7 @@ def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
         return _Tile(group_t[t], start_t[t], rows_t[t], col * tiles.cols, group_t[t] < groups)
 
     def each_tile(do, carry):
-        """A tile's place is read while the one before is computed."""
+        """Do each tile, and read its place while the one before is computed."""
 
         def body(nth, carry):
             tile, carry = carry
@@ -242,7 +251,7 @@ def _roles(refs: _Refs, shared: _Shared, options: _Options) -> None:
 
 
 def drain(empty, steps, stages: int) -> None:
-    """Waits for the last loads to be used: a block that has left must not be told of them."""
+    """Wait for the last loads to be used: a block that has left must not be told of them."""
 
     def wait(step, _):
         plgpu.barrier_wait(empty.at[lax.rem(step, jnp.int32(stages))])
@@ -251,7 +260,7 @@ def drain(empty, steps, stages: int) -> None:
 
 
 def _load(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step):
-    """Loads a tile's operands stage by stage. Returns the step after its last."""
+    """Load a tile's operands stage by stage; return the step after its last."""
     stages = options.tiles.stages
 
     def inner(x_ref, w_refs, k, step):
@@ -283,7 +292,7 @@ def _load(refs: _Refs, shared: _Shared, options: _Options, tile: _Tile, step):
 
 
 def _multiply(refs: _Refs, shared: _Shared, options: _Options, wg, tile: _Tile, carry):
-    """Multiplies this warpgroup's half of a tile, and writes that of the tile before meanwhile."""
+    """Multiply this warpgroup's half of a tile, and write that of the tile before meanwhile."""
     step, done = carry
     stages = jnp.int32(options.tiles.stages)
     steps = jnp.where(tile.real, sum(x.shape[1] // TILE_INNER for x in refs.x), 0)
@@ -310,7 +319,10 @@ def _multiply(refs: _Refs, shared: _Shared, options: _Options, wg, tile: _Tile, 
         lax.fori_loop(writes, steps, then, None)
         return tuple(acc[...].astype(refs.out[0].dtype) for acc in accs)
 
-    acc = plgpu.ACC((HALF, options.tiles.cols), jnp.float32)
+    # The name in JAX's own examples; JAX imports it without declaring it public.
+    acc = plgpu.ACC(  # pyright: ignore[reportPrivateImportUsage]
+        (HALF, options.tiles.cols), jnp.float32
+    )
     values = pl.run_scoped(products, *[acc] * len(shared.w))
 
     @pl.when(steps > 0)
@@ -324,7 +336,7 @@ def _multiply(refs: _Refs, shared: _Shared, options: _Options, wg, tile: _Tile, 
 
 
 def _pick(row_tile_count, col_tiles: int, band: int, index):
-    """(row tile, column tile) of the `index`-th tile: bands of row tiles, column by column."""
+    """Return row tile and column tile of the `index`-th: bands of row tiles, column by column."""
     per_band = band * col_tiles
     first = lax.div(index, jnp.int32(per_band)) * band
     width = jnp.maximum(jnp.minimum(row_tile_count - first, band), 1)
@@ -333,12 +345,12 @@ def _pick(row_tile_count, col_tiles: int, band: int, index):
 
 
 def _writes(refs: _Refs, options: _Options) -> int:
-    """In how many pieces a tile is written: panels of every output."""
+    """Return in how many pieces a tile is written: panels of every output."""
     return options.tiles.cols // PANEL * len(refs.out)
 
 
 def _write(nth: int, refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done) -> None:
-    """Writes one piece of a whole half tile: a panel of one output."""
+    """Write one piece of a whole half tile: a panel of one output."""
     slot, out, part, columns = _piece(nth, refs, options, done)
 
     @pl.when(done.rows == HALF)
@@ -350,7 +362,7 @@ def _write(nth: int, refs: _Refs, shared: _Shared, options: _Options, wg, done: 
 
 
 def _write_some(refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done) -> None:
-    """Writes a half tile of fewer rows. Seldom used, so it is not hidden behind the next tile."""
+    """Write a half tile of fewer rows. Seldom used, so it is not hidden behind the next tile."""
 
     @pl.when((done.rows > 0) & (done.rows < HALF))
     def _():
@@ -365,7 +377,7 @@ def _write_some(refs: _Refs, shared: _Shared, options: _Options, wg, done: _Done
 
 
 def _piece(nth: int, refs: _Refs, options: _Options, done: _Done):
-    """(slot, output, value, columns of the output) of a piece, once its slot is free."""
+    """Return slot, output, value and the output's columns of a piece, once its slot is free."""
     panel, which = divmod(nth, len(refs.out))
     parts = [value[:, panel * PANEL : (panel + 1) * PANEL] for value in done.values]
     if which < len(parts):
@@ -381,7 +393,7 @@ def _piece(nth: int, refs: _Refs, options: _Options, done: _Done):
 
 
 def _send_some(sent, out_ref, row, columns, rows) -> None:
-    """Sends the first `rows` of 64 by powers of 2: a copy's size must be known to the compiler."""
+    """Send the first `rows` of 64 by powers of 2: a copy's size must be known to the compiler."""
     for power in range(int(math.log2(HALF)) - 1, -1, -1):
         size = 1 << power
 

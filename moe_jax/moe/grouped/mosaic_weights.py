@@ -40,10 +40,11 @@ def multiply_weights(
     tiles: Tiles,
     dtype: DTypeLike,
 ) -> Float[Array, "l i o"]:
-    """Per group, the transposed rows by their gradients, accumulated in float32.
+    """Multiply each group's transposed rows by their gradients, accumulated in float32.
 
     Args:
-        x_ri, grad_ro: i and o are multiples of 64.
+        x_ri: i is a multiple of 64.
+        grad_ro: `tiles.cols` divides o.
         sizes_l: rows of each group.
         tiles: `band` is not used.
         dtype: of the result.
@@ -140,7 +141,7 @@ def _body(refs: _Refs, tiles: Tiles) -> None:
 
 
 def _panel(dtype: DTypeLike) -> int:
-    """Columns of 128 bytes."""
+    """Return the columns of 128 bytes."""
     return 128 // jnp.dtype(dtype).itemsize
 
 
@@ -171,7 +172,7 @@ def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
         )
 
     def each_tile(do, carry):
-        """A tile's place is read while the one before is computed."""
+        """Do each tile, and read its place while the one before is computed."""
 
         def body(nth, carry):
             tile, carry = carry
@@ -204,12 +205,12 @@ def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
 
 
 def _late(refs: _Refs) -> bool:
-    """Whether a result is kept during the next tile: float32 would need too many registers."""
+    """Return whether a result is kept during the next tile: float32 would need too many registers."""
     return refs.out.dtype.itemsize <= 2
 
 
 def _load(refs: _Refs, shared: _Shared, tiles: Tiles, tile: _Tile, step):
-    """Loads a tile's operands stage by stage. Returns the step after its last."""
+    """Load a tile's operands stage by stage; return the step after its last."""
 
     def inner(k, step):
         slot = lax.rem(step, jnp.int32(tiles.stages))
@@ -239,7 +240,7 @@ def _multiply_and_write(refs: _Refs, shared: _Shared, tiles: Tiles, wg, tile: _T
 
 
 def _multiply(refs: _Refs, shared: _Shared, tiles: Tiles, wg, tile: _Tile, carry):
-    """Multiplies this warpgroup's half of a tile, and writes what was done before meanwhile."""
+    """Multiply this warpgroup's half of a tile, and write what was done before meanwhile."""
     step, done = carry
     stages, steps = jnp.int32(tiles.stages), tile.steps
 
@@ -272,12 +273,17 @@ def _multiply(refs: _Refs, shared: _Shared, tiles: Tiles, wg, tile: _Tile, carry
         for nth in range(writes):
             if nth:
                 lax.fori_loop(nth, jnp.minimum(nth + 1, steps - 1), then, None)
-            _write(nth, refs, shared, wg, done)
+            if done is not None:
+                _write(nth, refs, shared, wg, done)
         lax.fori_loop(max(writes, 1), steps - 1, then, None)
         lax.fori_loop(jnp.maximum(steps - 1, 1), steps, last, None)
         return acc[...].astype(refs.out.dtype)
 
-    value = pl.run_scoped(product, plgpu.ACC((HALF, tiles.cols), jnp.float32))
+    # The name in JAX's own examples; JAX imports it without declaring it public.
+    acc = plgpu.ACC(  # pyright: ignore[reportPrivateImportUsage]
+        (HALF, tiles.cols), jnp.float32
+    )
+    value = pl.run_scoped(product, acc)
 
     @pl.when(steps > 0)
     def _():
@@ -292,7 +298,7 @@ def _multiply_loaded(acc, shared: _Shared, wg, slot) -> None:
 
 
 def _zero_others(shared: _Shared, tiles: Tiles, wg, tile: _Tile, slot, before) -> None:
-    """Zeroes what a load holds of other groups' rows, and of nobody's gradients.
+    """Zero what a load holds of other groups' rows, and of nobody's gradients.
 
     Others' gradients are finite, so that zeros in their rows are enough; nobody's may be anything.
     """
@@ -316,7 +322,7 @@ def _zero_others(shared: _Shared, tiles: Tiles, wg, tile: _Tile, slot, before) -
 
 
 def _keep(ref, first, end) -> None:
-    """Zeroes the rows of a [64, 64] piece that are not from `first` to `end`."""
+    """Zero the rows of a [64, 64] piece that are not from `first` to `end`."""
     value = plgpu.layout_cast(ref[...], plgpu.Layout.WGMMA)
     rows = plgpu.broadcasted_iota(jnp.int32, value.shape, 0, layout=plgpu.Layout.WGMMA)
     ref[...] = jnp.where((rows >= first) & (rows < end), value, jnp.zeros_like(value))
@@ -332,7 +338,7 @@ def _write_all(refs: _Refs, shared: _Shared, tiles: Tiles, wg, done: _Done) -> N
 
 
 def _write(nth: int, refs: _Refs, shared: _Shared, wg, done: _Done) -> None:
-    """Writes one panel of what is done."""
+    """Write one panel of what is done."""
     panel = _panel(refs.out.dtype)
     part = done.value[:, nth * panel : (nth + 1) * panel]
     plgpu.wait_smem_to_gmem(0 if nth == 0 else 1, wait_read_only=True)

@@ -12,7 +12,8 @@ from moe_jax.moe.grouped.tiles import tiles_for
 
 #: (gate, up) -> hidden, element by element.
 Activate = Callable[[Array, Array], Array]
-_PLAIN = {"blocks": blocks, "dense": dense}
+_BY_WEIGHTS = {"blocks": blocks.multiply_rows, "dense": dense.multiply_rows}
+_BY_GRADIENTS = {"blocks": blocks.multiply_weights, "dense": dense.multiply_weights}
 
 
 def by_weights(
@@ -22,18 +23,19 @@ def by_weights(
     *,
     transposed: bool = False,
 ) -> Float[Array, "r o"]:
-    """The sum over pairs of each row by its group's weights.
+    """Sum over pairs each row by its group's weights.
 
     Args:
         chosen: the implementation.
         pairs: rows and weights, [l, i, o], or [l, o, i] if transposed.
         sizes_l: rows of each group.
+        transposed: whether the weights' last dim is contracted.
     """
     if chosen == "mosaic":
         inner, cols = sum(x.shape[1] for x, _ in pairs), pairs[0][1].shape[1 if transposed else 2]
         tiles = tiles_for("rows_transposed" if transposed else "rows", inner, cols)
         return mosaic_rows.multiply_rows(pairs, sizes_l, tiles, transposed=transposed)
-    multiply = _PLAIN[chosen].multiply_rows
+    multiply = _BY_WEIGHTS[chosen]
     return reduce(jnp.add, (multiply(x, w, sizes_l, transposed=transposed) for x, w in pairs))
 
 
@@ -45,7 +47,7 @@ def gated(
     sizes_l: Int[Array, "l"],
     activate: Activate,
 ) -> tuple[Float[Array, "r f"], Float[Array, "r f"], Float[Array, "r f"]]:
-    """gate, up and activate(gate, up), which is computed in float32."""
+    """Return gate, up and activate(gate, up), which is computed in float32."""
     if chosen == "mosaic":
         tiles = tiles_for("gated", *w_up_ldf.shape[1:])
         return mosaic_rows.multiply_gated(x_rd, w_gate_ldf, w_up_ldf, sizes_l, activate, tiles)
@@ -60,11 +62,11 @@ def by_gradients(
     sizes_l: Int[Array, "l"],
     dtype: DTypeLike,
 ) -> Float[Array, "l i o"]:
-    """Per group x^T grad: the weights' gradient, in `dtype`, 0 for groups without rows."""
+    """Return x^T grad per group: the weights' gradient, in `dtype`, 0 for groups without rows."""
     if chosen == "mosaic":
         tiles = tiles_for("weights", x_ri.shape[1], grad_ro.shape[1])
         return mosaic_weights.multiply_weights(x_ri, grad_ro, sizes_l, tiles, dtype)
-    return _PLAIN[chosen].multiply_weights(x_ri, grad_ro, sizes_l, dtype)
+    return _BY_GRADIENTS[chosen](x_ri, grad_ro, sizes_l, dtype)
 
 
 def in_float32(activate: Activate, gate: Array, up: Array) -> Array:

@@ -25,7 +25,7 @@ class RowTiles(NamedTuple):
 
 
 def row_tiles(sizes_l: Int[Array, "l"], rows: int, tile: int) -> RowTiles:
-    """Cuts all rows, those of nobody included, into tiles of at most `tile` rows.
+    """Cut all rows, those of nobody included, into tiles of at most `tile` rows.
 
     Args:
         sizes_l: rows of each group, in order from row 0.

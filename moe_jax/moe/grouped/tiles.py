@@ -1,6 +1,6 @@
 """How the Hopper kernels cut their work: one record of sizes, and the table of measured choices.
 
-`moe-jax`'s bench fills `TABLE`; nothing here computes.
+`moe-jax bench grouped` finds what `TABLE` should say; nothing here computes.
 """
 
 from dataclasses import dataclass
@@ -47,15 +47,15 @@ TABLE: dict[tuple[Product, int, int], Tiles] = {
 
 
 def tiles_for(product: Product, inner: int, cols: int) -> Tiles:
-    """The table's tiles for a product, or the widest that divide its columns.
+    """Return the table's tiles for a product, or the widest that divide its columns.
 
     Args:
         product: which kernel.
         inner: size that is contracted; for the weights' gradient, its first dim.
         cols: columns of the output; of each half, if gated.
     """
-    if found := TABLE.get((product, inner, cols)):
-        return found
+    if tiles := TABLE.get((product, inner, cols)):
+        return tiles
     widths = (128, 64) if product == "gated" else (256, 128, 64)
     band = 4 if inner * cols <= CACHED_WEIGHTS else 16
     return Tiles(cols=next(width for width in widths if cols % width == 0), band=band)
