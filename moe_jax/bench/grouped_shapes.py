@@ -1,7 +1,11 @@
-"""Shapes and sizes of groups that `grouped.py` and `grouped_torch.py` time."""
+"""Shapes and sizes of groups that `grouped.py` and `grouped_torch.py` time, and their operands."""
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -16,7 +20,7 @@ class Shape:
 
     @property
     def tflop(self) -> float:
-        """Of one of the MLP's three products; a backward pass has six."""
+        """Work of one of the MLP's three products; a backward pass has six."""
         return 2 * self.rows * self.d * self.f / 1e12
 
 
@@ -30,7 +34,16 @@ ROUTINGS = ("balanced", "random", "skewed")
 
 
 def group_sizes(shape: Shape, routing: str, seed: int = 0) -> np.ndarray:
-    """int32 [groups] that sum to the shape's rows; "skewed" has one group of 4 times the mean."""
+    """Draw the groups' sizes.
+
+    Args:
+        shape: whose rows they divide.
+        routing: "balanced", "random", or "skewed": one group of 4 times the mean, others random.
+        seed: of the random ones.
+
+    Returns:
+        int32 [groups] that sum to the shape's rows.
+    """
     rng = np.random.default_rng(seed)
     if routing == "balanced":
         return np.diff(np.arange(shape.groups + 1) * shape.rows // shape.groups).astype(np.int32)
@@ -43,3 +56,27 @@ def group_sizes(shape: Shape, routing: str, seed: int = 0) -> np.ndarray:
     drawn = rng.multinomial(left, np.full(others, 1 / others))
     sizes[sizes == 0] = drawn
     return sizes.astype(np.int32)
+
+
+def random_operands(shape: Shape, dtype: Any = jnp.bfloat16) -> dict[str, jax.Array]:
+    """Return rows, gradients and weights, by name, of a scale that products keep."""
+    sizes = {
+        "x": (shape.rows, shape.d),
+        "dy": (shape.rows, shape.d),
+        "h": (shape.rows, shape.f),
+        "dh": (shape.rows, shape.f),
+        "gate": (shape.groups, shape.d, shape.f),
+        "up": (shape.groups, shape.d, shape.f),
+        "down": (shape.groups, shape.f, shape.d),
+    }
+    key = jax.random.key(0)
+    operands = {}
+    for nth, (name, size) in enumerate(sizes.items()):
+        scale = size[-2] ** -0.5 if len(size) == 3 else 1.0
+        operands[name] = _normal(jax.random.fold_in(key, nth), size, scale, dtype)
+    return operands
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _normal(key: jax.Array, size: tuple[int, ...], scale: float, dtype: Any) -> jax.Array:
+    return (scale * jax.random.normal(key, size)).astype(dtype)

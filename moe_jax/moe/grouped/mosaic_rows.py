@@ -34,7 +34,7 @@ ANY_ROW = (plgpu.SwizzleTransform(128),)
 
 
 def num_multiprocessors() -> int:
-    """Return the default device's, or an H100's where that is no GPU: a compile for one elsewhere."""
+    """Return the default device's, or an H100's: a compile for a GPU elsewhere."""
     device = jax.devices()[0]
     return device.core_count if device.platform == "gpu" else 132
 

@@ -205,7 +205,7 @@ def _roles(refs: _Refs, shared: _Shared, tiles: Tiles) -> None:
 
 
 def _late(refs: _Refs) -> bool:
-    """Return whether a result is kept during the next tile: float32 would need too many registers."""
+    """Return whether results are kept during the next tile: float32 needs too many registers."""
     return refs.out.dtype.itemsize <= 2
 
 
