@@ -66,8 +66,8 @@ def mlp_with_gradients(implementation: Implementation) -> Callable[..., Any]:
     """Return (x, gate, up, down, dy, sizes) -> the MLP's output and all its gradients."""
 
     def run(x, gate, up, down, dy, sizes):
-        def mlp(*operands):
-            return gated_mlp(*operands, sizes, implementation=implementation)
+        def mlp(x, gate, up, down):
+            return gated_mlp(x, gate, up, down, sizes, implementation=implementation)
 
         out, pull = jax.vjp(mlp, x, gate, up, down)
         return out, pull(dy)

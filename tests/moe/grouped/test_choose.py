@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from moe_jax.errors import UserError
 from moe_jax.moe.grouped import choose as module
 from moe_jax.moe.grouped.choose import choose
 
@@ -41,7 +42,7 @@ def test_auto(gpu, capability, dtype, dims, chosen):
 )
 def test_mosaic_says_what_it_cannot_do(gpu, capability, dtype, dims, message):
     gpu(capability)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         choose("mosaic", dtype, dims)
 
 
@@ -51,7 +52,7 @@ def test_mosaic_is_accepted_for_gpus_that_are_elsewhere(gpu):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'triton' is none of auto, mosaic, blocks, dense"):
+    with pytest.raises(UserError, match="'triton' is none of auto, mosaic, blocks, dense"):
         choose("triton", jnp.float32, (8,))
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from moe_jax.moe.grouped import gated_mlp, grouped_matmul
+from moe_jax.moe.grouped import gated_mlp, grouped_matmul, mosaic_rows
 
 R, L, D, F = 640, 3, 256, 192
 
@@ -44,17 +44,16 @@ def test_mlp_and_its_gradients_lower():
     assert kernels(run, rows, w_up, w_up, w_down, shape(L, dtype=jnp.int32), rows) >= 7
 
 
-def test_mlp_keeps_nothing_in_float32():
-    """What waits for the backward pass: rows, gate and up, and the weights, all as they came."""
-    w_up, w_down, rows = shape(L, D, F), shape(L, F, D), shape(R, D)
+def test_bands_visit_every_tile_once():
+    """Bands of 4 row tiles over 10 of them and 3 column tiles."""
+    visited = [
+        tuple(int(part) for part in mosaic_rows._pick(jnp.int32(10), 3, 4, jnp.int32(nth)))
+        for nth in range(30)
+    ]
+    assert sorted(visited) == [(row, col) for row in range(10) for col in range(3)]
+    assert visited[:5] == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1)]
 
-    def residuals(x, gate, up, down, sizes):
-        _, pull = jax.vjp(
-            lambda *a: gated_mlp(*a, sizes, implementation="blocks"), x, gate, up, down
-        )
-        return jax.tree.leaves(pull)
 
-    kept = jax.eval_shape(residuals, rows, w_up, w_up, w_down, shape(L, dtype=jnp.int32))
-    sizes = sorted(array.shape for array in kept if array.dtype == jnp.bfloat16 and array.size)
-    assert sizes == sorted([(R, D), (R, F), (R, F), (L, D, F), (L, D, F), (L, F, D)])
-    assert not any(array.dtype == jnp.float32 for array in kept)
+def test_a_program_for_a_gpu_elsewhere_fills_an_h100():
+    if jax.devices()[0].platform != "gpu":
+        assert mosaic_rows.num_multiprocessors() == 132
