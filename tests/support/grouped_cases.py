@@ -63,3 +63,22 @@ def close(actual, wanted, dtype):
 
 def as_float64(arrays):
     return [np.asarray(array, np.float64) for array in arrays]
+
+
+def grid():
+    """Every (implementation, case, dtype) that there is; all but a sample of them slow.
+
+    A sample: what differs in kind, on each implementation.
+    """
+    quick = {"empty_groups", "rows_of_nobody", "groups_smaller_than_a_tile", "one_row"}
+    for implementation in ("dense", "blocks", "mosaic"):
+        for case in CASES:
+            for dtype in (jnp.float32, jnp.bfloat16):
+                if implementation == "mosaic" and dtype == jnp.float32:
+                    continue
+                marks = []
+                if case not in quick or (implementation, dtype) == ("dense", jnp.bfloat16):
+                    marks.append(pytest.mark.slow)
+                if implementation == "mosaic":
+                    marks = [pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")]
+                yield pytest.param(implementation, case, dtype, marks=marks)

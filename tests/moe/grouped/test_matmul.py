@@ -4,19 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.grouped_cases import CASES, IMPLEMENTATIONS, as_float64, close, expected, make
+from support.grouped_cases import IMPLEMENTATIONS, as_float64, close, expected, grid, make
 
 from moe_jax.errors import UserError
 from moe_jax.moe.grouped import grouped_matmul
 from moe_jax.moe.grouped.matmul import require_shapes
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("implementation", "case", "dtype"), grid())
 def test_values_and_gradients(implementation, case, dtype):
-    if implementation == "mosaic" and dtype == jnp.float32:
-        pytest.skip("no float32 kernel")
     sizes, (x, w, grad) = make(case, dtype)
 
     @jax.jit
