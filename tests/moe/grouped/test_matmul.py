@@ -11,7 +11,7 @@ from moe_jax.moe.grouped import grouped_matmul
 from moe_jax.moe.grouped.matmul import require_shapes
 
 
-@pytest.mark.parametrize(("implementation", "case", "dtype"), grid())
+@pytest.mark.parametrize(("implementation", "case", "dtype"), [*grid()])
 def test_values_and_gradients(implementation, case, dtype):
     sizes, (x, w, grad) = make(case, dtype)
 

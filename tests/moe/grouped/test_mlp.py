@@ -42,7 +42,7 @@ def plain_mlp(x, w_gate, w_up, w_down, sizes_l):
     return jnp.where((row < ends[-1])[:, None], out, 0)
 
 
-@pytest.mark.parametrize(("implementation", "case", "dtype"), grid())
+@pytest.mark.parametrize(("implementation", "case", "dtype"), [*grid()])
 def test_gated_mlp(implementation, case, dtype):
     sizes_l, arrays, grad = mlp_case(case, dtype)
 
