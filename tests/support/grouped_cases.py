@@ -70,7 +70,7 @@ def grid():
 
     On a Hopper GPU all of its kernels' cases are quick.
     """
-    quick = {"empty_groups", "rows_of_nobody", "groups_smaller_than_a_tile", "one_row"}
+    quick = {"empty_groups", "rows_of_nobody", "groups_smaller_than_a_tile"}
     for implementation in ("dense", "blocks", "mosaic"):
         for case in CASES:
             for dtype in (jnp.float32, jnp.bfloat16):
