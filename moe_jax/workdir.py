@@ -14,6 +14,10 @@ A run, a conversion and an upcycled model leave the same kind of directory behin
 What the files hold is the business of those who write them.
 """
 
+from pathlib import Path
+
+from moe_jax.errors import UserError
+
 CONFIG = "config.toml"
 CHECKPOINTS = "checkpoints"
 SET_ASIDE = "set-aside"
@@ -22,3 +26,23 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 WANDB_ID = "wandb_id.txt"
 PROFILE = "profile"
+
+
+def run_directory(asked: str | Path | None, name: str) -> Path:
+    """Return the working directory of a run; it need not be there yet.
+
+    Args:
+        asked: what the user gave; None for runs/NAME.
+        name: of the config.
+
+    Raises:
+        UserError: an empty path, or one that is a file or leads through one.
+    """
+    if asked == "":
+        raise UserError("workdir is an empty path: give a directory, or . for here")
+    workdir = Path("runs", name) if asked is None else Path(asked)
+    there = next((p for p in (workdir, *workdir.parents) if p.exists()), None)
+    if there is not None and not there.is_dir():
+        where = "is a file" if there == workdir else f"leads through {there}, a file"
+        raise UserError(f"workdir {workdir} {where}: give a directory, new or of this run")
+    return workdir

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import logging
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,14 @@ def _start_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print("moe-jax", importlib.metadata.version("moe-jax"))
+        parser.exit()
+
+
 class _VerbParser(argparse.ArgumentParser):
     """Parser of one verb, whose module is imported once there is something to parse."""
 
@@ -84,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=exit_codes.TABLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print it and end")
     parser.add_argument(
         "--traceback", action="store_true", help="show where a user error was raised"
     )

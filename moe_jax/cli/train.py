@@ -9,8 +9,7 @@ from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.options import add_config_arguments, add_job_arguments, job_flags, load
 from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.config import dump_config
-from moe_jax.errors import UserError
-from moe_jax.workdir import CHECKPOINTS, CONFIG, METRICS
+from moe_jax.workdir import CHECKPOINTS, CONFIG, METRICS, run_directory
 
 if TYPE_CHECKING:
     from moe_jax.training.loop import Outcome
@@ -25,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "its arrays must stay."
     )
     add_config_arguments(parser)
-    parser.add_argument(
-        "--workdir", type=Path, help="directory of the run (default: runs/NAME of the config)"
-    )
+    parser.add_argument("--workdir", help="directory of the run (default: runs/NAME of the config)")
     parser.add_argument(
         "--resume",
         default="auto",
@@ -53,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: the config, the data, a checkpoint or the job's description is wrong.
     """
     config = load(args)
-    workdir = args.workdir or Path("runs", config.name)
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir {workdir} is a file: give a directory, new or of this run")
+    workdir = run_directory(args.workdir, config.name)
     import_jax()
     import jax
 

@@ -75,7 +75,7 @@ def parse_config(
     # The last is what the parser raises at values nested too deeply.
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{origin} is not valid TOML", [str(error)]) from error
-    for assignment in overrides:
+    for assignment in _listed(overrides):
         _assign(raw, assignment)
     return _validate(raw, f"invalid configuration {origin}")
 
@@ -83,9 +83,17 @@ def parse_config(
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Return `config` with `key=value` assignments applied (see `load_config`)."""
     raw = config.model_dump(mode="json")
-    for assignment in assignments:
+    for assignment in _listed(assignments):
         _assign(raw, assignment)
     return _validate(raw, "invalid override")
+
+
+def _listed(assignments: Iterable[str]) -> Iterable[str]:
+    """Return overrides; a single text would be taken letter by letter, a mapping by its keys."""
+    if isinstance(assignments, str | Mapping):
+        problem = f'overrides are a list such as ["model.moe.top_k=2"], got {assignments!r}'
+        raise ConfigError("invalid override", [problem])
+    return assignments
 
 
 def dump_config(config: Config) -> str:
@@ -132,6 +140,9 @@ def _of_directory(path: Path) -> str:
 
 
 def _assign(raw: dict[str, Any], assignment: str) -> None:
+    if not isinstance(assignment, str):
+        problem = f'overrides are a list of texts such as "model.moe.top_k=2", got {assignment!r}'
+        raise ConfigError("invalid override", [problem])
     key, equals, text = assignment.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

@@ -66,6 +66,15 @@ def _batch_divides(config: Config) -> Problems:
     )
 
 
+def _name(config: Config) -> Problems:
+    name = config.name
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        yield (
+            f"name ({name!r}) is the name of a directory in runs/, so it cannot be empty, . or .. "
+            "or hold a slash: set name to one word, and --workdir to say where a run lives"
+        )
+
+
 def _schedule(config: Config) -> Problems:
     schedule, steps = config.schedule, config.train.steps
     decay = schedule.decay_steps if schedule.kind == "wsd" else 0
@@ -126,6 +135,7 @@ def _master_copy(config: Config) -> Problems:
 
 
 RULES: tuple[Callable[[Config], Problems], ...] = (
+    _name,
     _batch_divides,
     _schedule,
     _profile_steps,

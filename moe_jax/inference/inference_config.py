@@ -140,7 +140,12 @@ def mesh_config(asked: MeshConfig | Mapping[str, int] | Mesh) -> MeshConfig:
     sizes = asked.shape if isinstance(asked, Mesh) else asked
     if isinstance(sizes, MeshConfig):
         return sizes
+    if not isinstance(sizes, Mapping):
+        raise UserError(f'mesh is {asked!r}: give axis sizes such as {{"expert": 4}}')
     unknown = [axis for axis in sizes if axis not in AXES]
     if unknown:
         raise UserError(f"mesh axes {unknown} are not known: axes are {', '.join(AXES)}")
+    wrong = {axis: size for axis, size in sizes.items() if type(size) is not int or size < 1}
+    if wrong:
+        raise UserError(f"mesh sizes {wrong} must be whole numbers, 1 or more")
     return MeshConfig(**sizes)

@@ -5,6 +5,7 @@ What is compiled and read off is `planning.py`; `moe-jax plan` is `cli/plan/verb
 
 import math
 from pathlib import Path
+from typing import get_args
 
 from moe_jax.config import Config, load_config
 from moe_jax.errors import UserError
@@ -60,6 +61,10 @@ def plan(
     """
     if not isinstance(config, Config):
         config = load_config(config)
+    if mode not in get_args(Mode):
+        raise UserError(f"mode is {mode!r}: give {', '.join(get_args(Mode))}")
+    if target is not None and not isinstance(target, Target):
+        raise UserError(f"target is {target!r}: give a Target, or gpu= and hosts=")
     if target is None:
         target = target_for(config, gpu, hosts, devices_per_host, hardware=hardware)
     if not isinstance(calibration, Calibration):
@@ -90,11 +95,14 @@ def target_for(
     Raises:
         UserError: an unknown GPU, or a mesh that does not fill whole hosts.
     """
+    if not isinstance(gpu, str):
+        raise UserError(f"gpu is {gpu!r}: give its name, such as 'h100'")
+    for name, count in (("hosts", hosts), ("devices_per_host", devices_per_host)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise UserError(f"{name} is {count!r}: give a whole number, 1 or more")
     known = known_hardware() if hardware is None else load_hardware(hardware)
     devices = math.prod(mesh_shape(config.mesh))
     per_host = min(8, devices) if devices_per_host is None else devices_per_host
-    if per_host < 1:
-        raise UserError(f"devices per host ({per_host}) must be 1 or more")
     count = -(-devices // per_host) if hosts is None else hosts
     if count * per_host != devices and not mesh_varies:
         raise UserError(

@@ -22,6 +22,7 @@ from moe_jax.session import Session, make_session
 from moe_jax.training import loop
 from moe_jax.training.loop import Outcome
 from moe_jax.training.reporting.history import read_history
+from moe_jax.workdir import run_directory
 
 if TYPE_CHECKING:
     from moe_jax.inference.language_model import LanguageModel
@@ -98,19 +99,17 @@ def train(
 
     Raises:
         UserError: the config, the data or a checkpoint is wrong, or JAX has started with too few
-            devices; nothing was changed.
+            devices; no run was changed.
         NonFiniteError: after `train.max_skipped` steps in a row without a finite loss.
     """
     if not isinstance(config, Config):
         config = load_config(config)
     check(config)
-    workdir = Path("runs", config.name) if workdir is None else Path(workdir)
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"workdir {workdir} is a file: give a directory, new or of this run")
+    place = run_directory(workdir, config.name)
     session = _session(config)
     source = None if init_from is None else Path(init_from)
-    outcome = loop.train(session, workdir, str(resume), source)
-    return Run(config, workdir, outcome)
+    outcome = loop.train(session, place, str(resume), source)
+    return Run(config, place, outcome)
 
 
 def _session(config: Config) -> Session:

@@ -4,6 +4,7 @@ import errno
 import logging
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -178,3 +179,10 @@ def test_a_file_that_may_not_be_written_is_the_users(moe_jax, raising):
         "moe-jax doctor: /root/mine.json: Permission denied: change its permissions, or give "
         "another path\n"
     )
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"moe-jax {version('moe-jax')}\n"

@@ -70,7 +70,7 @@ def test_train_refuses_a_file_for_its_directory_and_keeps_it(moe_jax, tmp_path):
     precious.write_text("mine")
     code, _, errors = moe_jax(*train_arguments(precious))
     assert code == exit_codes.USER_ERROR
-    assert f"--workdir {precious} is a file" in errors
+    assert f"workdir {precious} is a file" in errors
     assert precious.read_text() == "mine"
 
 

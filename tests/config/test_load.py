@@ -183,3 +183,9 @@ def test_the_config_of_a_run_is_written_whole_and_replaced_at_once(tmp_path):
     write_config(Config(seed=2), workdir)
     assert [path.name for path in workdir.iterdir()] == [CONFIG]
     assert load_config(workdir / CONFIG) == Config(seed=2)
+
+
+@pytest.mark.parametrize("overrides", ["train.steps=4", {"train.steps": 4}, [4]])
+def test_overrides_that_are_no_list_of_texts_are_refused(overrides):
+    with pytest.raises(ConfigError, match=r"overrides are a list"):
+        override(Config(), overrides)

@@ -79,3 +79,12 @@ def test_all_broken_rules_are_listed():
     with pytest.raises(ConfigError, match="the configuration 'run' cannot run") as caught:
         check(override(VALID, changes), device_count=2)
     assert len(caught.value.problems) == 4
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../x", "a/b", "a\\b"])
+def test_a_name_is_a_directory_of_its_own(name):
+    with pytest.raises(ConfigError) as caught:
+        check(VALID.model_copy(update={"name": name}))
+    (problem,) = caught.value.problems
+    assert f"name ({name!r})" in problem
+    assert "set name to one word" in problem

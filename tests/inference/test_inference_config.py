@@ -6,12 +6,14 @@ from support.serving.engine_cases import EXPERT_8, session
 from support.training_cases import small_config
 
 from moe_jax.config.schema import MeshConfig, PipelineConfig
+from moe_jax.errors import UserError
 from moe_jax.inference.inference_config import (
     FREE_ROWS,
     choose_mesh,
     decoding_config,
     default_mesh,
     inference_config,
+    mesh_config,
 )
 from moe_jax.mesh.build import build_mesh
 
@@ -113,3 +115,17 @@ def test_the_mesh_is_the_callers_then_the_configs_then_the_default():
 def test_an_unknown_axis_is_named():
     with pytest.raises(ValueError, match=r"\['experts'\] are not known: axes are pipe, data"):
         choose_mesh(small_config(), {"experts": 8}, fixed=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (4, r"mesh is 4: give axis sizes"),
+        ({"expert": "4"}, r"mesh sizes .*'4'.* must be whole numbers"),
+        ({"expert": 0}, r"must be whole numbers, 1 or more"),
+        ({"experts": 4}, r"mesh axes \['experts'\] are not known"),
+    ],
+)
+def test_a_mesh_that_is_none_is_refused(asked, said):
+    with pytest.raises(UserError, match=said):
+        mesh_config(asked)

@@ -62,7 +62,12 @@ def test_rates_are_a_file_our_record_or_at_hand(planned, tmp_path):
     [
         ({"gpu": "h1000"}, "unknown GPU 'h1000'"),
         ({"hosts": 3}, "the mesh has 16 devices and 3 hosts x 8 are 24"),
-        ({"devices_per_host": 0}, r"devices per host \(0\) must be 1 or more"),
+        ({"devices_per_host": 0}, r"devices_per_host is 0: give a whole number, 1 or more"),
+        ({"hosts": "2"}, r"hosts is '2': give a whole number"),
+        ({"hosts": 2.0}, r"hosts is 2\.0: give a whole number"),
+        ({"gpu": None}, r"gpu is None: give its name"),
+        ({"target": "h100"}, r"target is 'h100': give a Target"),
+        ({"mode": "fwd"}, r"mode is 'fwd': give forward, train, decode"),
         ({"gpu": "b200", "calibration": "recorded"}, "there is no record of b200"),
         ({"calibration": "none.toml"}, r"cannot read the calibration none\.toml"),
         ({"hardware": "none.toml"}, r"cannot read the hardware file none\.toml"),
