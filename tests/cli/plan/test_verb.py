@@ -130,8 +130,8 @@ def test_recorded_calibration_is_that_of_the_gpu(moe_jax, planned):
     [
         (["--hosts", "3"], "the mesh has 16 devices and 3 hosts x 8 are 24"),
         (["--devices-per-host", "5"], "4 hosts x 5 are 20"),
-        (["--hosts", "0"], "0 hosts x 8 are 0"),
-        (["--devices-per-host", "0"], "devices per host (0) must be 1 or more"),
+        (["--hosts", "0"], "hosts is 0: give a whole number, 1 or more"),
+        (["--devices-per-host", "0"], "devices_per_host is 0: give a whole number, 1 or more"),
         (["--gpu", "h1000"], "unknown GPU 'h1000'"),
         (["--json", "/nowhere/out.json"], "cannot write /nowhere/out.json"),
         (["--calibration", "/nowhere.toml"], "cannot read the calibration"),
