@@ -92,7 +92,8 @@ def test_an_engine_that_never_answers_does_not_keep_the_server(caplog, monkeypat
     with serving(engine, grace=0) as server, server.client() as client:
         results = []
         asking = ask(client, results, max_tokens=2)
-        eventually(lambda: server.engine_thread.in_flight == 1)
+        # In the call, and not only accepted: a text that waits is cancelled without the engine.
+        eventually(lambda: engine.calls)
         server.stop()
         asking.join(10)
         assert results[0].status_code == 503

@@ -1,11 +1,12 @@
 """What a function sees of arrays on each device, and how gradients leave it."""
 
-import re
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from support.exchange.jaxprs import equations_of
 
 from moe_jax.axes import AXES
 from moe_jax.config.schema import MeshConfig
@@ -22,9 +23,13 @@ def mesh(**sizes: int):
 
 def reduced_over(loss, w) -> list[int]:
     """Returns over how many devices each all-reduce of the gradient sums, if over several."""
-    text = jax.jit(jax.grad(loss)).lower(w).as_text()
-    sizes = re.findall(r'"stablehlo.all_reduce".*?tensor<\d+x(\d+)xi64>', text)
-    return [int(size) for size in sizes if size != "1"]
+    sizes = []
+    for eqn in equations_of(jax.make_jaxpr(jax.grad(loss))(w).jaxpr):
+        if "shard_map" in str(eqn.primitive):
+            shape = eqn.params["mesh"].shape
+            inside = [e for e in equations_of(eqn.params["jaxpr"]) if "psum" in str(e.primitive)]
+            sizes += [math.prod(shape[axis] for axis in e.params["axes"]) for e in inside]
+    return [size for size in sizes if size > 1]
 
 
 def test_each_device_sees_its_rows_and_all_axes_by_name():
