@@ -58,7 +58,7 @@ def restore_run(
 
     Raises:
         CheckpointError: nothing at that step, or checkpoints that "none" would orphan.
-        UserError: the run would read other data, or other rows of it.
+        UserError: the run would read other data, or other rows of it, or is beyond its last step.
     """
     if resume == "none":
         if steps := checkpoints.steps():
@@ -78,6 +78,12 @@ def restore_run(
     for rejected in restored.rejected:
         logger.warning("not a usable checkpoint: %s: %s", rejected.path, rejected.reason)
     _require_same_run(restored.info, config, loader)
+    if restored.step > config.train.steps:
+        raise UserError(
+            f"the checkpoint is of step {restored.step}, beyond train.steps "
+            f"({config.train.steps}): set train.steps to at least as many, or go back with "
+            "--resume and an earlier step"
+        )
     if resume != "auto":
         # Last: a refused start must not move anything.
         checkpoints.set_aside_after(restored.step)

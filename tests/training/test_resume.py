@@ -104,6 +104,15 @@ def test_sigterm_saves_exits_with_its_code_and_resumes(finished, cache, tmp_path
     assert_ended_alike(workdir, finished)
 
 
+def test_a_run_beyond_its_last_step_is_refused_and_left_as_it_was(copy, cache):
+    before = (copy / "config.toml").read_text()
+    done = run(train_arguments(copy, *RUN, "train.steps=10"), cache)
+    assert done.returncode == exit_codes.USER_ERROR
+    assert "the checkpoint is of step 20, beyond train.steps (10)" in done.stderr
+    assert (copy / "config.toml").read_text() == before
+    assert steps_of(copy) == [12, 16, 20]
+
+
 def test_resuming_an_earlier_step_sets_later_ones_aside(copy, finished, cache):
     done = run([*train_arguments(copy, *RUN), "--resume", "12"], cache)
     assert done.returncode == 0, done.stderr
