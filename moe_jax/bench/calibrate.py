@@ -19,6 +19,7 @@ from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.nn.dot_attention import Implementation
+from moe_jax.planner.modelled.per_device import Share
 
 PACKAGES = ("moe-jax", "jax", "jaxlib")
 #: Printed and recorded wherever figures of emulated devices appear.
@@ -102,9 +103,8 @@ def attention_of(config: Config, device: Device, platform: str) -> Implementatio
 
 def dispatch_bytes(config: Config) -> int:
     """Return the bytes that one device puts into the all-to-all of a dispatch."""
-    sizes = sizes_of(config)
     row = config.model.d_model * jax.numpy.dtype(config.precision.compute).itemsize
-    return config.model.moe.num_experts * sizes.capacity * row
+    return Share(config, "forward").slots * row
 
 
 def gpu_name(device: Device) -> str:

@@ -51,19 +51,16 @@ class Sizes:
 
     Attributes:
         sequences, length: sequences and tokens of each.
-        local_experts, rows: experts on the device and rows that each computes in a round.
-        capacity: rows per (source, expert) in a round.
+        local_experts, rows: experts on the device and the rows that each computes.
         heads, kv_heads, d_ff, vocab: this device's share where `mesh.tensor` splits them.
         logit_rows: tokens whose logits exist at a time.
-        routed: tokens whose choices fill a device's rows: of the tensor axis its own, where rows
-            travel.
+        routed: tokens that a device routes: of the tensor axis, its own.
     """
 
     sequences: int
     length: int
     local_experts: int
     rows: int
-    capacity: int
     heads: int
     kv_heads: int
     d_ff: int
@@ -81,13 +78,11 @@ def sizes_of(config: Config) -> Sizes:
     """Return the sizes of a checked config on its own mesh, which need not be present."""
     mesh, moe, attention = config.mesh, config.model.moe, config.model.attention
     share, length = Share(config, "forward"), config.data.sequence_length
-    rows = share.rows // share.local_experts
     return Sizes(
         sequences=share.stream_tokens // length,
         length=length,
         local_experts=share.local_experts,
-        rows=rows,
-        capacity=rows // share.sources,
+        rows=share.computed_rows // share.local_experts,
         heads=attention.heads // mesh.tensor,
         kv_heads=attention.kv_heads // mesh.tensor,
         d_ff=moe.d_ff // mesh.tensor,

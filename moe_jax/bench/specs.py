@@ -16,7 +16,8 @@ from moe_jax.bench.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
 from moe_jax.hardware.calibration import Suite
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
-from moe_jax.moe.exchange.rows import from_rows, make_queues, to_rows, window
+from moe_jax.moe.exchange.rows import from_rows, make_queues, packed_window, to_rows
+from moe_jax.moe.grouped import grouped_matmul
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 
@@ -97,13 +98,30 @@ def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
     dtype = jnp.dtype(config.precision.compute)
     ups = 2 if is_gated(config.model.moe.activation) else 1
     for name, i, o, weight in (("up", d, f, ups), ("down", f, d, 1)):
-        rows, w, grad = ((e, r, i), dtype), ((e, i, o), dtype), ((e, r, o), dtype)
+        rows, w, grad = ((e * r, i), dtype), ((e, i, o), dtype), ((e * r, o), dtype)
         flops, shape = 2.0 * e * r * i * o, f"{e} x {r} x {i} x {o}"
-        yield _matmul(f"expert {name} {shape}", "lri,lio->lro", rows, w, flops, weight)
-        title = f"expert {name}, gradient of rows {shape}"
-        yield _matmul(title, "lro,lio->lri", grad, w, flops, weight)
-        title = f"expert {name}, gradient of weight {shape}"
-        yield _matmul(title, "lri,lro->lio", rows, grad, flops, weight)
+        for title, function, draw in (
+            ("", partial(_product, e), (rows, w)),
+            (", gradient of rows", partial(_product_gradient, e, 0), (rows, w, grad)),
+            (", gradient of weight", partial(_product_gradient, e, 1), (rows, w, grad)),
+        ):
+            full = f"expert {name}{title} {shape}"
+            yield Spec("matmul", full, flops, "flop", function, draw, weight=weight)
+
+
+def _product(experts: int, rows_ri: jax.Array, w_lio: jax.Array) -> jax.Array:
+    """Multiply equally many rows by each expert's matrix."""
+    if experts == 1:
+        return rows_ri @ w_lio[0]
+    sizes_l = jnp.full(experts, rows_ri.shape[0] // experts, jnp.int32)
+    return grouped_matmul(rows_ri, w_lio, sizes_l)
+
+
+def _product_gradient(
+    experts: int, of: Literal[0, 1], rows_ri: jax.Array, w_lio: jax.Array, grad_ro: jax.Array
+) -> jax.Array:
+    """Return `_product`'s gradient of rows (0) or weights (1); the product itself is not needed."""
+    return jax.vjp(partial(_product, experts), rows_ri, w_lio)[1](grad_ro)[of]
 
 
 def _router(config: Config, sizes: Sizes) -> Spec:
@@ -166,48 +184,42 @@ def _attention(config: Config, sizes: Sizes, implementation: Implementation) -> 
 
 
 def _gathers(config: Config, sizes: Sizes) -> Iterator[Spec]:
-    """Random routing, as a fresh router does; rows without a token are written but not read."""
-    moe, t, d, c = config.model.moe, sizes.routed, config.model.d_model, sizes.capacity
+    """Random routing, as a fresh router does: a row for every choice, in the order of experts."""
+    moe, t, d = config.model.moe, sizes.routed, config.model.d_model
     dtype = jnp.dtype(config.precision.compute)
-    rows, row_bytes = moe.num_experts * c, d * dtype.itemsize
+    rows, row_bytes = t * moe.top_k, d * dtype.itemsize
     scores = ((t, moe.num_experts), jnp.dtype(jnp.float32))
 
     def routed(scores_te: jax.Array, x: jax.Array) -> tuple[Any, ...]:
-        weights_tk, experts_tk = jax.lax.top_k(jax.nn.softmax(scores_te), moe.top_k)
-        return x, weights_tk, window(make_queues(experts_tk, moe.num_experts), 0, c)
+        _, experts_tk = jax.lax.top_k(scores_te, moe.top_k)
+        return x, packed_window(make_queues(experts_tk, moe.num_experts), 0, rows)[0]
 
-    sizes_text = f"{t} tokens, top {moe.top_k}, {rows} rows of {d}"
-    yield Spec(
-        "gather",
-        f"to_rows {sizes_text}",
-        (t * moe.top_k + rows) * row_bytes,
-        "byte",
-        lambda x, _, at: to_rows(x, at),
-        (scores, ((t, d), dtype)),
-        routed,
-    )
-    yield Spec(
-        "gather",
-        f"from_rows {sizes_text}",
-        (t * moe.top_k + t) * row_bytes,
-        "byte",
-        from_rows,
-        (scores, ((rows, d), dtype)),
-        routed,
-    )
+    for name, function, given, work in (
+        ("to_rows", to_rows, t, 2 * rows),
+        ("from_rows", from_rows, rows, rows + t),
+    ):
+        yield Spec(
+            "gather",
+            f"{name} {t} tokens, top {moe.top_k}, {rows} rows of {d}",
+            work * row_bytes,
+            "byte",
+            function,
+            (scores, ((given, d), dtype)),
+            routed,
+        )
 
 
 def _elementwise(config: Config, sizes: Sizes) -> Iterator[Spec]:
-    e, r, f = sizes.local_experts, sizes.rows, sizes.d_ff
+    r, f = sizes.local_experts * sizes.rows, sizes.d_ff
     kind, dtype = config.model.moe.activation, jnp.dtype(config.precision.compute)
     inputs = 2 if is_gated(kind) else 1
-    hidden: Argument = ((e, r, f), dtype)
+    hidden: Argument = ((r, f), dtype)
 
     def act(up: jax.Array, gate: jax.Array | None = None) -> jax.Array:
         return activate_experts(config.model.moe, up, gate)
 
-    work = (inputs + 1) * e * r * f * dtype.itemsize
-    yield Spec("memory", f"{kind} {e} x {r} x {f}", work, "byte", act, (hidden,) * inputs)
+    work = (inputs + 1) * r * f * dtype.itemsize
+    yield Spec("memory", f"{kind} {r} x {f}", work, "byte", act, (hidden,) * inputs)
     token: Argument = ((sizes.sequences, sizes.length, config.model.d_model), dtype)
     work = 3 * sizes.tokens * config.model.d_model * dtype.itemsize
     name = f"residual sum {sizes.tokens} x {config.model.d_model}"

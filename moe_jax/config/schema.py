@@ -14,6 +14,7 @@ from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.section import Natural, NonNegativeFloat, Positive, PositiveFloat, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 DType = Literal["float32", "bfloat16"]
 
@@ -72,9 +73,12 @@ class ExchangeConfig(Section):
     #: The device's batch is cut into this many independent slices whose communication hides
     #: behind each other's compute.
     streams: Positive = 1
-    #: Rows per (source, expert) in a round, over the mean load.
+    #: Places per (source, destination) in the main round, over the mean load.
     capacity_factor: PositiveFloat = 1.25
+    #: What becomes of tokens beyond them: further rounds, until everybody is served, or nothing.
     overflow: Literal["rounds", "drop"] = "rounds"
+    #: Size of a further round, of the main round's.
+    round_fraction: PositiveFraction = 0.125
 
 
 class PrecisionConfig(Section):

@@ -23,7 +23,7 @@ from moe_jax.model.block import Block
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.model.pipeline import LAYER_INPUT
-from moe_jax.moe.exchange.rounds import RECEIVED
+from moe_jax.moe.exchange.hop import RECEIVED
 from moe_jax.moe.layer import MoeStats
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.params import Variables, all_but_gathered, gather, gathers_anything

@@ -1,24 +1,32 @@
-"""The experts' MLPs as one batched matmul per matrix; a plain matmul for one expert per device.
+"""The experts' MLPs over rows sorted by expert: one grouped matmul per matrix.
 
-Knows nothing of routing: rows come in per expert and go out per expert. Each expert's hidden size
-is split over the tensor axis, whose devices bring rows of their own.
+Knows nothing of routing: rows come in sorted, with their counts, and go out so. With one expert on
+a device it is a plain matmul. Each expert's hidden size is split over the tensor axis.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
+from moe_jax.moe.grouped import grouped_matmul, grouped_pair
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.param import constant, weight
-from moe_jax.shapes import RowsLRD
 from moe_jax.sharding.tensor import ONE, TensorAxis
+
+RowsRD = Float[Array, "r d"]
+SizesL = Int[Array, " l"]
+#: Up, and gate if the activation has one.
+Hidden = tuple[Float[Array, "r f"], Float[Array, "r f"] | None]
 
 
 class Experts(nnx.Module):
-    """rows_lrd -> act(rows w_up) w_down per expert; gated activations have a third matrix."""
+    """act(rows w_up) w_down per expert; gated activations have a third matrix."""
 
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         moe, std = model.moe, model.init_std
@@ -37,54 +45,118 @@ class Experts(nnx.Module):
         self.config = moe
         self.dtype = jnp.dtype(precision.compute)
 
-    def __call__(
-        self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE, *, partial: bool = False
-    ) -> RowsLRD:
-        """Return the experts' outputs for this device's rows.
+    def up(self, rows_rd: RowsRD, sizes_l: SizesL | None) -> Hidden:
+        """Return what each row is before its activation: (up, gate), gate None if there is none.
 
         Args:
-            rows_lrd: rows of this device's experts.
-            tensor: over which each expert's hidden size is split.
-            partial: rows are the same on the whole axis, and the caller sums up the outputs.
+            rows_rd: rows, sorted by expert.
+            sizes_l: rows of each expert; None: all are the only expert's.
         """
-        if not partial:
-            rows_lrd = tensor.enter(rows_lrd)
-        biased = self.config.bias == "all"
-        up = self._matmul(rows_lrd, self.w_up_edf)
-        if biased:
-            up = up + self.b_up_ef[...].astype(self.dtype)[:, None]
-        gate = None
         if is_gated(self.config.activation):
-            gate = self._matmul(rows_lrd, self.w_gate_edf)
-            if biased:
-                gate = gate + self.b_gate_ef[...].astype(self.dtype)[:, None]
-        out = self._matmul(activate_experts(self.config, up, gate), self.w_down_efd)
-        if not partial:
-            out = tensor.leave(out)
-        if biased:
-            bias = self.b_down_ed[...].astype(self.dtype)[:, None]
-            out = out + (jnp.where(tensor.index() == 0, bias, 0) if partial else bias)
-        return out
+            gate, up = self._pair(rows_rd, self.w_gate_edf[...], self.w_up_edf[...], sizes_l)
+        else:
+            gate, up = None, self._product(rows_rd, self.w_up_edf[...], sizes_l)
+        if self.config.bias == "all":
+            up = up + self._of_rows(self.b_up_ef, up, sizes_l)
+            if gate is not None:
+                gate = gate + self._of_rows(self.b_gate_ef, gate, sizes_l)
+        return up, gate
 
-    def _matmul(self, rows_lri: Float[Array, "l r i"], w: nnx.Param) -> Float[Array, "l r o"]:
-        return _batched_matmul(rows_lri, w[...].astype(self.dtype))
+    def down(
+        self,
+        hidden: Hidden,
+        sizes_l: SizesL | None,
+        weights_r: Float[Array, " r"],
+        *,
+        first: bool | Array,
+    ) -> RowsRD:
+        """Return weights_r * expert(row), or the part of it that this hidden size yields.
+
+        Args:
+            hidden: of `up`.
+            sizes_l: as `up` takes them.
+            weights_r: float32 combine weights. They scale the hidden layer, which is linear from
+                there on, so that their gradient needs nothing that is not there anyway.
+            first: whether this device adds the bias, of those that share an expert.
+        """
+        active_rf = activate_experts(self.config, *hidden).astype(jnp.float32)
+        active_rf = (active_rf * weights_r[:, None]).astype(self.dtype)
+        out_rd = self._product(active_rf, self.w_down_efd[...], sizes_l)
+        if self.config.bias == "all":
+            bias_rd = self._of_rows(self.b_down_ed, out_rd, sizes_l).astype(jnp.float32)
+            bias_rd = (bias_rd * weights_r[:, None]).astype(self.dtype)
+            out_rd = out_rd + jnp.where(first, bias_rd, 0)
+        return out_rd
+
+    def _pair(
+        self, rows_ri: Array, w_gate_lio: Array, w_up_lio: Array, sizes_l: SizesL | None
+    ) -> tuple[Array, Array]:
+        if sizes_l is not None:
+            return grouped_pair(rows_ri, w_gate_lio, w_up_lio, sizes_l)
+        gate, up = (self._product(rows_ri, w_lio, None) for w_lio in (w_gate_lio, w_up_lio))
+        return gate, up
+
+    def _product(self, rows_ri: Array, w_lio: Array, sizes_l: SizesL | None) -> Array:
+        if sizes_l is not None:
+            return grouped_matmul(rows_ri, w_lio, sizes_l)
+        return _plain_matmul(rows_ri, w_lio.astype(self.dtype))
+
+    def _of_rows(self, bias: nnx.Param, rows_ro: Array, sizes_l: SizesL | None) -> Array:
+        """Return each row's bias: a product with one-hots, whose gradient is one too."""
+        bias_lo = bias[...].astype(self.dtype)
+        if sizes_l is None:
+            return bias_lo
+        ends_l, place_r = jnp.cumsum(sizes_l), jnp.arange(rows_ro.shape[0])
+        expert_r = (place_r[:, None] >= ends_l).sum(axis=1)
+        one_hot_rl = expert_r[:, None] == jnp.arange(bias_lo.shape[0])
+        return one_hot_rl.astype(self.dtype) @ bias_lo
+
+
+@dataclass(frozen=True)
+class ExpertsOn:
+    """`contract.ExpertsFn` of an `Experts` module: its computation without its parameters."""
+
+    graphdef: Any
+    tensor: TensorAxis
+
+    def up(self, params: nnx.State, rows_rd: RowsRD, sizes_l: SizesL | None) -> Hidden:
+        """Return `Experts.up` with `params`."""
+        return nnx.merge(self.graphdef, params).up(rows_rd, sizes_l)
+
+    def down(
+        self,
+        params: nnx.State,
+        hidden: Hidden,
+        sizes_l: SizesL | None,
+        weights_r: Float[Array, " r"],
+    ) -> RowsRD:
+        """Return `Experts.down` with `params`."""
+        first = self.tensor.index() == 0
+        return nnx.merge(self.graphdef, params).down(hidden, sizes_l, weights_r, first=first)
+
+
+def split(experts: Experts, tensor: TensorAxis = ONE) -> tuple[nnx.State, ExpertsOn]:
+    """Return parameters and computation of a device's experts, as an exchange takes them."""
+    graphdef, params = nnx.split(experts)
+    return params, ExpertsOn(graphdef, tensor)
 
 
 @jax.custom_vjp
-def _batched_matmul(rows_lri: Array, w_lio: Array) -> Array:
-    """Rows @ w per expert, with a weight gradient laid out like the weight.
+def _plain_matmul(rows_ri: Array, w_lio: Array) -> Array:
+    """Rows @ w of the only expert, with a weight gradient laid out like the weight.
 
     JAX's own rule yields a transposed product; XLA then keeps the stacked gradients transposed
     through the scan and copies the optimiser's float32 state into that layout and back (24 GiB
     per device for the paper's model, compiled for H100).
     """
-    return jnp.einsum("lri,lio->lro", rows_lri, w_lio)
+    return jnp.einsum("ri,io->ro", rows_ri, w_lio[0])
 
 
-def _batched_matmul_bwd(saved: tuple[Array, Array], grad_lro: Array) -> tuple[Array, Array]:
-    rows_lri, w_lio = saved
-    grad_rows = jnp.einsum("lro,lio->lri", grad_lro, w_lio)
-    return grad_rows, jnp.einsum("lri,lro->lio", rows_lri, grad_lro)
+def _plain_matmul_bwd(saved: tuple[Array, Array], grad_ro: Array) -> tuple[Array, Array]:
+    rows_ri, w_lio = saved
+    return jnp.einsum("ro,io->ri", grad_ro, w_lio[0]), jnp.einsum("ri,ro->io", rows_ri, grad_ro)[
+        None
+    ]
 
 
-_batched_matmul.defvjp(lambda rows, w: (_batched_matmul(rows, w), (rows, w)), _batched_matmul_bwd)
+_plain_matmul.defvjp(lambda rows, w: (_plain_matmul(rows, w), (rows, w)), _plain_matmul_bwd)

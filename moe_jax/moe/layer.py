@@ -15,7 +15,7 @@ from moe_jax.config.model_schema import Activation, ExpertActivation, ModelConfi
 from moe_jax.config.schema import PrecisionConfig
 from moe_jax.moe.balance import BalanceSums, balance_sums
 from moe_jax.moe.exchange import Exchange, ExchangeStats, Routing
-from moe_jax.moe.experts import Experts
+from moe_jax.moe.experts import Experts, split
 from moe_jax.moe.router import Router
 from moe_jax.nn.mlp import Mlp
 from moe_jax.nn.param import weight
@@ -68,11 +68,14 @@ class MoeLayer(nnx.Module):
             valid_bs: tokens that matter: the others take the experts in turn, with weight 0, so
                 that padding, whose tokens are all alike, does not overfill a few. None: all.
         """
-        routed = self.router(_flat(x_bsd))
+        x_td = _flat(x_bsd)
+        routed = self.router(x_td)
         if valid_bs is not None:
             spread = _spread(routed.routing, valid_bs.reshape(-1), self.config.num_experts)
             routed = dataclasses.replace(routed, routing=spread)
-        y_bsd, exchange_stats = exchange(x_bsd, routed.routing, self.experts, tensor)
+        params, experts_fn = split(self.experts, tensor)
+        y_td, exchange_stats = exchange(params, x_td, routed.routing, experts_fn, tensor)
+        y_bsd = y_td.reshape(x_bsd.shape)
         if self.config.shared_experts:
             y_bsd = y_bsd + self._shared(x_bsd, tensor)
         balance = balance_sums(routed, x_bsd.shape[0], self.config, tensor)

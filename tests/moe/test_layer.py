@@ -11,6 +11,7 @@ from moe_jax.axes import AXES
 from moe_jax.config import Config, override
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import make_spec
+from moe_jax.moe.experts import Experts
 from moe_jax.moe.layer import MoeLayer
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
@@ -49,11 +50,18 @@ def tokens() -> jax.Array:
     return jax.random.normal(jax.random.key(1), (BATCH_SIZE, LENGTH, SIZE))
 
 
+def every_token(experts: Experts, expert: int, x_td: jax.Array) -> np.ndarray:
+    """Returns the expert's output for all tokens."""
+    sizes_l = jnp.zeros(EXPERTS, jnp.int32).at[expert].set(len(x_td))
+    hidden = experts.up(x_td, sizes_l)
+    return np.asarray(experts.down(hidden, sizes_l, jnp.ones(len(x_td)), first=True))
+
+
 def by_hand(layer: MoeLayer, x_bsd: jax.Array) -> np.ndarray:
     """Sums each token's experts, every expert applied to every token."""
     x_td = x_bsd.reshape(-1, SIZE)
     routing = layer.router(x_td).routing
-    out_etd = np.asarray(layer.experts(jnp.broadcast_to(x_td, (EXPERTS, *x_td.shape))))
+    out_etd = np.stack([every_token(layer.experts, e, x_td) for e in range(EXPERTS)])
     y_td = np.zeros(x_td.shape, np.float64)
     for t, chosen in enumerate(np.asarray(routing.experts_tk)):
         for k, e in enumerate(chosen):

@@ -1,31 +1,28 @@
-"""Every device of the expert group sees all tokens, computes its experts, and the sums return.
+"""Every device of the expert group sees all tokens, serves its experts, and the sums return.
 
-Sends each token to every device once instead of to k experts: fewer, larger messages, which wins
-for decoding and tiny batches. Rounds are decided per device (and its tensor axis), since no
-message of the exchange depends on them.
+Sends each token to every device once: fewer, larger messages, which wins for decoding and tiny
+batches. Rounds are decided per device (and its tensor axis), since no message of the exchange
+depends on them.
 """
 
-import dataclasses
+import math
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 
 from moe_jax.axes import EXPERT
+from moe_jax.moe.exchange.at_experts import AtExperts
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,
-    ExpertsOfDevice,
+    ExpertsFn,
     Message,
     Routing,
     Transport,
-    capacity,
 )
-from moe_jax.moe.exchange.local import STAY
-from moe_jax.moe.exchange.rounds import run_by_spec
-from moe_jax.moe.exchange.stats import exchange_stats
-from moe_jax.moe.exchange.wire import agreement
-from moe_jax.shapes import BatchBSD, ChoicesTK
+from moe_jax.moe.exchange.stats import exchange_stats, stayed
+from moe_jax.shapes import ChoicesTK, TokensTD
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
@@ -35,13 +32,19 @@ class AllGather(Transport):
 
     name = "all_gather"
 
-    def queues(self, spec: ExchangeSpec) -> int:
-        """Return the number of experts that live here."""
-        return spec.experts_per_device
+    def arrivals(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
+        """Return everybody's tokens."""
+        return tokens * spec.devices
 
-    def capacity(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
-        """Return the rows of one expert, of everybody's tokens."""
-        return capacity(tokens * spec.devices, top_k, spec.num_experts, spec.capacity_factor)
+    def choices_per_arrival(self, spec: ExchangeSpec, top_k: int) -> float:
+        """Return the device's part of a token's choices."""
+        return top_k / spec.devices
+
+    def expert_rows(self, spec: ExchangeSpec, arrivals: int, top_k: int) -> int:
+        """Return the mean load times the capacity factor: places are all taken."""
+        most = arrivals * min(top_k, spec.experts_here)
+        roomy = math.ceil(spec.capacity_factor * arrivals)
+        return min(super().expert_rows(spec, roomy, top_k), most)
 
     def messages(self, spec: ExchangeSpec, tokens: int, top_k: int) -> tuple[Message, ...]:
         """Return one all-gather of tokens; the sums return by a reduce-scatter."""
@@ -49,26 +52,20 @@ class AllGather(Transport):
 
     def __call__(
         self,
-        x_bsd: BatchBSD,
+        params: Any,
+        x_td: TokensTD,
         routing: Routing,
-        experts: ExpertsOfDevice,
+        experts_fn: ExpertsFn,
         spec: ExchangeSpec,
         tensor: TensorAxis = ONE,
-    ) -> tuple[BatchBSD, ExchangeStats]:
-        """Return y_bsd and counts; rows cross the tensor axis at the experts."""
+    ) -> tuple[TokensTD, ExchangeStats]:
+        """Return y_td and counts."""
         everyone = Routing(
             _own_experts(_gather(routing.experts_tk), spec), _gather(routing.weights_tk)
         )
-        combined = run_by_spec(
-            _gather(x_bsd.reshape(-1, x_bsd.shape[-1])),
-            everyone,
-            partial(experts, tensor=tensor),
-            dataclasses.replace(STAY, agree=agreement((), tensor.size)),
-            spec,
-            tokens=routing.experts_tk.shape[0],
-        )
-        y_td = jax.lax.psum_scatter(combined.y_td, EXPERT, scatter_dimension=0, tiled=True)
-        return y_td.reshape(x_bsd.shape), exchange_stats(routing, combined, spec)
+        y_td, counts = AtExperts(experts_fn, spec, tensor)(params, _gather(x_td), everyone)
+        y_td = jax.lax.psum_scatter(y_td, EXPERT, scatter_dimension=0, tiled=True)
+        return y_td, exchange_stats(routing, spec, stayed(counts))
 
 
 def _gather(x: jax.Array) -> jax.Array:

@@ -1,68 +1,87 @@
-"""Rows travel to their experts' devices and back: two fixed-size all-to-alls per round."""
+"""Tokens travel to the devices of their experts and back: two fixed-size all-to-alls per round."""
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
+from jaxtyping import Array, Int
 
-from moe_jax.axes import EXPERT
+from moe_jax.axes import EXPERT, TENSOR
+from moe_jax.moe.exchange.at_experts import AtExperts
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,
-    ExpertsOfDevice,
+    ExpertsFn,
     Message,
     Routing,
     Transport,
     capacity,
 )
-from moe_jax.moe.exchange.rounds import run_by_spec
+from moe_jax.moe.exchange.hop import Hop, distinct_groups
 from moe_jax.moe.exchange.stats import exchange_stats
-from moe_jax.moe.exchange.wire import Wire, agreement
-from moe_jax.shapes import BatchBSD
+from moe_jax.shapes import TokensTD
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
 @dataclass(frozen=True)
 class AllToAll(Transport):
-    """Each device computes its own experts (l = e / devices), on rows from everywhere."""
+    """Each device computes its own experts (l = e / devices), on tokens from everywhere."""
 
     name = "all_to_all"
 
-    def queues(self, spec: ExchangeSpec) -> int:
-        """Return the number of all experts: a device sends rows to each."""
-        return spec.num_experts
+    def arrivals(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
+        """Return the places for tokens of all sources."""
+        return spec.devices * _capacity(spec, tokens, top_k)
 
-    def capacity(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
-        """Return the rows that a device sends to one expert."""
-        return capacity(tokens, top_k, spec.num_experts, spec.capacity_factor, spec.devices)
+    def choices_per_arrival(self, spec: ExchangeSpec, top_k: int) -> float:
+        """Return the choices that a token has at a device which it visits."""
+        return top_k / _visits(spec, top_k)
 
     def messages(self, spec: ExchangeSpec, tokens: int, top_k: int) -> tuple[Message, ...]:
         """Return one all-to-all of all rows."""
-        return (Message("all-to-all", self.rows_per_round(spec, tokens, top_k)),)
+        return (Message("all-to-all", self.arrivals(spec, tokens, top_k)),)
 
     def __call__(
         self,
-        x_bsd: BatchBSD,
+        params: Any,
+        x_td: TokensTD,
         routing: Routing,
-        experts: ExpertsOfDevice,
+        experts_fn: ExpertsFn,
         spec: ExchangeSpec,
         tensor: TensorAxis = ONE,
-    ) -> tuple[BatchBSD, ExchangeStats]:
-        """Return y_bsd and counts; rows cross the tensor axis at the experts."""
-        combined = run_by_spec(
-            x_bsd.reshape(-1, x_bsd.shape[-1]),
-            routing,
-            partial(experts, tensor=tensor),
-            _tiles(tensor),
-            spec,
+    ) -> tuple[TokensTD, ExchangeStats]:
+        """Return y_td and counts; tokens cross the tensor axis at the experts."""
+        tokens, top_k = routing.experts_tk.shape
+        hop = Hop(
+            groups=spec.devices,
+            experts=spec.experts_per_device,
+            move=_to_devices,
+            agree=partial(_agree, axes=(EXPERT, TENSOR) if tensor.size > 1 else (EXPERT,)),
+            rows=_capacity(spec, tokens, top_k),
+            round_fraction=spec.round_fraction,
+            overflow=spec.overflow,
         )
-        return combined.y_td.reshape(x_bsd.shape), exchange_stats(routing, combined, spec)
+        serve = AtExperts(experts_fn, spec, tensor)
+        y_td, counts = hop(params, x_td, routing, serve)
+        return y_td, exchange_stats(routing, spec, counts)
 
 
-def _tiles(tensor: TensorAxis) -> Wire:
-    """[e, c, ...] is [devices * l, c, ...]: device-major, so tiles split on 0 and join on 1."""
-    return Wire(
-        to_experts=lambda rows: jax.lax.all_to_all(rows, EXPERT, 0, 1, tiled=True),
-        to_sources=lambda rows: jax.lax.all_to_all(rows, EXPERT, 1, 0, tiled=True),
-        agree=agreement((EXPERT,), tensor.size),
-    )
+def _visits(spec: ExchangeSpec, top_k: int) -> float:
+    """Return the devices that a token visits in the mean."""
+    return distinct_groups(top_k, spec.num_experts, spec.devices)
+
+
+def _capacity(spec: ExchangeSpec, tokens: int, top_k: int) -> int:
+    """Return the tokens that a device sends to one other in the main round."""
+    visits = _visits(spec, top_k)
+    return capacity(tokens, visits, spec.devices, spec.capacity_factor, spec.devices)
+
+
+def _to_devices(rows: Array) -> Array:
+    """[devices * c, ...] by destination becomes [devices * c, ...] by source, and back again."""
+    return jax.lax.all_to_all(rows, EXPERT, 0, 0, tiled=True)
+
+
+def _agree(rounds: Int[Array, ""], axes: tuple[str, ...]) -> Int[Array, ""]:
+    return jax.lax.pmax(rounds, axes)

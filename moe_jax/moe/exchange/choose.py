@@ -25,7 +25,7 @@ def make_spec(
     """Return the spec of a validated config on an expert axis.
 
     Args:
-        config: capacity factor and overflow.
+        config: capacity factor, overflow and the size of further rounds.
         transport: which to use; one device has nobody to exchange with, whatever is asked for:
             collectives would be copies.
         num_experts: a multiple of `devices`.
@@ -105,7 +105,13 @@ def _spec(
     if devices == 1:
         transport = Local()
     return ExchangeSpec(
-        transport, num_experts, devices, config.capacity_factor, config.overflow, hosts
+        transport,
+        num_experts,
+        devices,
+        config.capacity_factor,
+        config.overflow,
+        config.round_fraction,
+        hosts,
     )
 
 

@@ -1,6 +1,6 @@
 """The exchange's contract: what goes in, what comes out, what every transport must honour.
 
-    exchange(x_bsd, routing, experts, tensor) -> (y_bsd, ExchangeStats)
+    exchange(params, x_td, routing, experts_fn, tensor) -> (y_td, ExchangeStats)
 
 runs inside `sharding.spmd.on_device_shards`, once per stream, on one device's tokens:
 
@@ -13,38 +13,49 @@ what they send, never in this value. A new one is a `Transport` in a file of its
 
 import abc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moe_jax.config.schema import TransportName
-from moe_jax.shapes import BatchBSD, ChoicesTK, RowsLRD, WeightsTK
+from moe_jax.shapes import ChoicesTK, TokensTD, WeightsTK
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
-#: Rows of this device's experts to rows of the same shape, each row by itself.
-ExpertsFn = Callable[[RowsLRD], RowsLRD]
+Overflow = Literal["rounds", "drop"]
 
 
 @runtime_checkable
-class ExpertsOfDevice(Protocol):
-    """The l experts that a device computes, each split over the tensor axis."""
+class ExpertsFn(Protocol):
+    """The MLPs of one device's experts, in two halves between which backward finds its values.
 
-    def __call__(
-        self, rows_lrd: RowsLRD, tensor: TensorAxis = ONE, *, partial: bool = False
-    ) -> RowsLRD:
-        """Return the experts' outputs; rows must not depend on each other.
+    Closes over no arrays: parameters come in. Each expert's hidden size may be split over the
+    tensor axis; results are then partial sums.
+    """
 
-        It may use collectives over the tensor axis, whose devices therefore run the same rounds.
+    def up(
+        self, params: Any, rows_rd: Float[Array, "r d"], sizes_l: Int[Array, " l"] | None
+    ) -> Any:
+        """Return what `down` takes.
 
         Args:
-            rows_lrd: r rows for each of l experts.
-            tensor: over which each expert's hidden size is split.
-            partial: rows are the same on the whole axis, and the caller sums up the outputs.
+            params: of the experts.
+            rows_rd: rows, sorted by expert.
+            sizes_l: rows of each expert; what lies beyond their sum is nobody's and has weight 0.
+                None: all are the only expert's.
         """
+        ...
+
+    def down(
+        self,
+        params: Any,
+        hidden: Any,
+        sizes_l: Int[Array, " l"] | None,
+        weights_r: Float[Array, " r"],
+    ) -> Float[Array, "r d"]:
+        """Return weights_r * expert(row), weights in float32."""
         ...
 
 
@@ -62,18 +73,36 @@ class Routing:
 class ExchangeStats:
     """Counts of one exchange on one device, float32; they add up over streams and devices."""
 
-    #: Rows this device routed to each expert.
+    #: Choices that this device made of each expert.
     load_e: Float[Array, " e"]
-    #: Rows that were served by an expert, and rows that nobody's token filled.
+    #: Choices that an expert served, and places for travelling tokens that stayed empty.
     rows_sent: Float[Array, ""]
     rows_padded: Float[Array, ""]
-    #: Rows that no expert served (0 under `overflow="rounds"`).
+    #: Choices that no expert served (0 under `overflow="rounds"`).
     rows_dropped: Float[Array, ""]
     #: Further rounds after the main one.
     overflow_rounds: Float[Array, ""]
-    #: Rows whose expert lives on another device, and on another host.
+    #: Rows that travelled to another device, and to another host: one for all choices there.
     rows_off_device: Float[Array, ""]
     rows_off_host: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ExchangeCounts:
+    """What an exchange counts on one device; float32.
+
+    Attributes:
+        sent_g: tokens for each group, whether served or not; none where tokens stay.
+        dropped: choices that nobody served, here or at the experts of this device.
+        rounds: further rounds, likewise.
+        padded: places for tokens that stayed empty.
+    """
+
+    sent_g: Float[Array, " g"]
+    dropped: Float[Array, ""]
+    rounds: Float[Array, ""]
+    padded: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -85,7 +114,9 @@ class ExchangeSpec:
     #: Size of the mesh's expert axis, over which experts are spread in contiguous groups.
     devices: int
     capacity_factor: float
-    overflow: Literal["rounds", "drop"]
+    overflow: Overflow
+    #: Size of a further round, of the main round's.
+    round_fraction: float
     #: Host of each device along the flattened (pipe, data, fsdp, expert) axes; empty where rows are
     #: only counted.
     hosts: tuple[int, ...] = ()
@@ -94,6 +125,11 @@ class ExchangeSpec:
     def experts_per_device(self) -> int:
         """How many experts a device stores."""
         return self.num_experts // self.devices
+
+    @property
+    def experts_here(self) -> int:
+        """How many experts a device computes."""
+        return self.num_experts if self.transport.gathers_experts else self.experts_per_device
 
 
 @dataclass(frozen=True)
@@ -109,31 +145,38 @@ class Message:
 class Transport(abc.ABC):
     """A way for tokens and experts to meet. Holds nothing: what it works on is `ExchangeSpec`.
 
-    Its methods count for one device and stream: `tokens` are those that the device routes, of the
-    whole tensor axis where `whole_tensor_axis` says so.
+    Its methods count for one device and stream; `tokens` are those that the device routes.
     """
 
     name: ClassVar[TransportName]
     #: Whether every device computes all experts, whose weights it gathers over the expert axis.
     gathers_experts: ClassVar[bool] = False
-    #: Whether tokens of the tensor axis come together before they are routed to rows.
-    whole_tensor_axis: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def queues(self, spec: ExchangeSpec) -> int:
-        """Return for how many experts a device fills rows."""
+    def arrivals(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
+        """Return the places for tokens at a device's experts in the main round.
+
+        Each device of a tensor axis brings as many: its experts serve those of all.
+        """
 
     @abc.abstractmethod
-    def capacity(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
-        """Return the rows of one queue in one round."""
+    def choices_per_arrival(self, spec: ExchangeSpec, top_k: int) -> float:
+        """Return how many of its choices a token has where it arrives, in the mean."""
 
     @abc.abstractmethod
     def messages(self, spec: ExchangeSpec, tokens: int, top_k: int) -> tuple[Message, ...]:
         """Return what a round sends on the way to the experts; the way back is its transpose."""
 
-    def rows_per_round(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
-        """Return the rows that a device fills in one round, empty ones included."""
-        return self.queues(spec) * self.capacity(spec, tokens, top_k)
+    def expert_rows(self, spec: ExchangeSpec, arrivals: int, top_k: int) -> int:
+        """Return the rows of the experts' main round, empty ones included.
+
+        Args:
+            spec: of this transport.
+            arrivals: places for tokens at the experts, of the whole tensor axis.
+            top_k: experts that each token visits, of which it has some here.
+        """
+        most = arrivals * min(top_k, spec.experts_here)
+        return min(whole_rows(self.choices_per_arrival(spec, top_k) * arrivals), most)
 
     def rows_sent(self, spec: ExchangeSpec, tokens: int, top_k: int) -> int:
         """Return the rows of d_model that leave a device in one round, both ways together.
@@ -152,39 +195,48 @@ class Transport(abc.ABC):
     @abc.abstractmethod
     def __call__(
         self,
-        x_bsd: BatchBSD,
+        params: Any,
+        x_td: TokensTD,
         routing: Routing,
-        experts: ExpertsOfDevice,
+        experts_fn: ExpertsFn,
         spec: ExchangeSpec,
         tensor: TensorAxis = ONE,
-    ) -> tuple[BatchBSD, ExchangeStats]:
-        """Return y_bsd and this device's counts, by the contract above.
+    ) -> tuple[TokensTD, ExchangeStats]:
+        """Return y_td and this device's counts, by the contract above.
 
         Args:
-            x_bsd: this device's tokens of one stream.
-            routing: their choices [t, k], with t = b * s in order.
-            experts: those that the transport computes on this device.
+            params: of the experts that the transport computes on this device.
+            x_td: this device's tokens of one stream.
+            routing: their choices.
+            experts_fn: what the experts compute.
             spec: of this transport.
             tensor: the tensor axis, as layers see it.
         """
 
 
-def capacity(tokens: int, top_k: int, experts: int, factor: float, sources: int = 1) -> int:
-    """Return rows per expert and source in one round: factor x mean load, rounded up.
+def capacity(
+    tokens: int, per_token: float | int, groups: int, factor: float, sources: int = 1
+) -> int:
+    """Return places per group and source in one round: factor x mean load, rounded up.
 
-    An expert's rows from all `sources` together are a multiple of 8, which tensor cores want.
-    Never more than `tokens`, since a token visits an expert at most once.
+    A group's places from all `sources` together are a multiple of 8, which tensor cores want.
+    Never more than `tokens`, since a token visits a group at most once.
 
     Args:
         tokens: of one source.
-        top_k: experts that each token visits.
-        experts: over which choices spread, e.
-        factor: of the mean load, tokens * top_k / e.
-        sources: devices that send rows to an expert.
+        per_token: groups that each token visits, in the mean.
+        groups: over which visits spread.
+        factor: of the mean load, tokens * per_token / groups.
+        sources: devices that send tokens to a group.
     """
     unit = 8 // math.gcd(8, sources)
-    rows = math.ceil(factor * tokens * top_k / experts)
+    rows = math.ceil(round(factor * tokens * per_token / groups, 6))
     return min(unit * math.ceil(rows / unit), tokens)
+
+
+def whole_rows(rows: float | int, unit: int = 8) -> int:
+    """Return `rows` rounded up to a multiple of `unit`, at least one unit."""
+    return unit * max(math.ceil(round(rows / unit, 6)), 1)
 
 
 def load_per_expert(experts_tk: ChoicesTK, num_experts: int) -> Int[Array, " e"]:

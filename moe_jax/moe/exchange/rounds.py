@@ -1,158 +1,84 @@
-"""Serving all rows with buffers of one fixed size: a main round, and more only where needed.
+"""Serving every row with buffers of fixed sizes: a main round, then small ones while any are left.
 
-The main round moves `capacity` rows per (source, expert). If any queue is longer, one `cond` runs
-further rounds of the same size until every token has been served. When nothing overflows the
-further rounds cost one scalar reduction, and no memory beyond the main round's.
+    y = main(0, rows) + sum_i further(rows + i * step, step)        i < extra, known from counts
+
+`extra` is data: the further rounds are a loop that runs as often as the fullest queue needs, mostly
+never. Main and further rounds are one operation with one gradient rule, so that gradients of the
+experts' weights are summed in place: a loop that may run needs no second set of them, and keeps
+nothing for backward.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from moe_jax.moe.exchange.combine import combine
-from moe_jax.moe.exchange.contract import ExchangeSpec, ExpertsFn, Routing
-from moe_jax.moe.exchange.rows import Queues, make_queues, to_rows, window
-from moe_jax.moe.exchange.wire import Wire
-from moe_jax.shapes import TokensTD
-
-#: Names what arrived from other devices in the main round, for rematerialisation policies. Those of
-#: further rounds have no name: a policy would keep all of them, whether they take place or not.
-RECEIVED = "exchange_received"
+#: (operands, fixed, first place, places) -> (y, counts): what the places [first, first + places) of
+#: all queues contribute. It closes over no arrays: those with a gradient are operands.
+Round = Callable[[Any, Any, Int[Array, ""] | int, int], tuple[Array, Any]]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Combined:
-    """The combined output, and the counts that `ExchangeStats` needs (float32 scalars)."""
-
-    y_td: TokensTD
-    dropped: Float[Array, ""]
-    rounds: Float[Array, ""]
-    padded: Float[Array, ""]
-
-
-def run_by_spec(
-    x_td: TokensTD,
-    routing: Routing,
-    experts_fn: ExpertsFn,
-    wire: Wire,
-    spec: ExchangeSpec,
-    *,
-    tokens: int | None = None,
-) -> Combined:
-    """Run the rounds that a spec's transport asks for.
-
-    Args:
-        x_td: tokens that this device puts into rows.
-        routing: their choices, numbered by the transport's queues.
-        experts_fn: as for `run_rounds`.
-        wire: how rows reach the experts.
-        spec: gives the sizes of a round.
-        tokens: that the transport counts by, where they are others than those of `x_td`.
-    """
-    shown, top_k = routing.experts_tk.shape
-    return run_rounds(
-        x_td,
-        routing,
-        experts_fn,
-        wire,
-        num_experts=spec.transport.queues(spec),
-        capacity=spec.transport.capacity(spec, tokens or shown, top_k),
-        overflow=spec.overflow,
-    )
+def further_rounds(longest: Int[Array, ""], main: int, step: int) -> Int[Array, ""]:
+    """Return how many further rounds of `step` places a queue of length `longest` needs."""
+    return jnp.maximum(-(-(longest - main) // step), 0)
 
 
 def run_rounds(
-    x_td: TokensTD,
-    routing: Routing,
-    experts_fn: ExpertsFn,
-    wire: Wire,
-    *,
-    num_experts: int,
-    capacity: int,
-    overflow: Literal["rounds", "drop"],
-) -> Combined:
-    """Send rows through `experts_fn` and sum them per token, weighted.
+    one_round: Round, operands: Any, fixed: Any, extra: Int[Array, ""], *, main: int, step: int
+) -> tuple[Array, Any]:
+    """Run the main round and `extra` further ones; return the sums of what they return.
 
     Args:
-        x_td: this device's tokens.
-        routing: experts numbered 0 to num_experts - 1; others are not served and not counted.
-        experts_fn: rows [l, sources * capacity, d] to rows of the same shape.
-        wire: how rows reach the experts.
-        num_experts: queues on this device.
-        capacity: rows per queue and round.
-        overflow: what happens to rows beyond the capacity.
+        one_round: what a round does; hashable by identity.
+        operands: pytree of floating-point arrays; gradients flow to all of them.
+        fixed: pytree of integers and masks.
+        extra: further rounds, the same on every device that takes part in one.
+        main: places of each queue in the main round, whose `first` is a plain 0.
+        step: places of each queue in a further round.
     """
-    queues = make_queues(routing.experts_tk, num_experts)
-
-    def one_round(index: Int[Array, ""] | int) -> TokensTD:
-        return _round(x_td, routing, queues, index, experts_fn, wire, capacity)
-
-    y_td = one_round(0)
-    longest = jnp.max(queues.length_e)
-    most_rounds = -(-x_td.shape[0] // capacity)
-    served = jnp.minimum(queues.length_e, capacity).sum()
-    extra = jnp.zeros((), jnp.int32)
-    if overflow == "rounds":
-        served = queues.length_e.sum()
-    if overflow == "rounds" and most_rounds > 1:
-        # Decided behind the main round, so that no dispatch waits for the decision: XLA keeps one
-        # collective in flight, and all streams' decisions are one.
-        longest, y_td = jax.lax.optimization_barrier((longest, y_td))
-        # Empty queues (a device whose experts nobody chose) still take the main round.
-        extra = wire.agree(jnp.maximum(-(-longest // capacity) - 1, 0))
-        y_td = _further_rounds(one_round, extra, most_rounds, y_td)
-    slots = (1 + extra) * (num_experts * capacity)
-    counts = (queues.length_e.sum() - served, extra, slots - served)
-    return Combined(y_td, *(count.astype(jnp.float32) for count in counts))
+    return _run(one_round, main, step, operands, fixed, extra)
 
 
-def _round(
-    x_td: TokensTD,
-    routing: Routing,
-    queues: Queues,
-    index: Int[Array, ""] | int,
-    experts_fn: ExpertsFn,
-    wire: Wire,
-    capacity: int,
-) -> TokensTD:
-    """One trip to the experts and back; the main round's index is a plain 0."""
-    at = window(queues, index, capacity)
-    rows_ecd = to_rows(x_td, at).reshape(-1, capacity, x_td.shape[-1])
-    received_lrd = wire.to_experts(rows_ecd)
-    if isinstance(index, int):
-        received_lrd = checkpoint_name(received_lrd, RECEIVED)
-    return combine(wire, capacity, experts_fn(received_lrd), routing.weights_tk, at)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _run(one_round: Round, main: int, step: int, operands: Any, fixed: Any, extra: Array):
+    result = one_round(operands, fixed, 0, main)
+    return _further(one_round, main, step, operands, fixed, extra, result)
 
 
-def _further_rounds(
-    one_round: Callable[[Int[Array, ""]], TokensTD],
-    extra: Int[Array, ""],
-    most_rounds: int,
-    y_td: TokensTD,
-) -> TokensTD:
-    """Add rounds 1 to `extra`. Nothing of a round is kept for backward: it is run again.
+def _further(one_round: Round, main: int, step: int, operands, fixed, extra, result):
+    # Decided behind the main round, so that no dispatch waits for the decision: XLA keeps one
+    # collective in flight, and all streams' decisions are one.
+    extra, result = jax.lax.optimization_barrier((extra, result))
 
-    The main round's result goes through the branch, which so comes after it.
+    def body(index: Array, result: Any) -> Any:
+        more = one_round(operands, fixed, main + index * step, step)
+        return jax.tree.map(jnp.add, result, more)
 
-    Args:
-        one_round: the tokens' sums of a round, by its number.
-        extra: rounds beyond the main one, agreed upon.
-        most_rounds: that there can be, the main one included.
-        y_td: what the main round gave.
-    """
+    return jax.lax.fori_loop(0, extra, body, result)
 
-    @jax.checkpoint
-    def step(y_td: TokensTD, index: Int[Array, ""]) -> tuple[TokensTD, None]:
-        more = jax.lax.cond(index <= extra, one_round, lambda _: jnp.zeros_like(y_td), index)
-        return y_td + more, None
 
-    def run(y_td: TokensTD) -> TokensTD:
-        return jax.lax.scan(step, y_td, jnp.arange(1, most_rounds, dtype=jnp.int32))[0]
+def _run_fwd(one_round: Round, main: int, step: int, operands, fixed, extra):
+    result, pull = jax.vjp(lambda o: one_round(o, fixed, 0, main), operands)
+    result = _further(one_round, main, step, operands, fixed, extra, result)
+    return result, (pull, operands, fixed, extra)
 
-    return jax.lax.cond(extra > 0, jax.checkpoint(run), lambda y_td: y_td, y_td)
+
+def _run_bwd(one_round: Round, main: int, step: int, saved, grads):
+    pull, operands, fixed, extra = saved
+    (total,) = pull(grads)
+
+    def body(index: Array, total: Any) -> Any:
+        def again(o: Any) -> Any:
+            return one_round(o, fixed, main + index * step, step)
+
+        (more,) = jax.vjp(again, operands)[1](grads)
+        return jax.tree.map(jnp.add, total, more)
+
+    extra, total = jax.lax.optimization_barrier((extra, total))
+    return jax.lax.fori_loop(0, extra, body, total), None, None
+
+
+_run.defvjp(_run_fwd, _run_bwd)

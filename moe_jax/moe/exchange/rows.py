@@ -1,8 +1,7 @@
-"""Moving tokens into rows per expert and back: a sort of the choices and one gather each way.
+"""Moving tokens into rows and back: queues per group, one gather each way.
 
-`to_rows` and the unweighted `from_rows` are each other's transpose, so that backward is gathers
-too: no scatter-add of [d_model] vectors, hence deterministic on every backend. The gradient of the
-weighted way back involves the wire and lives in `combine.py`.
+`to_rows` and `from_rows` are each other's transpose, so backward is gathers too: no scatter-add of
+[d_model] vectors, hence deterministic on every backend.
 """
 
 from dataclasses import dataclass
@@ -17,100 +16,120 @@ from moe_jax.shapes import ChoicesTK, TokensTD, WeightsTK
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Queues:
-    """The choices of all tokens, queued per expert.
+    """The choices of all tokens, queued per group (an expert, or a device that holds some).
 
     A choice is numbered k-major (choice j of token t is j * tokens + t), so first choices are
     served before second ones, then by token: the order of GShard (Lepikhin et al., 2020).
-    Choices whose expert is out of range stand in no queue.
+    Choices whose group is out of range stand in no queue.
     """
 
-    #: Choice numbers sorted by expert, then by number.
+    #: Choice numbers sorted by group, then by number.
     order_r: Int[Array, " r"]
-    start_e: Int[Array, " e"]
-    length_e: Int[Array, " e"]
-    experts_tk: ChoicesTK
-    #: Position of each choice in its expert's queue.
+    start_g: Int[Array, " g"]
+    length_g: Int[Array, " g"]
+    groups_tk: ChoicesTK
+    #: Position of each choice in its group's queue.
     rank_tk: ChoicesTK
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Window:
-    """One round: `capacity` consecutive places of every queue. Out of range means nobody."""
+    """The choices that are served together, each in a row of its own. Out of range means nobody."""
 
-    #: Which choice fills each row [e * capacity]; tokens * k where none does.
+    #: Which choice fills each row; tokens * k where none does.
     choice_r: Int[Array, " r"]
-    #: Which row each choice fills; e * capacity where it is in another round.
+    #: Which row each choice fills; r where it is in another window.
     row_tk: ChoicesTK
 
 
-def make_queues(experts_tk: ChoicesTK, num_experts: int) -> Queues:
-    """Sorts the choices by expert."""
-    tokens, top_k = experts_tk.shape
-    flat_r = experts_tk.T.reshape(-1)
+def make_queues(groups_tk: ChoicesTK, groups: int) -> Queues:
+    """Sort the choices by group."""
+    tokens, top_k = groups_tk.shape
+    flat_r = groups_tk.T.reshape(-1)
     order_r = jnp.argsort(flat_r, stable=True).astype(jnp.int32)
-    experts_e = jnp.arange(num_experts + 1, dtype=flat_r.dtype)
-    bounds = jnp.searchsorted(_taken(flat_r, order_r), experts_e).astype(jnp.int32)
+    bounds = jnp.searchsorted(
+        taken(flat_r, order_r), jnp.arange(groups + 1, dtype=flat_r.dtype)
+    ).astype(jnp.int32)
     places_r = jnp.arange(tokens * top_k, dtype=jnp.int32)
     inverse_r = jnp.zeros_like(order_r).at[order_r]
     inverse_r = inverse_r.set(
         places_r, unique_indices=True, mode="promise_in_bounds", wrap_negative_indices=False
     )
-    start_r = _taken(bounds, jnp.minimum(flat_r, num_experts))
+    start_r = taken(bounds, jnp.minimum(flat_r, groups))
     rank_tk = (inverse_r - start_r).reshape(top_k, tokens).T
-    return Queues(order_r, bounds[:-1], jnp.diff(bounds), experts_tk, rank_tk)
+    return Queues(order_r, bounds[:-1], jnp.diff(bounds), groups_tk, rank_tk)
 
 
-def window(queues: Queues, index: Int[Array, ""] | int, capacity: int) -> Window:
-    """Return places [index * capacity, (index + 1) * capacity) of every queue."""
-    num_experts, choices = queues.start_e.size, queues.order_r.size
-    place_c = index * capacity + jnp.arange(capacity, dtype=jnp.int32)
-    filled_ec = place_c[None, :] < queues.length_e[:, None]
-    at_ec = jnp.where(filled_ec, queues.start_e[:, None] + place_c[None, :], choices)
-    choice_r = _taken_or(queues.order_r, at_ec.reshape(-1), choices)
-    within_tk = queues.rank_tk - index * capacity
-    here_tk = (within_tk >= 0) & (within_tk < capacity) & (queues.experts_tk < num_experts)
-    row_tk = queues.experts_tk.astype(jnp.int32) * capacity + within_tk
-    return Window(choice_r, jnp.where(here_tk, row_tk, num_experts * capacity))
+def padded_window(queues: Queues, first: Int[Array, ""] | int, capacity: int) -> Window:
+    """Return places [first, first + capacity) of every queue, in [groups * capacity] rows."""
+    groups, choices = queues.start_g.size, queues.order_r.size
+    place_c = first + jnp.arange(capacity, dtype=jnp.int32)
+    filled_gc = place_c[None, :] < queues.length_g[:, None]
+    at_gc = jnp.where(filled_gc, queues.start_g[:, None] + place_c[None, :], choices)
+    choice_r = taken_or(queues.order_r, at_gc.reshape(-1), choices)
+    within_tk = queues.rank_tk - first
+    here_tk = (within_tk >= 0) & (within_tk < capacity) & (queues.groups_tk < groups)
+    row_tk = queues.groups_tk.astype(jnp.int32) * capacity + within_tk
+    return Window(choice_r, jnp.where(here_tk, row_tk, groups * capacity))
 
 
-def to_rows(x_td: TokensTD, at: Window) -> Float[Array, "r d"]:
-    """Return row r = the token of the choice that fills it, or zeros."""
-    return _to_rows(x_td, at)
+def packed_window(
+    queues: Queues, first: Int[Array, ""] | int, rows: int
+) -> tuple[Window, Int[Array, " g"]]:
+    """Return places [first, first + rows) of all queues one after another, and rows per group."""
+    groups, choices = queues.start_g.size, queues.order_r.size
+    end = queues.length_g.sum()
+    place_r = first + jnp.arange(rows, dtype=jnp.int32)
+    choice_r = taken_or(queues.order_r, jnp.where(place_r < end, place_r, choices), choices)
+    start_tk = taken(queues.start_g, jnp.minimum(queues.groups_tk, groups - 1))
+    within_tk = start_tk + queues.rank_tk - first
+    here_tk = (within_tk >= 0) & (within_tk < rows) & (queues.groups_tk < groups)
+    starts_g = jnp.clip(queues.start_g - first, 0, rows)
+    ends_g = jnp.clip(queues.start_g + queues.length_g - first, 0, rows)
+    return Window(choice_r, jnp.where(here_tk, within_tk, rows)), ends_g - starts_g
 
 
-def from_rows(rows_rd: Float[Array, "r d"], weights_tk: WeightsTK | None, at: Window) -> TokensTD:
-    """Return for each token the weighted sum (in float32) of the rows its choices fill."""
-    total = jnp.zeros((at.row_tk.shape[0], rows_rd.shape[-1]), jnp.float32)
-    for k in range(at.row_tk.shape[1]):
-        rows_td = _taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32)
-        total += rows_td if weights_tk is None else rows_td * weights_tk[:, k, None]
-    return total.astype(rows_rd.dtype)
-
-
-def weighted_to_rows(x_td: TokensTD, weights_tk: WeightsTK, at: Window) -> Float[Array, "r d"]:
-    """Return row r = token times combine weight of the choice that fills it, or zeros."""
-    weights_r = _taken_or(weights_tk.T.reshape(-1), at.choice_r, 0)
-    rows_rd = to_rows(x_td, at).astype(jnp.float32) * weights_r[:, None]
-    return rows_rd.astype(x_td.dtype)
-
-
-def scalars_from_rows(scalars_r: Float[Array, " r"], at: Window) -> WeightsTK:
-    """Return each choice's scalar; 0 for choices of other rounds."""
-    return _taken_or(scalars_r, at.row_tk, 0)
+def token_of(at: Window) -> Int[Array, " r"]:
+    """Return the token that fills each row; the number of tokens where none does."""
+    tokens = at.row_tk.shape[0]
+    return jnp.where(at.choice_r < at.row_tk.size, at.choice_r % tokens, tokens)
 
 
 @jax.custom_vjp
-def _to_rows(x_td, at: Window):
-    tokens = x_td.shape[0]
-    choices = at.row_tk.size
-    token_r = jnp.where(at.choice_r < choices, at.choice_r % tokens, tokens)
-    return _taken_or(x_td, token_r, 0)
+def to_rows(x_td: TokensTD, at: Window) -> Float[Array, "r d"]:
+    """Return row r = the token of the choice that fills it, or zeros."""
+    return taken_or(x_td, token_of(at), 0)
 
 
-_to_rows.defvjp(
-    lambda x, at: (_to_rows(x, at), at),
-    lambda at, grad: (from_rows(grad, None, at), None),
+@jax.custom_vjp
+def from_rows(rows_rd: Float[Array, "r d"], at: Window) -> TokensTD:
+    """Return for each token the sum (in float32) of the rows that its choices fill."""
+    total = jnp.zeros((at.row_tk.shape[0], rows_rd.shape[-1]), jnp.float32)
+    for k in range(at.row_tk.shape[1]):
+        total += taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32)
+    return total.astype(rows_rd.dtype)
+
+
+to_rows.defvjp(
+    lambda x, at: (to_rows(x, at), at),
+    lambda at, grad_rd: (from_rows(grad_rd, at), None),
+)
+from_rows.defvjp(
+    lambda rows, at: (from_rows(rows, at), at),
+    lambda at, grad_td: (to_rows(grad_td, at), None),
+)
+
+
+@jax.custom_vjp
+def weights_to_rows(weights_tk: WeightsTK, at: Window) -> Float[Array, " r"]:
+    """Return row r = the weight of the choice that fills it, or 0."""
+    return taken_or(weights_tk.T.reshape(-1), at.choice_r, 0)
+
+
+weights_to_rows.defvjp(
+    lambda weights, at: (weights_to_rows(weights, at), at),
+    lambda at, grad_r: (taken_or(grad_r, at.row_tk, 0), None),
 )
 
 
@@ -119,11 +138,11 @@ _to_rows.defvjp(
 # fusion, and the first dispatch waits for the last stream.
 
 
-def _taken(x: Array, index: Array) -> Array:
-    """x[index], all in range."""
+def taken(x: Array, index: Array) -> Array:
+    """Return x[index], all in range."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _taken_or(x: Array, index: Array, otherwise: int) -> Array:
-    """x[index], or `otherwise` past the end."""
+def taken_or(x: Array, index: Array, otherwise: int) -> Array:
+    """Return x[index], or `otherwise` past the end."""
     return x.at[index].get(mode="fill", fill_value=otherwise, wrap_negative_indices=False)

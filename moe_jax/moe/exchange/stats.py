@@ -3,37 +3,50 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from moe_jax.axes import BATCH_AXES
-from moe_jax.moe.exchange.contract import ExchangeSpec, ExchangeStats, Routing, load_per_expert
-from moe_jax.moe.exchange.rounds import Combined
+from moe_jax.moe.exchange.contract import (
+    ExchangeCounts,
+    ExchangeSpec,
+    ExchangeStats,
+    Routing,
+    load_per_expert,
+)
 
 
-def exchange_stats(routing: Routing, combined: Combined, spec: ExchangeSpec) -> ExchangeStats:
-    """Return the statistics of this device's rows. Runs inside `on_device_shards`."""
+def stayed(counts: Float[Array, "2"]) -> ExchangeCounts:
+    """Return the counts of an exchange that sends no tokens, from those at the experts."""
+    nothing = jnp.zeros((), jnp.float32)
+    return ExchangeCounts(jnp.zeros(0, jnp.float32), counts[0], counts[1], nothing)
+
+
+def exchange_stats(routing: Routing, spec: ExchangeSpec, counts: ExchangeCounts) -> ExchangeStats:
+    """Return the statistics of this device's tokens. Runs inside `on_device_shards`."""
     load_e = load_per_expert(routing.experts_tk, spec.num_experts).astype(jnp.float32)
-    total = load_e.sum()
-    position = jax.lax.axis_index(BATCH_AXES)
-    on_device, on_host = (jnp.asarray(table)[position] for table in _reach(spec))
-    moves = 0.0 if spec.transport.gathers_experts else 1.0
+    off_device = off_host = jnp.zeros((), jnp.float32)
+    if counts.sent_g.size:
+        position = jax.lax.axis_index(BATCH_AXES)
+        own_pg, near_pg = (jnp.asarray(table) for table in _reach(spec))
+        off_device = (counts.sent_g * (1 - own_pg[position])).sum()
+        off_host = (counts.sent_g * (1 - near_pg[position])).sum()
     return ExchangeStats(
         load_e=load_e,
-        rows_sent=total - combined.dropped,
-        rows_padded=combined.padded,
-        rows_dropped=combined.dropped,
-        overflow_rounds=combined.rounds,
-        rows_off_device=moves * (total - (load_e * on_device).sum()),
-        rows_off_host=moves * (total - (load_e * on_host).sum()),
+        rows_sent=load_e.sum() - counts.dropped,
+        rows_padded=counts.padded,
+        rows_dropped=counts.dropped,
+        overflow_rounds=counts.rounds,
+        rows_off_device=off_device,
+        rows_off_host=off_host,
     )
 
 
 def _reach(spec: ExchangeSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each device position which experts it holds, and which its host holds [p, e]."""
+    """Return for each device position which group is itself, and which are on its host [p, g]."""
     positions = np.arange(len(spec.hosts))
-    device_of_e = np.arange(spec.num_experts) // spec.experts_per_device
     first_in_group = positions - positions % spec.devices
-    holder_pe = first_in_group[:, None] + device_of_e[None, :]
+    holder_pg = first_in_group[:, None] + np.arange(spec.devices)[None, :]
     hosts = np.asarray(spec.hosts)
-    on_device = holder_pe == positions[:, None]
-    on_host = hosts[holder_pe] == hosts[:, None]
-    return on_device.astype(np.float32), on_host.astype(np.float32)
+    own_pg = holder_pg == positions[:, None]
+    near_pg = hosts[holder_pg] == hosts[:, None]
+    return own_pg.astype(np.float32), near_pg.astype(np.float32)

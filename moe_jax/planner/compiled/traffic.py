@@ -52,7 +52,7 @@ def make_link_bytes(
 
 
 def exchange_rows(config: Config, mode: Mode) -> Rows | None:
-    """Return the rows of one forward pass on one device; None without MoE layers.
+    """Return the places for tokens of one forward pass on a device; None without MoE layers.
 
     Of a pipeline, those of its stage's share of the layers.
 
@@ -66,9 +66,10 @@ def exchange_rows(config: Config, mode: Mode) -> Rows | None:
     share = Share(config, mode)
     passes = share.accumulation * share.schedule.microbatches * share.streams
     slices = moe_layers * passes // config.mesh.pipe
-    routed = share.routed_tokens * config.model.moe.top_k
-    filled, padded = routed // share.sharing, (share.slots - routed) // share.sharing
-    return Rows("modelled", slices * filled, slices * padded)
+    top_k = config.model.moe.top_k
+    each = share.transport.choices_per_arrival(share.exchange, top_k)
+    filled = min(round(share.routed_tokens * top_k / each), share.slots)
+    return Rows("modelled", slices * filled, slices * (share.slots - filled))
 
 
 def collective_costs(clock: Clock, topology: Topology, timed: bool) -> tuple[CollectiveCost, ...]:

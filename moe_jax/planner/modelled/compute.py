@@ -92,7 +92,7 @@ class LayerCompute:
         return DTYPE_BYTES[self.config.precision.compute]
 
     def forward(self, spec: LayerSpec) -> Seconds:
-        """Return a layer's work forward, one round of its experts."""
+        """Return a layer's work forward, without further rounds."""
         return self.dense(spec) + self.experts(spec)
 
     def backward(self, spec: LayerSpec) -> Seconds:
@@ -132,13 +132,13 @@ class LayerCompute:
         )
 
     def experts(self, spec: LayerSpec) -> Seconds:
-        """Return one round of all streams through this device's experts."""
+        """Return the main round of all streams through this device's experts."""
         if spec.kind != "moe":
             return Seconds()
         model, moe = self.config.model, self.config.model.moe
-        rows = self.share.streams * self.share.rows
+        rows = self.share.streams * self.share.computed_rows
         each = mlp_elements(model.d_model, moe.d_ff, moe.activation) / self.share.tensor
-        moved = ROW_PASSES * self.share.streams * self.share.slots * model.d_model * self.width
+        moved = ROW_PASSES * rows * model.d_model * self.width
         hidden = rows * self._hidden(moe.d_ff, moe.activation) * self.width
         return Seconds(
             matmul=self._matmul(2 * rows * each, self.share.local_experts * each),

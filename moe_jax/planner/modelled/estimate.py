@@ -192,8 +192,12 @@ def _assumptions(model: LayerModel) -> tuple[str, ...]:
 
 
 def _routing(model: LayerModel) -> str:
-    rows = f"experts compute {model.share.config.exchange.capacity_factor:g} x the mean rows"
+    share = model.share
+    rows = "experts compute the rows that tokens chose"
+    if not share.is_grouped:
+        rows = f"experts compute {share.config.exchange.capacity_factor:g} x the mean rows"
     if not model.skew:
         return f"balanced routing; {rows}"
-    rounds = model.share.rounds(model.skew)
-    return f"the busiest expert has {1 + model.skew:g} x the mean load: {rounds} rounds; {rows}"
+    rounds = share.further_rounds(model.skew)
+    load = f"the busiest expert has {1 + model.skew:g} x the mean load"
+    return f"{load}: {rounds} further rounds; {rows}"

@@ -66,7 +66,7 @@ class LayerModel:
         """Return backward, and what is computed again for it."""
         remat = self.config.train.remat
         again = 0 if remat == "none" else 1
-        # Rows are sent again only where they were not kept; outputs never (`exchange/combine.py`).
+        # Tokens are sent again only where they were not kept; outputs never.
         trips = 2 + (remat == "full")
         way = _Pass(trips, 0, 1 + again, BACKWARD + again, gradients=1)
         compute = self.compute.backward(spec) + self.compute.forward(spec) * again
@@ -125,16 +125,23 @@ class LayerModel:
         )
 
     def _imbalance(self, spec: LayerSpec, way: _Pass) -> float:
-        """Return seconds of further rounds, which everyone takes part in."""
+        """Return seconds of further rounds, which everyone takes part in, or of waiting.
+
+        What is sent, and computed by an only expert, follows the rounds' sizes; grouped experts
+        follow the rows of the busiest device.
+        """
+        share = self.share
+        further = share.further_rounds(self.skew) * self.config.exchange.round_fraction
+        beyond = share.skew_of_device(self.skew) if share.is_grouped else further
         work = way.work * self.compute.experts(spec).compute
-        sent = way.trips * self.share.streams * self._exchange(spec)
-        return (self.share.rounds(self.skew) - 1) * (work + sent)
+        sent = way.trips * share.streams * self._exchange(spec)
+        return beyond * work + further * sent
 
     def _tensor_sums(self, spec: LayerSpec) -> float:
         """Return seconds of a forward layer's sums over the tensor axis.
 
-        Activations into attention and out of it, into and out of the MLP or the experts; rows where
-        they come by the exchange.
+        Activations into attention and out of it, into and out of the MLP; to the experts, what
+        reached them by the exchange.
         Without sequence parallelism that is two all-reduces, which cost as much.
         """
         share = self.share
@@ -142,8 +149,8 @@ class LayerModel:
             return 0.0
         row = self.config.model.d_model * self.width
         both = self._over_tensor(share.tokens * row)
-        if spec.kind == "moe" and not share.transport.whole_tensor_axis:
-            return both + share.streams * self._over_tensor(share.rows * row)
+        if spec.kind == "moe":
+            return both + share.streams * self._over_tensor(share.arrivals * row)
         return 2 * both
 
     def _over_tensor(self, size: float) -> float:

@@ -144,7 +144,7 @@ class MemoryModel:
         return values * self.width
 
     def _rows(self) -> float:
-        """Return the rows of all streams, as they travel."""
+        """Return the places for tokens of all streams, as they travel."""
         return self.share.streams * self.share.slots * self.config.model.d_model * self.width
 
     def _hidden(self) -> float:

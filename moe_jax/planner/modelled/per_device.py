@@ -158,7 +158,7 @@ class Share:
     @cached_property
     def exchange(self) -> ExchangeSpec:
         """How rows meet their experts, "auto" resolved."""
-        return cheapest_spec(self.config, self.config.mesh.expert, self._own_tokens)
+        return cheapest_spec(self.config, self.config.mesh.expert, self.routed_tokens)
 
     @property
     def transport(self) -> Transport:
@@ -166,52 +166,55 @@ class Share:
         return self.exchange.transport
 
     @property
-    def _own_tokens(self) -> int:
-        """Tokens of a stream on one device of the tensor axis."""
-        return math.ceil(self.stream_tokens / self.token_shards)
-
-    @property
     def routed_tokens(self) -> int:
-        """Tokens of a stream that an exchange works on: of the tensor axis where it joins them."""
-        return self.stream_tokens if self.transport.whole_tensor_axis else self._own_tokens
-
-    @property
-    def sharing(self) -> int:
-        """Devices of the tensor axis that work on the same `routed_tokens` and `slots`."""
-        return self.token_shards if self.transport.whole_tensor_axis else 1
+        """Tokens of a stream that a device routes: on the tensor axis, its own."""
+        return math.ceil(self.stream_tokens / self.token_shards)
 
     @property
     def local_experts(self) -> int:
         """Experts that a device computes."""
-        devices = 1 if self.transport.gathers_experts else self.config.mesh.expert
-        return self.config.model.moe.num_experts // devices
+        return self.exchange.experts_here
 
     @cached_property
     def slots(self) -> int:
-        """Rows of one device that travel per MoE layer, stream and round, empty ones included."""
+        """Places for tokens at a device's experts, per MoE layer, stream and main round.
+
+        Those that fill them are not of the tensor axis's other devices.
+        """
         top_k = self.config.model.moe.top_k
-        return self.transport.rows_per_round(self.exchange, self.routed_tokens, top_k)
+        return self.transport.arrivals(self.exchange, self.routed_tokens, top_k)
 
     @property
-    def sources(self) -> int:
-        """Devices that an expert's rows come from."""
-        if self.transport.gathers_experts:
-            return self.token_shards // self.sharing
-        return self.config.mesh.expert * self.token_shards
+    def arrivals(self) -> int:
+        """The same of the whole tensor axis, whose tokens each of its devices serves."""
+        return self.slots * self.token_shards
 
     @cached_property
     def messages(self) -> tuple[Message, ...]:
-        """What a trip of one stream's rows to their experts sends, per MoE layer and round."""
+        """What a trip of one stream's tokens to their experts sends, per MoE layer and round."""
         top_k = self.config.model.moe.top_k
         return self.transport.messages(self.exchange, self.routed_tokens, top_k)
 
-    @property
+    @cached_property
     def rows(self) -> int:
-        """Rows that a device's experts compute per MoE layer, stream and round.
+        """Rows that a device's experts hold per MoE layer, stream and main round.
 
-        Those of its whole tensor axis, each with a part of the hidden size.
+        Those of its whole tensor axis, each with a part of the hidden size; empty ones included.
         """
-        return self.slots * self.token_shards // self.sharing
+        top_k = self.config.model.moe.top_k
+        return self.transport.expert_rows(self.exchange, self.arrivals, top_k)
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether experts compute what their rows cost; the only one of a device takes all rows."""
+        return self.local_experts > 1 or self.rows < self.arrivals
+
+    @property
+    def computed_rows(self) -> int:
+        """Rows that a device's experts compute, of `rows`: the mean load, if they are grouped."""
+        if not self.is_grouped:
+            return self.rows
+        return self.routed_tokens * self.token_shards * self.config.model.moe.top_k
 
     @property
     def dense_parts(self) -> int:
@@ -271,9 +274,22 @@ class Share:
         entry = sum(s.heads * s.width / (self.tensor if s.axis else 1) for s in shapes)
         return self.stage_tokens * min(spec.window or length, length) * entry
 
-    def rounds(self, skew: float) -> int:
-        """Return the rounds that serve the busiest expert, whose load is (1 + skew) x the mean."""
+    def skew_of_device(self, skew: float) -> float:
+        """Return the load of the busiest device over the mean, minus 1.
+
+        Args:
+            skew: the same of the busiest expert, beside which the device's others have the mean.
+        """
+        return 0.0 if self.transport.gathers_experts else skew / self.local_experts
+
+    def further_rounds(self, skew: float) -> int:
+        """Return the further rounds that serve the busiest device.
+
+        Args:
+            skew: load of the busiest expert over the mean, minus 1.
+        """
         exchange = self.config.exchange
         if exchange.overflow == "drop":
-            return 1
-        return math.ceil((1 + skew) / exchange.capacity_factor - 1e-9)
+            return 0
+        beyond = (1 + self.skew_of_device(skew)) / exchange.capacity_factor - 1
+        return max(math.ceil(beyond / exchange.round_fraction - 1e-9), 0)

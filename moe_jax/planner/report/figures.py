@@ -112,10 +112,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that experts are given for one device's tokens, in one forward pass (main rounds)."""
+    """Rows that a device sends to experts, itself included, in one forward pass (main rounds)."""
 
     kind: Kind
-    #: Rows that hold a token, if routing is balanced.
+    #: Rows that hold a token, if routing is uniform.
     filled: int
     #: Empty rows, which make room for imbalance.
     padded: int

@@ -18,8 +18,8 @@ def config(transport: str = "auto", top_k: int = 2) -> Config:
 
 
 def test_rows_are_counted_both_ways_and_only_to_others():
-    # 512 tokens x 2 / 16 experts x 1.25 = 80 rows per expert; 7 other devices hold 2 each.
-    rows = {"all_to_all": 2 * 7 * 2 * 80, "all_gather": 2 * 7 * 512, "local": 0}
+    # 2 choices among 16 experts are on 1.9333 of 8 devices: 512 x 1.9333 / 8 x 1.25 = 155.
+    rows = {"all_to_all": 2 * 7 * 155, "all_gather": 2 * 7 * 512, "local": 0}
     for name, count in rows.items():
         spec = make_spec(config().exchange, name, 16, 8)
         assert spec.transport.rows_sent(spec, 512, 2) == count
@@ -29,7 +29,7 @@ def test_rows_are_counted_both_ways_and_only_to_others():
     ("tokens", "top_k", "devices", "wanted"),
     [
         (512, 2, 8, "all_to_all"),  # training
-        (1, 2, 8, "all_gather"),  # decoding: padding to 1 row per expert is 2 rows per device
+        (1, 2, 8, "all_gather"),  # decoding: padding to a row per device is sending it everywhere
         (512, 8, 4, "all_gather"),  # many choices per token: sending it everywhere is less
         (512, 2, 1, "local"),
     ],
@@ -46,7 +46,7 @@ def test_an_explicit_transport_is_taken(name):
 def test_the_choice_is_logged_with_its_numbers(caplog):
     with caplog.at_level(logging.INFO, logger="moe_jax.moe.exchange.choose"):
         choose_spec(config(), 8, 512)
-    assert "all_to_all 2240" in caplog.text
+    assert "all_to_all 2170" in caplog.text
     assert "all_gather 7168" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Further rounds run when a queue overflows, as many as counted, and not otherwise."""
+"""Further rounds run as often as counted; their gradients are those of one sum."""
 
 import functools
 
@@ -6,100 +6,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.exchange.exchange_reference import make_problem
 
-from moe_jax.moe.exchange.contract import Routing
-from moe_jax.moe.exchange.local import STAY
-from moe_jax.moe.exchange.rounds import RECEIVED, run_rounds
+from moe_jax.moe.exchange.rounds import further_rounds, run_rounds
 
-TOKENS, EXPERTS, TOP_K, SIZE = 16, 4, 1, 3
+PLACES = 12
+MAIN, STEP = 6, 2
 
 
-def run_and_count_calls(routing: str, capacity: int, overflow: str):
-    problem = make_problem(routing, TOKENS, EXPERTS, TOP_K, SIZE)
-    calls = []
-
-    def experts_fn(rows_lrd):
+def served(operands, values_p, first, places, calls=None):
+    """Adds scale * (value of each place)^2 for the places of a round; counts the places."""
+    if calls is not None:
         jax.debug.callback(lambda: calls.append(1))
-        return 2 * rows_lrd
+    here_p = jax.lax.dynamic_slice_in_dim(values_p, first, places)
+    return (operands * here_p[:, None] ** 2).sum(axis=0), jnp.float32(places)
+
+
+def by_hand(scale_d, values_p, places):
+    return (scale_d * values_p[:places, None] ** 2).sum(axis=0)
+
+
+@pytest.mark.parametrize(("longest", "rounds"), [(0, 0), (6, 0), (7, 1), (8, 1), (9, 2), (12, 3)])
+def test_as_many_rounds_as_the_longest_queue_needs(longest, rounds):
+    assert int(further_rounds(jnp.int32(longest), MAIN, STEP)) == rounds
+
+
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_values_counts_and_gradients_are_sums_over_rounds(extra):
+    values_p = jnp.arange(1.0, PLACES + 1)
+    scale_d = jnp.array([1.0, -2.0, 0.5])
+    grad_d = jnp.array([3.0, 1.0, -1.0])
 
     @jax.jit
-    def run(x_td, experts_tk, weights_tk):
-        return run_rounds(
-            x_td,
-            Routing(experts_tk, weights_tk),
-            experts_fn,
-            STAY,
-            num_experts=EXPERTS,
-            capacity=capacity,
-            overflow=overflow,
-        )
+    def run(scale_d, extra):
+        def loss(scale_d):
+            y_d, count = run_rounds(served, scale_d, values_p, extra, main=MAIN, step=STEP)
+            return (y_d * grad_d).sum(), (y_d, count)
 
-    combined = jax.block_until_ready(run(problem.x_td, problem.experts_tk, problem.weights_tk))
+        return jax.value_and_grad(loss, has_aux=True)(scale_d)
+
+    (_, (y_d, count)), grad = run(scale_d, jnp.int32(extra))
+    places = MAIN + extra * STEP
+    np.testing.assert_allclose(y_d, by_hand(scale_d, values_p, places), rtol=1e-6)
+    np.testing.assert_allclose(grad, grad_d * (values_p[:places] ** 2).sum(), rtol=1e-6)
+    assert float(count) == places
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+def test_a_round_is_computed_once_forward(extra):
+    calls: list[int] = []
+    one_round = functools.partial(served, calls=calls)
+
+    @jax.jit
+    def run(scale_d, extra):
+        values_p = jnp.ones(PLACES)
+        return run_rounds(one_round, scale_d, values_p, extra, main=MAIN, step=STEP)
+
+    jax.block_until_ready(run(jnp.ones(3), jnp.int32(extra)))
     jax.effects_barrier()
-    return problem, combined, len(calls)
+    assert len(calls) == 1 + extra
 
 
-@pytest.mark.parametrize(
-    ("routing", "capacity", "overflow", "rounds"),
-    [
-        ("balanced", 4, "rounds", 0),
-        ("balanced", 3, "rounds", 1),
-        ("hot", 4, "rounds", 3),
-        ("hot", 5, "rounds", 3),
-        ("hot", 16, "rounds", 0),
-        ("hot", 4, "drop", 0),
-    ],
-)
-def test_experts_run_once_per_round(routing, capacity, overflow, rounds):
-    _, combined, calls = run_and_count_calls(routing, capacity, overflow)
-    assert calls == 1 + rounds
-    assert float(combined.rounds) == rounds
+def test_backward_keeps_nothing_of_further_rounds():
+    """What is kept does not depend on how many places there are beyond the main round's."""
+    values_p = jnp.ones(1000)
 
+    def run(scale_d):
+        return run_rounds(served, scale_d, values_p, jnp.int32(3), main=MAIN, step=STEP)[0]
 
-def test_single_hot_expert_loses_no_token():
-    problem, combined, _ = run_and_count_calls("hot", 1, "rounds")
-    np.testing.assert_allclose(combined.y_td, 2 * problem.x_td * problem.weights_tk, rtol=1e-6)
-    assert float(combined.dropped) == 0
-    assert float(combined.padded) == TOKENS * EXPERTS - TOKENS
-
-
-def test_empty_queues_still_pay_for_the_main_round():
-    nobody = jnp.full((TOKENS, TOP_K), EXPERTS, jnp.int32)
-    weights = jnp.ones((TOKENS, TOP_K))
-    run = functools.partial(
-        run_rounds,
-        experts_fn=lambda rows: rows,
-        wire=STAY,
-        num_experts=EXPERTS,
-        capacity=2,
-        overflow="rounds",
-    )
-    combined = jax.jit(run)(jnp.ones((TOKENS, SIZE)), Routing(nobody, weights))
-    assert float(combined.rounds) == 0
-    assert float(combined.padded) == EXPERTS * 2
-    np.testing.assert_array_equal(combined.y_td, 0)
-
-
-def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
-    problem = make_problem("balanced", TOKENS, EXPERTS, TOP_K, SIZE)
-    capacity = 4  # 4 rounds at most
-
-    def run(x_td):
-        combined = run_rounds(
-            x_td,
-            Routing(jnp.asarray(problem.experts_tk), jnp.asarray(problem.weights_tk)),
-            jnp.sin,
-            STAY,
-            num_experts=EXPERTS,
-            capacity=capacity,
-            overflow="rounds",
-        )
-        return combined.y_td
-
-    keep = jax.checkpoint_policies.save_only_these_names(RECEIVED)
-    kept = jax.make_jaxpr(lambda x: jax.vjp(jax.checkpoint(run, policy=keep), x))(
-        jnp.asarray(problem.x_td)
-    )
-    sizes = [value.aval.size for value in kept.jaxpr.outvars]
-    assert max(sizes) == EXPERTS * capacity * SIZE
+    kept = jax.make_jaxpr(lambda s: jax.vjp(run, s))(jnp.ones(3))
+    sizes = sorted(v.aval.size for v in kept.jaxpr.outvars)
+    # The values themselves are an input; of the main round its places' squares.
+    assert sizes[-1] == 1000
+    assert sizes[-2] <= MAIN * 3

@@ -26,7 +26,8 @@ def test_paper_ep16_by_hand():
     assert found.transport.name == "all_to_all"
     # 16 sources send 1,563 rows each: 10,000 tokens x 2 / 16 experts x 1.25, rounded up.
     # An expert's rows from all sources are a multiple of 8, so each source's of 1.
-    assert found.slots == found.rows == 16 * 1563
+    assert found.slots == found.arrivals == found.rows == found.computed_rows == 16 * 1563
+    assert not found.is_grouped
     assert found.layers == {MOE: 16}
     assert found.parameters.experts[MOE] == 2 * 4096 * 16384
 
@@ -80,9 +81,11 @@ def test_pipeline_runs_each_of_its_layers_on_every_microbatch():
 
 
 def test_local_rows_are_those_of_the_tensor_axis():
+    """Exactly: whatever the routing, they are as many, so nothing needs room."""
     tuned = share(name="paper_baseline_tuned")
-    assert tuned.rows == pytest.approx(1.25 * 2 * tuned.tokens, rel=1e-3)
-    assert tuned.rows == tuned.slots
+    assert tuned.is_grouped
+    assert tuned.arrivals == tuned.tokens
+    assert tuned.rows == tuned.computed_rows == 2 * tuned.tokens
 
 
 def test_rows_that_travel_are_a_devices_own_and_computed_by_its_tensor_axis():
@@ -90,12 +93,29 @@ def test_rows_that_travel_are_a_devices_own_and_computed_by_its_tensor_axis():
     whole = share("mesh.expert=8", "mesh.data=2")
     # Twice the tokens per shard, half of them on each device of the tensor axis.
     assert found.slots == pytest.approx(whole.slots, rel=1e-3)
-    assert found.rows == 2 * found.slots
+    assert found.arrivals == 2 * found.slots
 
 
-def test_a_busy_expert_costs_rounds():
-    assert [share().rounds(skew) for skew in (0, 0.25, 0.3, 2)] == [1, 1, 2, 3]
-    assert share("exchange.overflow='drop'").rounds(2) == 1
+def test_grouped_experts_have_room_for_the_busy_and_compute_the_mean():
+    found = share("mesh.expert=8", "mesh.data=2")
+    # A token visits 8 x (1 - (14 x 13) / (16 x 15)) = 1.933 of 8 devices, with 2 choices.
+    visits = 8 * (1 - 14 * 13 / (16 * 15))
+    assert found.slots == pytest.approx(1.25 * 10_000 * visits, rel=1e-3)
+    assert found.rows == pytest.approx(1.25 * 10_000 * 2, rel=1e-3)
+    assert found.computed_rows == 10_000 * 2
+
+
+def test_a_busy_expert_costs_rounds_of_an_eighth():
+    # (1 + skew) / 1.25 - 1 main rounds too many.
+    assert [share().further_rounds(skew) for skew in (0, 0.25, 0.3, 1.5)] == [0, 0, 1, 8]
+    assert share("exchange.overflow='drop'").further_rounds(2) == 0
+
+
+def test_what_an_expert_has_too_many_its_neighbours_on_the_device_leave():
+    pair = share("mesh.expert=8", "mesh.data=2")
+    assert pair.skew_of_device(0.5) == 0.25
+    assert pair.further_rounds(0.5) == 0
+    assert share(name="paper_baseline_tuned").skew_of_device(3) == 0
 
 
 def test_sequence_parallelism_splits_activations():

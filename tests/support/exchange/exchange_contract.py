@@ -1,7 +1,7 @@
 """The contract that every transport inherits: values, gradients and counts against a naive loop.
 
-A transport's test file subclasses `ExchangeContract`, names the transport and says how its queues
-are formed. One compiled function serves all routings of a case, since routing is data.
+A transport's test file subclasses `ExchangeContract`, names the transport and walks its queues by
+hand. One compiled function serves all routings of a case, since routing is data.
 """
 
 import dataclasses
@@ -15,20 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
-from support.exchange.exchange_reference import (
-    ROUTINGS,
-    Problem,
-    make_problem,
-    served_in_order,
-    solve,
-)
+from support.exchange.exchange_reference import ROUTINGS, Problem, make_problem, solve
+from support.exchange.exchange_walk import Choice, Sizes
 from support.exchange.jaxprs import equations_of, inside_shard_map
 
 from moe_jax.axes import AXES, BATCH_AXES, EXPERT
 from moe_jax.moe.exchange import TRANSPORTS, Exchange, ExchangeSpec, ExchangeStats, Routing
-from moe_jax.moe.exchange.contract import capacity
+from moe_jax.moe.exchange.contract import whole_rows
 from moe_jax.sharding.spmd import on_device_shards
-from moe_jax.sharding.tensor import ONE
 
 TOKENS = 24  # per device
 SIZE = 8
@@ -99,8 +93,30 @@ def make_mesh(data: int, expert: int) -> Mesh:
 
 def make_spec(transport: str, case: Case) -> ExchangeSpec:
     return ExchangeSpec(
-        TRANSPORTS[transport], case.experts, case.expert, case.factor, case.overflow, case.hosts
+        TRANSPORTS[transport],
+        case.experts,
+        case.expert,
+        case.factor,
+        case.overflow,
+        round_fraction=0.25,
+        hosts=case.hosts,
     )
+
+
+class TanhExperts:
+    """`contract.ExpertsFn`: every row by its expert's two matrices, through JAX's own product."""
+
+    def up(self, params, rows_rd, sizes_l):
+        return self._product(rows_rd, params[0], sizes_l)
+
+    def down(self, params, hidden_rf, sizes_l, weights_r):
+        out_rd = self._product(jnp.tanh(hidden_rf), params[1], sizes_l)
+        return (out_rd * weights_r[:, None]).astype(hidden_rf.dtype)
+
+    def _product(self, rows_ri, w_lio, sizes_l):
+        if sizes_l is None:
+            return rows_ri @ w_lio[0]
+        return jax.lax.ragged_dot(rows_ri, w_lio, sizes_l)
 
 
 @functools.cache
@@ -111,12 +127,9 @@ def compiled(transport: str, case: Case):
     weights = PartitionSpec() if gathers else PartitionSpec(EXPERT)
 
     def local(x_td, experts_tk, weights_tk, w_in, w_out):
-        def experts(rows_lrd, tensor=ONE, *, partial=False):
-            hidden = jnp.tanh(jnp.einsum("lrd,ldf->lrf", rows_lrd, w_in))
-            return jnp.einsum("lrf,lfd->lrd", hidden, w_out)
-
-        y_bsd, stats = exchange(x_td[None], Routing(experts_tk, weights_tk), experts)
-        return y_bsd[0], jax.tree.map(lambda leaf: leaf[None], stats)
+        routing = Routing(experts_tk, weights_tk)
+        y_td, stats = exchange((w_in, w_out), x_td, routing, TanhExperts())
+        return y_td, jax.tree.map(lambda leaf: leaf[None], stats)
 
     mapped = on_device_shards(
         local,
@@ -148,34 +161,52 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, tolerance: float, what:
     assert error <= tolerance * max(scale, 1e-6), f"{what}: relative error {error / scale:.2e}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
-    """What `ExchangeStats` must hold, per device [p]."""
+    """What `ExchangeStats` must hold, per device [p], and who was served."""
 
-    served_tk: np.ndarray
+    served: set[Choice]
     dropped: np.ndarray
     rounds: np.ndarray
     padded: np.ndarray
+    off_device: np.ndarray
+    off_host: np.ndarray
+
+    @classmethod
+    def none(cls, devices: int) -> "Counts":
+        return cls(set(), *(np.zeros(devices) for _ in range(5)))
 
 
 class ExchangeContract:
     """Subclasses are collected; they say what is particular about a transport."""
 
     transport: str
-    #: Devices of one expert group queue their tokens together, or each its own.
-    queues_are: Literal["per device", "per group"]
-    #: Devices of one group run the same number of rounds.
-    rounds_agree: bool
+    #: On how many devices a token may be in a row, at most all of its group.
+    seen_by: Literal["one device", "the group"]
+
+    def walk(self, case: Case, experts_tk: np.ndarray) -> Counts:
+        """Returns who is served and what that costs, by walking the queues one by one."""
+        raise NotImplementedError
+
+    def sizes_at_experts(self, case: Case, arrived: int, top_k: int) -> Sizes:
+        """Returns the sizes of the rounds at the experts, of so many places for tokens."""
+        spec = make_spec(self.transport, case)
+        rows = spec.transport.expert_rows(spec, arrived, top_k)
+        most = arrived * min(top_k, spec.experts_here)
+        return Sizes(rows, whole_rows(spec.round_fraction * rows), most)
 
     @pytest.mark.parametrize("case", CASES)
     def test_value_gradients_and_counts_equal_the_naive_loop(self, case: Case):
         for routing in ROUTINGS:
             problem = make_problem(routing, case.devices * TOKENS, case.experts, case.top_k, SIZE)
             result = run(self.transport, case, problem)
-            counts = self.count(case, problem.experts_tk)
+            counts = self.walk(case, problem.experts_tk)
+            served_tk = np.zeros(problem.experts_tk.shape, bool)
+            for device, token, k in counts.served:
+                served_tk[device * TOKENS + token, k] = True
             if case.overflow == "rounds":
-                assert counts.served_tk.all()
-            answer = solve(problem, counts.served_tk)
+                assert served_tk.all()
+            answer = solve(problem, served_tk)
             assert_close(result.y_td, answer.y_td, 1e-5, f"{routing}: y")
             for name, grad in result.grads.items():
                 assert_close(grad, getattr(answer, name), 1e-5, f"{routing}: gradient of {name}")
@@ -215,28 +246,10 @@ class ExchangeContract:
         ]
         assert scattered, "counting the load is a scatter: this test no longer sees any"
         assert not [entry for entry in scattered if any(d in shape for shape in entry[1])]
-        queued = tokens * (case.devices if self.queues_are == "per group" else 1)
-        limit = queued * case.experts * d
+        seen = tokens * (case.devices if self.seen_by == "the group" else 1)
+        limit = seen * case.experts * d
         largest = max((v.aval for eqn in equations for v in eqn.outvars), key=lambda a: a.size)
         assert largest.size < limit, f"{largest} holds {largest.size} elements, limit {limit}"
-
-    @pytest.mark.parametrize("case", FAST)
-    def test_rows_that_it_announces_are_those_that_it_fills(self, case: Case):
-        problem = make_problem("balanced", case.devices * TOKENS, case.experts, case.top_k, SIZE)
-        stats = run(self.transport, case, problem).stats
-        spec = make_spec(self.transport, case)
-        rows = spec.transport.rows_per_round(spec, TOKENS, case.top_k)
-        rounds = 1 + stats.overflow_rounds
-        filled = self.rows_here(case, problem.experts_tk) - stats.rows_dropped
-        np.testing.assert_array_equal(stats.rows_padded + filled, rounds * rows)
-
-    def rows_here(self, case: Case, experts_tk: np.ndarray) -> np.ndarray:
-        """Returns per device how many choices stand in its queues."""
-        if self.queues_are == "per device":
-            return np.full(case.devices, TOKENS * case.top_k)
-        groups = experts_tk.reshape(case.data, -1)
-        holders = [np.bincount(g // case.per_device, minlength=case.expert) for g in groups]
-        return np.concatenate(holders)
 
     def check_counts(
         self, case: Case, experts_tk: np.ndarray, stats: ExchangeStats, counts: Counts
@@ -248,44 +261,5 @@ class ExchangeContract:
         np.testing.assert_array_equal(stats.rows_sent, load.sum(axis=1) - counts.dropped)
         np.testing.assert_array_equal(stats.overflow_rounds, counts.rounds)
         np.testing.assert_array_equal(stats.rows_padded, counts.padded)
-        off_device, off_host = self.count_moves(case, by_device)
-        np.testing.assert_array_equal(stats.rows_off_device, off_device)
-        np.testing.assert_array_equal(stats.rows_off_host, off_host)
-
-    def count_moves(self, case: Case, by_device: np.ndarray) -> tuple[list[int], list[int]]:
-        """Returns per device the choices whose expert is on another device, and another host."""
-        off_device, off_host = [], []
-        for p, choices in enumerate(by_device):
-            group = p - p % case.expert
-            holders = [group + expert // case.per_device for expert in choices]
-            off_device.append(sum(q != p for q in holders))
-            off_host.append(sum(case.hosts[q] != case.hosts[p] for q in holders))
-        return off_device, off_host
-
-    def count(self, case: Case, experts_tk: np.ndarray) -> Counts:
-        """Returns who is served and what that costs, by walking the queues one by one."""
-        joint = self.queues_are == "per group"
-        shared = case.expert if joint else 1
-        sources = 1 if joint or TRANSPORTS[self.transport].gathers_experts else case.expert
-        rows = capacity(shared * TOKENS, case.top_k, case.experts, case.factor, sources)
-        served, dropped, rounds, slots = [], [], [], []
-        for tokens_tk in experts_tk.reshape(-1, shared * TOKENS, case.top_k):
-            load = np.bincount(tokens_tk.ravel(), minlength=case.experts)
-            served.append(served_in_order(tokens_tk, rows))
-            # A device works through the queues of all experts, or of its own in a joint queue.
-            for own in load.reshape(case.expert if joint else 1, -1):
-                dropped.append(int(np.maximum(own - rows, 0).sum()))
-                rounds.append(max(int(np.ceil(own.max() / rows)) - 1, 0))
-                slots.append((own.size * rows, int(own.sum())))
-        if case.overflow == "rounds":
-            served, dropped = [np.ones_like(s) for s in served], [0] * case.devices
-        else:
-            rounds = [0] * case.devices
-        if self.rounds_agree:
-            groups = np.reshape(rounds, (-1, case.expert)).max(axis=1)
-            rounds = list(np.repeat(groups, case.expert))
-        padded = [
-            (1 + extra) * size - (total - lost)
-            for extra, (size, total), lost in zip(rounds, slots, dropped, strict=True)
-        ]
-        return Counts(np.concatenate(served), np.array(dropped), np.array(rounds), np.array(padded))
+        np.testing.assert_array_equal(stats.rows_off_device, counts.off_device)
+        np.testing.assert_array_equal(stats.rows_off_host, counts.off_host)

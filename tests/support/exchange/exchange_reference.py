@@ -54,18 +54,6 @@ def solve(problem: Problem, served_tk: np.ndarray) -> Answer:
     return Answer(y, grad_x, grad_weights, grad_in, grad_out)
 
 
-def served_in_order(experts_tk: np.ndarray, capacity: int) -> np.ndarray:
-    """Returns which choices find a place: all first choices by token, then all second ones, ..."""
-    served_tk = np.zeros(experts_tk.shape, bool)
-    taken: dict[int, int] = {}
-    for k in range(experts_tk.shape[1]):
-        for t in range(experts_tk.shape[0]):
-            expert = int(experts_tk[t, k])
-            served_tk[t, k] = taken.get(expert, 0) < capacity
-            taken[expert] = taken.get(expert, 0) + 1
-    return served_tk
-
-
 ROUTINGS = ("balanced", "skewed", "hot", "empty", "random")
 
 

@@ -1,5 +1,6 @@
 """Bytes of what a layout's training step moves, from its config. No tests here."""
 
+import math
 from dataclasses import dataclass
 
 from moe_jax.axes import AXES, EXPERT, FSDP, TENSOR
@@ -73,12 +74,24 @@ class Size:
 
     @property
     def slots(self) -> int:
-        """Rows that a device sends in a round."""
-        moe, mesh = self.config.model.moe, self.mesh
-        factor = self.config.exchange.capacity_factor
-        own = self.tokens // mesh[TENSOR]
-        experts = moe.num_experts
-        return experts * capacity(own, moe.top_k, experts, factor, mesh[EXPERT])
+        """Rows that a device sends in the main round."""
+        factor, devices = self.config.exchange.capacity_factor, self.mesh[EXPERT]
+        own = self.tokens // self.mesh[TENSOR]
+        return devices * capacity(own, self._visits, devices, factor, devices)
+
+    @property
+    def _visits(self) -> float:
+        """Devices that a token's choices are on, in the mean over all distinct choices."""
+        moe, devices = self.config.model.moe, self.mesh[EXPERT]
+        elsewhere = math.comb(moe.num_experts - moe.num_experts // devices, moe.top_k)
+        return devices * (1 - elsewhere / math.comb(moe.num_experts, moe.top_k))
+
+    @property
+    def beside(self) -> int:
+        """Bytes beside a row: its weight, or weights and numbers of all choices of its token."""
+        moe = self.config.model.moe
+        alone = moe.num_experts == self.mesh[EXPERT]
+        return F32 if alone else 2 * moe.top_k * F32
 
     @property
     def activations(self) -> int:

@@ -1,0 +1,193 @@
+"""One step of an exchange between devices: a token goes once to each group that it has a choice in.
+
+Its choices (expert numbers and weights) travel with it; the group sums over them, so that one row
+comes back. What a group does with its tokens is the next step's business.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
+
+from moe_jax.moe.exchange.contract import ExchangeCounts, Overflow, Routing, whole_rows
+from moe_jax.moe.exchange.rounds import further_rounds, run_rounds
+from moe_jax.moe.exchange.rows import (
+    Window,
+    from_rows,
+    make_queues,
+    padded_window,
+    taken_or,
+    to_rows,
+    token_of,
+)
+from moe_jax.shapes import ChoicesTK, TokensTD, WeightsTK
+
+#: Names what arrived from other devices in the main round, for rematerialisation policies. Those of
+#: further rounds have no name: a policy would keep all of them, whether they take place or not.
+RECEIVED = "exchange_received"
+
+#: Moves [groups * c, ...] to the groups, as [sources * c, ...], and so back: its own transpose.
+Move = Callable[[Array], Array]
+#: (params, x_td, routing) -> (y_td, counts): how a group serves the tokens that reached it.
+Serve = Callable[[Any, TokensTD, Routing], tuple[TokensTD, Array]]
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A step to the groups of the next level.
+
+    Attributes:
+        groups: how many there are; group g has experts [g * experts, (g + 1) * experts).
+        experts: in each group.
+        move: how rows travel.
+        agree: the maximum over the devices that take part in one round together.
+        rows: tokens per group in the main round.
+        round_fraction: size of a further round, of the main round's.
+        overflow: what happens to tokens beyond the main round's.
+    """
+
+    groups: int
+    experts: int
+    move: Move
+    agree: Callable[[Int[Array, ""]], Int[Array, ""]]
+    rows: int
+    round_fraction: float
+    overflow: Overflow
+
+    @property
+    def step(self) -> int:
+        """Tokens per group in a further round."""
+        return whole_rows(self.round_fraction * self.rows, math.gcd(8, self.rows))
+
+    def __call__(
+        self, params: Any, x_td: TokensTD, routing: Routing, serve: Serve
+    ) -> tuple[TokensTD, ExchangeCounts]:
+        """Return sum_k weights_tk * expert[experts_tk](x_t), served by the groups.
+
+        Args:
+            params: of the experts, handed on.
+            x_td: this device's tokens.
+            routing: experts numbered over all groups; others are not served.
+            serve: the next step; it closes over no arrays.
+        """
+        groups_tk = routing.experts_tk // self.experts
+        first_tk = _first_of_group(groups_tk)
+        own = jnp.arange(groups_tk.shape[1], dtype=jnp.int32)
+        queues = make_queues(jnp.where(first_tk == own, groups_tk, self.groups), self.groups)
+        extra = jnp.zeros((), jnp.int32)
+        if self.overflow == "rounds" and self.rows < x_td.shape[0]:
+            longest = jnp.max(queues.length_g)
+            extra = self.agree(further_rounds(longest, self.rows, self.step))
+        y_td, counts = run_rounds(
+            partial(_round, self, serve),
+            (params, x_td, routing.weights_tk),
+            (queues, routing.experts_tk, first_tk),
+            extra,
+            main=self.rows,
+            step=self.step,
+        )
+        places = self.rows + extra * self.step
+        reached_tk = jnp.take_along_axis(queues.rank_tk, first_tk, axis=1) < places
+        valid_tk = groups_tk < self.groups
+        served = jnp.minimum(queues.length_g, places).sum()
+        return y_td, ExchangeCounts(
+            sent_g=queues.length_g.astype(jnp.float32),
+            dropped=(valid_tk & ~reached_tk).sum().astype(jnp.float32) + counts[0],
+            rounds=extra.astype(jnp.float32) + counts[1],
+            padded=(self.groups * places - served).astype(jnp.float32),
+        )
+
+
+def _round(
+    hop: Hop,
+    serve: Serve,
+    operands: Any,
+    fixed: Any,
+    first: Int[Array, ""] | int,
+    rows: int,
+) -> tuple[TokensTD, Array]:
+    """One trip to the groups and back; the main round's `first` is a plain 0."""
+    params, x_td, weights_tk = operands
+    queues, experts_tk, first_tk = fixed
+    at = padded_window(queues, first, rows)
+    choices = _pack(hop, experts_tk, weights_tk, first_tk, at)
+    received_rd, choices = hop.move(to_rows(x_td, at)), hop.move(choices)
+    if isinstance(first, int):
+        received_rd, choices = checkpoint_name((received_rd, choices), RECEIVED)
+    y_rd, counts = serve(params, received_rd, _unpack(hop, choices))
+    return from_rows(hop.move(y_rd), at), counts
+
+
+# What travels beside a row [d]: weights, and expert numbers as floats, which are exact. With one
+# expert in a group a row's only choice is known, and its weight is all.
+
+
+def _pack(
+    hop: Hop, experts_tk: ChoicesTK, weights_tk: WeightsTK, first_tk: ChoicesTK, at: Window
+) -> Float[Array, "r _"]:
+    token_r = token_of(at)
+    group_r = jnp.arange(token_r.size, dtype=jnp.int32) // (token_r.size // hop.groups)
+    nobody = hop.groups * hop.experts
+    experts_rk = taken_or(experts_tk, token_r, nobody) - (group_r * hop.experts)[:, None]
+    here_rk = (
+        (experts_rk >= 0) & (experts_rk < hop.experts) & (token_r < experts_tk.shape[0])[:, None]
+    )
+    row_tk = jnp.take_along_axis(at.row_tk, first_tk, axis=1)
+    weights_rk = _weights_to_rows(weights_tk, token_r, here_rk, row_tk)
+    if hop.experts == 1:
+        return weights_rk.sum(axis=1, keepdims=True)
+    numbers_rk = jnp.where(here_rk, experts_rk, hop.experts).astype(jnp.float32)
+    return jnp.concatenate([weights_rk, numbers_rk], axis=1)
+
+
+def _unpack(hop: Hop, choices: Float[Array, "r _"]) -> Routing:
+    if hop.experts == 1:
+        return Routing(jnp.zeros(choices.shape, jnp.int32), choices)
+    weights_rk, numbers_rk = jnp.split(choices, 2, axis=1)
+    return Routing(jax.lax.stop_gradient(numbers_rk).astype(jnp.int32), weights_rk)
+
+
+def _first_of_group(groups_tk: ChoicesTK) -> ChoicesTK:
+    """Return for each choice the token's first one in the same group."""
+    same_tkj = groups_tk[:, :, None] == groups_tk[:, None, :]
+    return jnp.argmax(same_tkj, axis=2).astype(jnp.int32)
+
+
+@jax.custom_vjp
+def _weights_to_rows(
+    weights_tk: WeightsTK, token_r: Int[Array, " r"], here_rk: Bool[Array, "r k"], row_tk: ChoicesTK
+) -> Float[Array, "r k"]:
+    """Return the weights of each row's token, 0 for choices that are not here."""
+    return jnp.where(here_rk, taken_or(weights_tk, token_r, 0), 0)
+
+
+def _weights_to_rows_bwd(row_tk: ChoicesTK, grad_rk: Array):
+    top_k = row_tk.shape[1]
+    at_tk = row_tk * top_k + jnp.arange(top_k, dtype=jnp.int32)
+    return taken_or(grad_rk.reshape(-1), at_tk, 0), None, None, None
+
+
+_weights_to_rows.defvjp(
+    lambda w, token_r, here_rk, row_tk: (_weights_to_rows(w, token_r, here_rk, row_tk), row_tk),
+    _weights_to_rows_bwd,
+)
+
+
+def distinct_groups(top_k: int, experts: int, groups: int) -> float:
+    """Return the expected number of groups that a token's choices are in, routing uniform.
+
+        G (1 - C(E - E / G, k) / C(E, k))
+
+    Args:
+        top_k: distinct experts that a token chooses.
+        experts: to choose from, E.
+        groups: G, of equally many experts.
+    """
+    outside = math.comb(experts - experts // groups, top_k)
+    return groups * (1 - outside / math.comb(experts, top_k))
