@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moe_jax.bench.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
 from moe_jax.hardware.calibration import Suite
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
 from moe_jax.moe.exchange.rows import from_rows, make_queues, to_rows, window
+from moe_jax.moe.grouped import products, swiglu
+from moe_jax.moe.grouped.choose import Chosen
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 
@@ -48,17 +51,19 @@ class Spec:
         return jax.block_until_ready(jax.jit(self.prepare)(*drawn))
 
 
-def layer_specs(config: Config, attention: Implementation) -> tuple[Spec, ...]:
+def layer_specs(config: Config, attention: Implementation, grouped: Chosen) -> tuple[Spec, ...]:
     """Return the operations of one MoE layer of a checked config, and of the loss.
 
     Args:
         config: gives shapes, dtypes, and the mesh whose share of them one device has.
         attention: what `attention.implementation = "auto"` means where this is to run.
+        grouped: what computes grouped matmuls there; only kernels are measured.
     """
     sizes = sizes_of(config)
     return (
         *_projections(config, sizes),
         *_experts(config, sizes),
+        *(_grouped(config, sizes, grouped) if grouped == "mosaic" else ()),
         _router(config, sizes),
         _logits(config, sizes),
         *_attention(config, sizes, attention),
@@ -104,6 +109,43 @@ def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
         yield _matmul(title, "lro,lio->lri", grad, w, flops, weight)
         title = f"expert {name}, gradient of weight {shape}"
         yield _matmul(title, "lri,lro->lio", rows, grad, flops, weight)
+
+
+def _grouped(config: Config, sizes: Sizes, implementation: Chosen) -> Iterator[Spec]:
+    """Yield the products of `moe/grouped/` forward and backward, all groups of one size."""
+    e, r, d, f = sizes.local_experts, sizes.rows, config.model.d_model, sizes.d_ff
+    dtype = jnp.dtype(config.precision.compute)
+    x, h, w_up, w_down = (
+        (shape, dtype) for shape in ((e * r, d), (e * r, f), (e, d, f), (e, f, d))
+    )
+    sizes_l = np.full((e,), r, np.int32)
+
+    def both(x: jax.Array, gate: jax.Array, up: jax.Array) -> Any:
+        return products.gated(implementation, x, gate, up, jnp.asarray(sizes_l), swiglu)
+
+    def rows(x: jax.Array, w: jax.Array) -> jax.Array:
+        return products.by_weights(implementation, [(x, w)], jnp.asarray(sizes_l))
+
+    def back(*grads_and_weights: jax.Array) -> jax.Array:
+        pairs = list(zip(grads_and_weights[::2], grads_and_weights[1::2], strict=True))
+        return products.by_weights(implementation, pairs, jnp.asarray(sizes_l), transposed=True)
+
+    def weights(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return products.by_gradients(implementation, x, grad, jnp.asarray(sizes_l), dtype)
+
+    ups = 2 if is_gated(config.model.moe.activation) else 1
+    table = (
+        ("gate and up", both, (x, w_up, w_up), 1) if ups == 2 else ("up", rows, (x, w_up), 1),
+        ("down", rows, (h, w_down), 1),
+        ("gradient of hidden", back, (x, w_down), 1),
+        ("gradient of rows", back, (h, w_up) * ups, 1),
+        ("gradient of up", weights, (x, h), ups),
+        ("gradient of down", weights, (h, x), 1),
+    )
+    for name, function, draw, weight in table:
+        times = max(1, draw.count(w_up))
+        flops, title = 2.0 * times * e * r * d * f, f"{name} {e} x {r} x {d} x {f}"
+        yield Spec("matmul_grouped", title, flops, "flop", function, draw, weight=weight)
 
 
 def _router(config: Config, sizes: Sizes) -> Spec:

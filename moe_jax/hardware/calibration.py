@@ -22,7 +22,15 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[float, Field(gt=0)]
 Date = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
-Suite = Literal["matmul", "attention_forward", "attention_backward", "gather", "memory", "program"]
+Suite = Literal[
+    "matmul",
+    "matmul_grouped",
+    "attention_forward",
+    "attention_backward",
+    "gather",
+    "memory",
+    "program",
+]
 CollectiveKind = Literal["all-to-all", "all-gather", "all-reduce", "reduce-scatter"]
 
 
