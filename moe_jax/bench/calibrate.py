@@ -17,8 +17,7 @@ from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.hardware.topology import Device, Topology
 from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import compiler_options
-from moe_jax.model.parallel import resolve_parallel
-from moe_jax.nn.dot_attention import Implementation
+from moe_jax.model.parallel import Parallel, resolve_parallel
 from moe_jax.planner.modelled.per_device import Share
 
 PACKAGES = ("moe-jax", "jax", "jaxlib")
@@ -51,7 +50,8 @@ def calibrate(
     """
     device = mesh.devices.flat[0]
     measured = []
-    for spec in layer_specs(config, attention_of(config, device, platform)):
+    chosen = choices(config, device, platform)
+    for spec in layer_specs(config, chosen.attention, chosen.grouped):
         result = measure_spec(spec, platform, repeats, batch_s)
         report(result)
         measured.append((spec, result))
@@ -70,6 +70,9 @@ def calibrate(
         attention_backward_flops_per_s=_rate(measured, "attention_backward"),
         gather_bytes_per_s=_rate(measured, "gather"),
         memory_bytes_per_s=_rate(measured, "memory"),
+        grouped_flops_per_s=(
+            _rate(measured, "matmul_grouped") if chosen.grouped == "mosaic" else None
+        ),
         collectives=tuple(collectives),
         measurements=tuple(result for _, result in measured),
     )
@@ -92,13 +95,11 @@ def measure_spec(spec: Spec, platform: str, repeats: int = 9, batch_s: float = 0
     )
 
 
-def attention_of(config: Config, device: Device, platform: str) -> Implementation:
-    """Return the attention implementation that the model would choose on a device."""
+def choices(config: Config, device: Device, platform: str) -> Parallel:
+    """Return what the model would choose on a device: attention, grouped matmuls."""
     mesh = build_mesh(MeshConfig(), [device])
     tokens = sizes_of(config).tokens
-    return resolve_parallel(
-        config, mesh, platform=platform, hosts=(0,), batch_tokens=tokens
-    ).attention
+    return resolve_parallel(config, mesh, platform=platform, hosts=(0,), batch_tokens=tokens)
 
 
 def dispatch_bytes(config: Config) -> int:

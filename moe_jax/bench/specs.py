@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moe_jax.bench.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
 from moe_jax.hardware.calibration import Suite
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context
 from moe_jax.moe.exchange.rows import from_rows, make_queues, packed_window, to_rows
-from moe_jax.moe.grouped import grouped_matmul
+from moe_jax.moe.grouped import products, swiglu
+from moe_jax.moe.grouped.choose import Chosen
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.dot_attention import Implementation, dot_attention
 
@@ -49,17 +51,19 @@ class Spec:
         return jax.block_until_ready(jax.jit(self.prepare)(*drawn))
 
 
-def layer_specs(config: Config, attention: Implementation) -> tuple[Spec, ...]:
+def layer_specs(config: Config, attention: Implementation, grouped: Chosen) -> tuple[Spec, ...]:
     """Return the operations of one MoE layer of a checked config, and of the loss.
 
     Args:
         config: gives shapes, dtypes, and the mesh whose share of them one device has.
         attention: what `attention.implementation = "auto"` means where this is to run.
+        grouped: what computes grouped matmuls there; only kernels are measured.
     """
     sizes = sizes_of(config)
     return (
         *_projections(config, sizes),
         *_experts(config, sizes),
+        *(_grouped(config, sizes, grouped) if grouped == "mosaic" else ()),
         _router(config, sizes),
         _logits(config, sizes),
         *_attention(config, sizes, attention),
@@ -98,30 +102,50 @@ def _experts(config: Config, sizes: Sizes) -> Iterator[Spec]:
     dtype = jnp.dtype(config.precision.compute)
     ups = 2 if is_gated(config.model.moe.activation) else 1
     for name, i, o, weight in (("up", d, f, ups), ("down", f, d, 1)):
-        rows, w, grad = ((e * r, i), dtype), ((e, i, o), dtype), ((e * r, o), dtype)
+        rows, w, grad = ((e, r, i), dtype), ((e, i, o), dtype), ((e, r, o), dtype)
         flops, shape = 2.0 * e * r * i * o, f"{e} x {r} x {i} x {o}"
-        for title, function, draw in (
-            ("", partial(_product, e), (rows, w)),
-            (", gradient of rows", partial(_product_gradient, e, 0), (rows, w, grad)),
-            (", gradient of weight", partial(_product_gradient, e, 1), (rows, w, grad)),
-        ):
-            full = f"expert {name}{title} {shape}"
-            yield Spec("matmul", full, flops, "flop", function, draw, weight=weight)
+        yield _matmul(f"expert {name} {shape}", "lri,lio->lro", rows, w, flops, weight)
+        title = f"expert {name}, gradient of rows {shape}"
+        yield _matmul(title, "lro,lio->lri", grad, w, flops, weight)
+        title = f"expert {name}, gradient of weight {shape}"
+        yield _matmul(title, "lri,lro->lio", rows, grad, flops, weight)
 
 
-def _product(experts: int, rows_ri: jax.Array, w_lio: jax.Array) -> jax.Array:
-    """Multiply equally many rows by each expert's matrix."""
-    if experts == 1:
-        return rows_ri @ w_lio[0]
-    sizes_l = jnp.full(experts, rows_ri.shape[0] // experts, jnp.int32)
-    return grouped_matmul(rows_ri, w_lio, sizes_l)
+def _grouped(config: Config, sizes: Sizes, implementation: Chosen) -> Iterator[Spec]:
+    """Yield the products of `moe/grouped/` forward and backward, all groups of one size."""
+    e, r, d, f = sizes.local_experts, sizes.rows, config.model.d_model, sizes.d_ff
+    dtype = jnp.dtype(config.precision.compute)
+    x, h, w_up, w_down = (
+        (shape, dtype) for shape in ((e * r, d), (e * r, f), (e, d, f), (e, f, d))
+    )
+    sizes_l = np.full((e,), r, np.int32)
 
+    def both(x: jax.Array, gate: jax.Array, up: jax.Array) -> Any:
+        return products.gated(implementation, x, gate, up, jnp.asarray(sizes_l), swiglu)
 
-def _product_gradient(
-    experts: int, of: Literal[0, 1], rows_ri: jax.Array, w_lio: jax.Array, grad_ro: jax.Array
-) -> jax.Array:
-    """Return `_product`'s gradient of rows (0) or weights (1); the product itself is not needed."""
-    return jax.vjp(partial(_product, experts), rows_ri, w_lio)[1](grad_ro)[of]
+    def rows(x: jax.Array, w: jax.Array) -> jax.Array:
+        return products.by_weights(implementation, [(x, w)], jnp.asarray(sizes_l))
+
+    def back(*grads_and_weights: jax.Array) -> jax.Array:
+        pairs = list(zip(grads_and_weights[::2], grads_and_weights[1::2], strict=True))
+        return products.by_weights(implementation, pairs, jnp.asarray(sizes_l), transposed=True)
+
+    def weights(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return products.by_gradients(implementation, x, grad, jnp.asarray(sizes_l), dtype)
+
+    ups = 2 if is_gated(config.model.moe.activation) else 1
+    table = (
+        ("gate and up", both, (x, w_up, w_up), 1) if ups == 2 else ("up", rows, (x, w_up), 1),
+        ("down", rows, (h, w_down), 1),
+        ("gradient of hidden", back, (x, w_down), 1),
+        ("gradient of rows", back, (h, w_up) * ups, 1),
+        ("gradient of up", weights, (x, h), ups),
+        ("gradient of down", weights, (h, x), 1),
+    )
+    for name, function, draw, weight in table:
+        times = max(1, draw.count(w_up))
+        flops, title = 2.0 * times * e * r * d * f, f"{name} {e} x {r} x {d} x {f}"
+        yield Spec("matmul_grouped", title, flops, "flop", function, draw, weight=weight)
 
 
 def _router(config: Config, sizes: Sizes) -> Spec:

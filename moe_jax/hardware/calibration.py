@@ -22,7 +22,15 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[float, Field(gt=0)]
 Date = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
-Suite = Literal["matmul", "attention_forward", "attention_backward", "gather", "memory", "program"]
+Suite = Literal[
+    "matmul",
+    "matmul_grouped",
+    "attention_forward",
+    "attention_backward",
+    "gather",
+    "memory",
+    "program",
+]
 CollectiveKind = Literal["all-to-all", "all-gather", "all-reduce", "reduce-scatter"]
 
 
@@ -82,6 +90,8 @@ class Calibration:
             of a backward call alone.
         gather_bytes_per_s: permuting tokens into rows and back; bytes read plus bytes written.
         memory_bytes_per_s: elementwise work; bytes read plus bytes written.
+        grouped_flops_per_s: the kernels of `moe/grouped/`, the rows' own FLOPs; None where they do
+            not run (they are Hopper's) or were not measured.
         collectives: may be empty (one device).
         measurements: what the rates were computed from, and whole programs.
     """
@@ -97,6 +107,7 @@ class Calibration:
     attention_backward_flops_per_s: Positive
     gather_bytes_per_s: Positive
     memory_bytes_per_s: Positive
+    grouped_flops_per_s: Positive | None = None
     collectives: tuple[CollectiveTime, ...] = ()
     measurements: tuple[Measurement, ...] = ()
 
@@ -139,7 +150,8 @@ def parse_calibration(text: str, *, origin: str = "the calibration") -> Calibrat
 
 def dump_calibration(calibration: Calibration) -> str:
     """Write TOML text: parsing it gives an equal calibration."""
-    return tomli_w.dumps(dataclasses.asdict(calibration))
+    values = dataclasses.asdict(calibration)
+    return tomli_w.dumps({key: value for key, value in values.items() if value is not None})
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> None:

@@ -69,7 +69,9 @@ class Block(nnx.Module):
         hidden = self.mlp_norm(x_bsd)
         if self.kind == "dense":
             return self.add(x_bsd, self.mlp(hidden, parallel.tensor)), None
-        y_bsd, stats = self.moe(hidden, parallel.exchange, parallel.tensor, valid_bs)
+        y_bsd, stats = self.moe(
+            hidden, parallel.exchange, parallel.tensor, valid_bs, parallel.grouped
+        )
         return self.add(x_bsd, y_bsd), stats
 
     def add(self, x_bsd: BatchBSD, y_bsd: BatchBSD) -> BatchBSD:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from jax.sharding import Mesh, PartitionSpec
 
@@ -14,6 +15,7 @@ from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
 from moe_jax.moe.exchange.choose import choose_spec
 from moe_jax.moe.exchange.contract import ExchangeSpec
+from moe_jax.moe.grouped.choose import Chosen, choose
 from moe_jax.nn.dot_attention import Implementation
 from moe_jax.sharding.rules import Placement
 from moe_jax.sharding.tensor import TensorAxis
@@ -28,6 +30,8 @@ class Parallel:
     mesh: Mesh
     exchange_spec: ExchangeSpec
     attention: Implementation
+    #: What computes the experts' grouped matmuls: an `implementation` of `moe/grouped/`.
+    grouped: Chosen
     #: Whether tokens attend to their own document only.
     documents: bool
     placement: Placement
@@ -93,6 +97,7 @@ def resolve_parallel(
         mesh=mesh,
         exchange_spec=choose_spec(config, devices, tokens, hosts),
         attention=attention_implementation(config, platform),
+        grouped=grouped_implementation(config, mesh.devices.flat[0]),
         documents=config.data.document_mask == "segments",
         placement=placement,
         tensor=tensor,
@@ -162,3 +167,16 @@ def attention_implementation(config: Config, platform: str) -> Implementation:
     chosen: Implementation = "cudnn" if fits else "xla"
     logger.info("attention.implementation=auto: %s", chosen)
     return chosen
+
+
+def grouped_implementation(config: Config, device: Any) -> Chosen:
+    """Return how the experts' grouped matmuls are computed on a device.
+
+    Args:
+        config: a checked config.
+        device: of the mesh. One that is only described, for a compile for GPUs that are not there,
+            knows its compute capability as well as one that is here.
+    """
+    moe = config.model.moe
+    dims = (config.model.d_model, moe.d_ff // config.mesh.tensor)
+    return choose("auto", config.precision.compute, dims, device)

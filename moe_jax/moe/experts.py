@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
-from moe_jax.moe.grouped import grouped_matmul, grouped_pair
+from moe_jax.moe.grouped import Implementation, grouped_matmul, grouped_pair
 from moe_jax.nn.activation import activate_experts, is_gated
 from moe_jax.nn.param import constant, weight
 from moe_jax.sharding.tensor import ONE, TensorAxis
@@ -45,17 +45,20 @@ class Experts(nnx.Module):
         self.config = moe
         self.dtype = jnp.dtype(precision.compute)
 
-    def up(self, rows_rd: RowsRD, sizes_l: SizesL | None) -> Hidden:
+    def up(
+        self, rows_rd: RowsRD, sizes_l: SizesL | None, grouped: Implementation = "auto"
+    ) -> Hidden:
         """Return what each row is before its activation: (up, gate), gate None if there is none.
 
         Args:
             rows_rd: rows, sorted by expert.
             sizes_l: rows of each expert; None: all are the only expert's.
+            grouped: what computes grouped matmuls.
         """
         if is_gated(self.config.activation):
-            gate, up = self._pair(rows_rd, self.w_gate_edf[...], self.w_up_edf[...], sizes_l)
+            gate, up = self._pair(rows_rd, sizes_l, grouped)
         else:
-            gate, up = None, self._product(rows_rd, self.w_up_edf[...], sizes_l)
+            gate, up = None, self._product(rows_rd, self.w_up_edf, sizes_l, grouped)
         if self.config.bias == "all":
             up = up + self._of_rows(self.b_up_ef, up, sizes_l)
             if gate is not None:
@@ -67,6 +70,7 @@ class Experts(nnx.Module):
         hidden: Hidden,
         sizes_l: SizesL | None,
         weights_r: Float[Array, " r"],
+        grouped: Implementation = "auto",
         *,
         first: bool | Array,
     ) -> RowsRD:
@@ -77,11 +81,12 @@ class Experts(nnx.Module):
             sizes_l: as `up` takes them.
             weights_r: float32 combine weights. They scale the hidden layer, which is linear from
                 there on, so that their gradient needs nothing that is not there anyway.
+            grouped: as `up` takes it.
             first: whether this device adds the bias, of those that share an expert.
         """
         active_rf = activate_experts(self.config, *hidden).astype(jnp.float32)
         active_rf = (active_rf * weights_r[:, None]).astype(self.dtype)
-        out_rd = self._product(active_rf, self.w_down_efd[...], sizes_l)
+        out_rd = self._product(active_rf, self.w_down_efd, sizes_l, grouped)
         if self.config.bias == "all":
             bias_rd = self._of_rows(self.b_down_ed, out_rd, sizes_l).astype(jnp.float32)
             bias_rd = (bias_rd * weights_r[:, None]).astype(self.dtype)
@@ -89,17 +94,21 @@ class Experts(nnx.Module):
         return out_rd
 
     def _pair(
-        self, rows_ri: Array, w_gate_lio: Array, w_up_lio: Array, sizes_l: SizesL | None
+        self, rows_ri: Array, sizes_l: SizesL | None, grouped: Implementation
     ) -> tuple[Array, Array]:
+        both = self.w_gate_edf, self.w_up_edf
         if sizes_l is not None:
-            return grouped_pair(rows_ri, w_gate_lio, w_up_lio, sizes_l)
-        gate, up = (self._product(rows_ri, w_lio, None) for w_lio in (w_gate_lio, w_up_lio))
+            weights = (w[...] for w in both)
+            return grouped_pair(rows_ri, *weights, sizes_l, implementation=grouped)
+        gate, up = (self._product(rows_ri, w, None, grouped) for w in both)
         return gate, up
 
-    def _product(self, rows_ri: Array, w_lio: Array, sizes_l: SizesL | None) -> Array:
+    def _product(
+        self, rows_ri: Array, w: nnx.Param, sizes_l: SizesL | None, grouped: Implementation
+    ) -> Array:
         if sizes_l is not None:
-            return grouped_matmul(rows_ri, w_lio, sizes_l)
-        return _plain_matmul(rows_ri, w_lio.astype(self.dtype))
+            return grouped_matmul(rows_ri, w[...], sizes_l, implementation=grouped)
+        return _plain_matmul(rows_ri, w[...].astype(self.dtype))
 
     def _of_rows(self, bias: nnx.Param, rows_ro: Array, sizes_l: SizesL | None) -> Array:
         """Return each row's bias: a product with one-hots, whose gradient is one too."""
@@ -118,10 +127,11 @@ class ExpertsOn:
 
     graphdef: Any
     tensor: TensorAxis
+    grouped: Implementation
 
     def up(self, params: nnx.State, rows_rd: RowsRD, sizes_l: SizesL | None) -> Hidden:
         """Return `Experts.up` with `params`."""
-        return nnx.merge(self.graphdef, params).up(rows_rd, sizes_l)
+        return nnx.merge(self.graphdef, params).up(rows_rd, sizes_l, self.grouped)
 
     def down(
         self,
@@ -132,13 +142,16 @@ class ExpertsOn:
     ) -> RowsRD:
         """Return `Experts.down` with `params`."""
         first = self.tensor.index() == 0
-        return nnx.merge(self.graphdef, params).down(hidden, sizes_l, weights_r, first=first)
+        experts = nnx.merge(self.graphdef, params)
+        return experts.down(hidden, sizes_l, weights_r, self.grouped, first=first)
 
 
-def split(experts: Experts, tensor: TensorAxis = ONE) -> tuple[nnx.State, ExpertsOn]:
+def split(
+    experts: Experts, tensor: TensorAxis = ONE, grouped: Implementation = "auto"
+) -> tuple[nnx.State, ExpertsOn]:
     """Return parameters and computation of a device's experts, as an exchange takes them."""
     graphdef, params = nnx.split(experts)
-    return params, ExpertsOn(graphdef, tensor)
+    return params, ExpertsOn(graphdef, tensor, grouped)
 
 
 @jax.custom_vjp

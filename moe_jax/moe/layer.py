@@ -16,6 +16,7 @@ from moe_jax.config.schema import PrecisionConfig
 from moe_jax.moe.balance import BalanceSums, balance_sums
 from moe_jax.moe.exchange import Exchange, ExchangeStats, Routing
 from moe_jax.moe.experts import Experts, split
+from moe_jax.moe.grouped import Implementation
 from moe_jax.moe.router import Router
 from moe_jax.nn.mlp import Mlp
 from moe_jax.nn.param import weight
@@ -58,6 +59,7 @@ class MoeLayer(nnx.Module):
         exchange: Exchange,
         tensor: TensorAxis = ONE,
         valid_bs: MaskBS | None = None,
+        grouped: Implementation = "auto",
     ) -> tuple[BatchBSD, MoeStats]:
         """Return the layer's output, and its counts.
 
@@ -67,13 +69,14 @@ class MoeLayer(nnx.Module):
             tensor: over which experts, and perhaps tokens, are split.
             valid_bs: tokens that matter: the others take the experts in turn, with weight 0, so
                 that padding, whose tokens are all alike, does not overfill a few. None: all.
+            grouped: what computes grouped matmuls; "auto": as fits the default device.
         """
         x_td = _flat(x_bsd)
         routed = self.router(x_td)
         if valid_bs is not None:
             spread = _spread(routed.routing, valid_bs.reshape(-1), self.config.num_experts)
             routed = dataclasses.replace(routed, routing=spread)
-        params, experts_fn = split(self.experts, tensor)
+        params, experts_fn = split(self.experts, tensor, grouped)
         y_td, exchange_stats = exchange(params, x_td, routed.routing, experts_fn, tensor)
         y_bsd = y_td.reshape(x_bsd.shape)
         if self.config.shared_experts:

@@ -5,7 +5,7 @@ import pytest
 from support.training_cases import small_config
 
 from moe_jax.bench import collectives
-from moe_jax.bench.calibrate import attention_of, calibrate, dispatch_bytes
+from moe_jax.bench.calibrate import calibrate, choices, dispatch_bytes
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.calibration import dump_calibration, parse_calibration
 from moe_jax.hardware.topology import detect_topology
@@ -70,8 +70,8 @@ def test_it_can_be_written_and_read(calibration):
 
 def test_attention_is_what_the_model_would_choose():
     config = small_config("precision.compute=bfloat16", "data.document_mask=none")
-    assert attention_of(config, jax.devices()[0], "cpu") == "xla"
-    assert attention_of(config, jax.devices()[0], "gpu") == "cudnn"
+    assert choices(config, jax.devices()[0], "cpu").attention == "xla"
+    assert choices(config, jax.devices()[0], "gpu").attention == "cudnn"
 
 
 def test_a_dispatch_sends_a_queue_of_rows_to_every_expert():

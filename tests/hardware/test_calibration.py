@@ -48,6 +48,12 @@ def test_measurements_and_collectives_may_be_left_out():
     assert parse_calibration("\n".join(kept)) == bare
 
 
+def test_grouped_matmuls_are_measured_or_not():
+    measured = dataclasses.replace(CALIBRATION, grouped_flops_per_s=6.9e14)
+    assert parse_calibration(dump_calibration(measured)) == measured
+    assert "grouped_flops_per_s" not in dump_calibration(CALIBRATION)
+
+
 def test_an_unquoted_date_is_the_same_date():
     text = dump_calibration(CALIBRATION).replace('"2026-11-23"', "2026-11-23")
     assert parse_calibration(text) == CALIBRATION

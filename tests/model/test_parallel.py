@@ -1,9 +1,16 @@
 """What the config leaves to "auto" is decided once, from the mesh and the platform."""
 
+from types import SimpleNamespace
+
 import pytest
 from support.model_cases import configured, parallel_of
 
-from moe_jax.model.parallel import check_stages, placement_of, resolve_parallel
+from moe_jax.model.parallel import (
+    check_stages,
+    grouped_implementation,
+    placement_of,
+    resolve_parallel,
+)
 
 
 def resolve(platform: str, *overrides: str):
@@ -40,6 +47,23 @@ def test_cudnn_without_gpus_is_refused():
         resolve("cpu", *CUDNN_FITS, "model.attention.implementation=cudnn")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (("precision.compute=bfloat16", "model.moe.d_ff=256"), "mosaic"),
+        (("precision.compute=float32", "model.moe.d_ff=256"), "blocks"),
+        (("precision.compute=bfloat16", "model.moe.d_ff=96"), "blocks"),
+        # Each of two devices multiplies half of the hidden size.
+        (("precision.compute=bfloat16", "model.moe.d_ff=64", "mesh.tensor=2"), "blocks"),
+    ],
+)
+def test_grouped_matmuls_are_chosen_for_the_device_that_is_planned(overrides, wanted):
+    config = configured("model.d_model=64", "model.vocab_size=32", *overrides)
+    hopper = SimpleNamespace(platform="gpu", compute_capability="9.0")
+    assert grouped_implementation(config, hopper) == wanted
+    assert grouped_implementation(config, SimpleNamespace(platform="cpu")) == "blocks"
+
+
 def test_spec_follows_config_and_mesh():
     parallel = resolve("cpu", "exchange.overflow=drop", "exchange.transport=all_gather")
     spec = parallel.exchange_spec
@@ -47,6 +71,7 @@ def test_spec_follows_config_and_mesh():
     assert spec.experts_per_device == 4
     assert parallel.batch_shards == 2
     assert parallel.documents
+    assert parallel.grouped == "blocks"
     assert not resolve("cpu", "data.document_mask=none").documents
 
 

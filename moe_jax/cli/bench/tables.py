@@ -135,6 +135,8 @@ def decode_line(time: DecodeTime) -> str:
 def _rates(result: Calibration) -> Iterator[tuple[str, str]]:
     for name in ("matmul", "attention_forward", "attention_backward"):
         yield name, f"{getattr(result, f'{name}_flops_per_s') / 1e12:.4g} TFLOP/s"
+    if result.grouped_flops_per_s is not None:
+        yield "matmul_grouped", f"{result.grouped_flops_per_s / 1e12:.4g} TFLOP/s"
     for name in ("gather", "memory"):
         yield name, f"{getattr(result, f'{name}_bytes_per_s') / 1e9:.4g} GB/s"
 

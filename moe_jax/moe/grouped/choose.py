@@ -1,7 +1,7 @@
 """Which implementation computes a grouped product, decided before anything compiles."""
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,31 +18,35 @@ MOSAIC_DTYPES = ("bfloat16", "float16")
 HOPPER = "9.0"
 
 
-def choose(implementation: str, dtype: DTypeLike, dims: Sequence[int]) -> Chosen:
+def choose(
+    implementation: str, dtype: DTypeLike, dims: Sequence[int], device: Any = None
+) -> Chosen:
     """Return the implementation to use.
 
     Args:
-        implementation: "auto" takes "mosaic" where the default device is a Hopper GPU and the
-            kernels support dtype and dims, else "blocks".
+        implementation: "auto" takes "mosaic" where the device is a Hopper GPU and the kernels
+            support dtype and dims, else "blocks".
         dtype: of the rows.
         dims: every size of the weights but the number of groups.
+        device: of a mesh, present or only described; None takes the default device.
 
     Raises:
         UserError: an unknown name, or "mosaic" for what it does not support. Without any GPU here
             "mosaic" is accepted: it compiles for GPUs that are elsewhere.
     """
+    capability = _compute_capability(jax.devices()[0] if device is None else device)
     if implementation not in (names := get_args(Implementation)):
         raise UserError(f"implementation = {implementation!r} is none of {', '.join(names)}")
     if implementation == "auto":
-        fits = _compute_capability() == HOPPER and _why_not_mosaic(dtype, dims) is None
+        fits = capability == HOPPER and _why_not_mosaic(capability, dtype, dims) is None
         return "mosaic" if fits else "blocks"
-    if implementation == "mosaic" and (why := _why_not_mosaic(dtype, dims)):
+    if implementation == "mosaic" and (why := _why_not_mosaic(capability, dtype, dims)):
         raise UserError(why)
     return cast(Chosen, implementation)
 
 
-def _why_not_mosaic(dtype: DTypeLike, dims: Sequence[int]) -> str | None:
-    if (capability := _compute_capability()) not in (None, HOPPER):
+def _why_not_mosaic(capability: str | None, dtype: DTypeLike, dims: Sequence[int]) -> str | None:
+    if capability not in (None, HOPPER):
         return (
             f"implementation 'mosaic' needs a Hopper GPU (compute capability {HOPPER}), this one "
             f"has {capability}: use 'auto' or 'blocks'"
@@ -60,6 +64,5 @@ def _why_not_mosaic(dtype: DTypeLike, dims: Sequence[int]) -> str | None:
     return None
 
 
-def _compute_capability() -> str | None:
-    device = jax.devices()[0]
+def _compute_capability(device: Any) -> str | None:
     return device.compute_capability if device.platform == "gpu" else None

@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int
 
+from moe_jax.moe.grouped.cost import cost_told
 from moe_jax.moe.grouped.schedule import row_tiles
 from moe_jax.moe.grouped.tiles import TILE_INNER, TILE_ROWS, Tiles
 
@@ -44,6 +45,8 @@ def compiler_params() -> plgpu.CompilerParams:
     return plgpu.CompilerParams(approx_math=True, lowering_semantics=plgpu.LoweringSemantics.Lane)
 
 
+# Traced, lowered and compiled once per shape, however many streams and layers call it.
+@functools.partial(jax.jit, static_argnames=("tiles", "transposed"))
 def multiply_rows(
     pairs: Sequence[tuple[Float[Array, "r _"], Float[Array, "l _ _"]]],
     sizes_l: Int[Array, "l"],
@@ -69,6 +72,7 @@ def multiply_rows(
     return out
 
 
+@functools.partial(jax.jit, static_argnames=("activate", "tiles"))
 def multiply_gated(
     x_rd: Float[Array, "r d"],
     w_gate_ldf: Float[Array, "l d f"],
@@ -115,16 +119,19 @@ def _call(
         schedule, x, w, out = (refs[a:b] for a, b in pairwise((0, *splits, None)))
         _body(_Refs(schedule, x, w, out), options)
 
+    outs = [jax.ShapeDtypeStruct((num_rows, cols), dtype)] * (1 if activate is None else 3)
     kernel = plgpu.kernel(
         grouped_rows,
-        out_type=[jax.ShapeDtypeStruct((num_rows, cols), dtype)] * (1 if activate is None else 3),
+        out_type=outs,
         grid=(num_multiprocessors(),),
         grid_names=("sm",),
         num_threads=3,
         thread_name="wg",
         compiler_params=compiler_params(),
     )
-    return kernel(*schedule, *rows, *weights)
+    flops = sum(2 * num_rows * math.prod(w.shape[1:]) for w in weights)
+    with cost_told(flops, [*rows, *weights], outs):
+        return kernel(*schedule, *rows, *weights)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from moe_jax.moe.grouped.cost import cost_told
 from moe_jax.moe.grouped.mosaic_rows import (
     HALF,
     SWIZZLED,
@@ -33,6 +34,7 @@ ALIGN = 8
 MASKED = 64
 
 
+@functools.partial(jax.jit, static_argnames=("tiles", "dtype"))
 def multiply_weights(
     x_ri: Float[Array, "r i"],
     grad_ro: Float[Array, "r o"],
@@ -52,6 +54,7 @@ def multiply_weights(
     Returns:
         Exactly 0 for groups without rows.
     """
+    flops = 2 * x_ri.shape[0] * x_ri.shape[1] * grad_ro.shape[1]
     sizes = sizes_l.astype(jnp.int32)
     starts = jnp.cumsum(sizes) - sizes
     # Loads are made of 8 rows; a remainder would be out of their reach.
@@ -62,16 +65,18 @@ def multiply_weights(
     def grouped_weights(*refs):
         _body(_Refs(*refs), tiles)
 
+    out = jax.ShapeDtypeStruct((sizes.shape[0], x_ri.shape[1], grad_ro.shape[1]), dtype)
     kernel = plgpu.kernel(
         grouped_weights,
-        out_type=jax.ShapeDtypeStruct((sizes.shape[0], x_ri.shape[1], grad_ro.shape[1]), dtype),
+        out_type=out,
         grid=(num_multiprocessors(),),
         grid_names=("sm",),
         num_threads=3,
         thread_name="wg",
         compiler_params=compiler_params(),
     )
-    return kernel(starts, sizes, x_ri, grad_ro)
+    with cost_told(flops, [x_ri, grad_ro], [out]):
+        return kernel(starts, sizes, x_ri, grad_ro)
 
 
 class _Refs(NamedTuple):

@@ -18,6 +18,7 @@ from moe_jax.config.schema import MeshConfig
 from moe_jax.errors import UserError
 from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import target_options
+from moe_jax.planner.xla.hlo import without_code
 
 PLATFORM = "cuda"
 
@@ -61,7 +62,7 @@ class Program:
 
     #: Bytes of memory.
     figures: dict[str, int]
-    #: The scheduled HLO.
+    #: The scheduled HLO. Kernels' code is cut out of it and of the schedule.
     hlo_text: str
     #: XLA's schedule as proto text; "" when the scheduler had nothing to schedule.
     schedule_text: str
@@ -91,8 +92,8 @@ def compile_program(
     stats: Any = compiled.memory_analysis()
     return Program(
         figures=_memory(stats),
-        hlo_text=compiled.as_text(),
-        schedule_text=_schedule(dump_dir),
+        hlo_text=without_code(compiled.as_text()),
+        schedule_text=without_code(_schedule(dump_dir)),
         buffers=_only(dump_dir, "*gpu_after_optimizations.hlo.pb").read_bytes(),
     )
 

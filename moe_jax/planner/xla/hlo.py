@@ -188,6 +188,15 @@ def is_blocking(start: HloInstruction) -> bool:
     return re.search(r'"is_sync":\s*true', start.attributes) is not None
 
 
+# As HLO prints it, and escaped once more in proto text; a quote inside is written \\22.
+_CODE = re.compile(r'\bmodule = \\?"[^"]*"')
+
+
+def without_code(text: str) -> str:
+    """Cut the Mosaic kernels' code, half a megabyte per call, out of HLO or a schedule dump."""
+    return _CODE.sub("module cut", text)
+
+
 _DTYPE_BITS = re.compile(r"[a-z]+?(\d+)(?:e\d+m\d+\w*)?$")
 
 

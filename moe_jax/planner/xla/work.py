@@ -8,14 +8,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from moe_jax.errors import UserError
 from moe_jax.hardware.rates import Rates
+from moe_jax.mesh.kernel_cost import told_cost
 from moe_jax.model.flops import mean_context
 from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called, shape_bytes
 
-WorkKind = Literal["matmul", "attention_forward", "attention_backward", "gather", "other"]
+WorkKind = Literal[
+    "matmul", "matmul_grouped", "attention_forward", "attention_backward", "gather", "other"
+]
 Module = Mapping[str, HloComputation]
 
 #: Custom-call targets of cuDNN's attention; those of the gradient end in "Backward".
@@ -45,6 +48,8 @@ class InstructionWork:
 
 def seconds(work: InstructionWork, rates: Rates) -> float:
     """Return the time of one execution: of its arithmetic or its memory, whichever is longer."""
+    if work.kind == "matmul_grouped":
+        return rates.grouped_s(work.flops, work.bytes)
     if work.kind == "attention_forward":
         return work.flops / rates.attention_forward_flops_per_s
     if work.kind == "attention_backward":
@@ -69,6 +74,14 @@ def work_of(
     target = custom_call_target(instruction)
     if target.startswith(ATTENTION):
         return _attention(instruction, target)
+    if target and (told := told_cost(instruction.attributes)):
+        if told.kind not in get_args(WorkKind):
+            raise UserError(
+                f"{instruction.name} says that it is {told.kind!r}: make it one of "
+                f"{', '.join(get_args(WorkKind))}, or add its rate to hardware/rates.py"
+            )
+        kind = cast(WorkKind, told.kind)
+        return InstructionWork(kind, told.flops, _plain(instruction, computation))
     inner = [module[name] for name in called(instruction) if instruction.opcode == "fusion"]
     flops = matmul_flops(instruction, computation, module)
     opcodes = {i.opcode for body in inner for i in body.instructions} | {instruction.opcode}

@@ -1,5 +1,7 @@
 """Which implementation is taken, and what is refused with which remedy."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,7 +14,7 @@ from moe_jax.moe.grouped.choose import choose
 @pytest.fixture
 def gpu(monkeypatch):
     def install(capability):
-        monkeypatch.setattr(module, "_compute_capability", lambda: capability)
+        monkeypatch.setattr(module, "_compute_capability", lambda _: capability)
 
     return install
 
@@ -49,6 +51,15 @@ def test_mosaic_says_what_it_cannot_do(gpu, capability, dtype, dims, message):
 def test_mosaic_is_accepted_for_gpus_that_are_elsewhere(gpu):
     gpu(None)
     assert choose("mosaic", jnp.bfloat16, (64,)) == "mosaic"
+
+
+def test_a_described_device_decides_for_itself():
+    hopper, ampere = (SimpleNamespace(platform="gpu", compute_capability=c) for c in ("9.0", "8.0"))
+    assert choose("auto", jnp.bfloat16, (64,), hopper) == "mosaic"
+    assert choose("auto", jnp.bfloat16, (64,), ampere) == "blocks"
+    assert choose("auto", jnp.bfloat16, (64,), SimpleNamespace(platform="cpu")) == "blocks"
+    with pytest.raises(UserError, match=r"this one has 8\.0"):
+        choose("mosaic", jnp.bfloat16, (64,), ampere)
 
 
 def test_unknown_names_are_refused():

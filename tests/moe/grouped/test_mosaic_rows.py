@@ -14,7 +14,7 @@ def shape(*size, dtype=jnp.bfloat16):
 
 
 def kernels(function, *arguments):
-    """Names of the Mosaic kernels in the function's program, lowered for CUDA."""
+    """Count the Mosaic kernels in the function's program, lowered for CUDA."""
     lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",))
     return sum("mosaic_gpu" in line for line in lowered.as_text().splitlines())
 
@@ -41,7 +41,8 @@ def test_mlp_and_its_gradients_lower():
         return out, pull(grad)
 
     w_up, w_down, rows = shape(L, D, F), shape(L, F, D), shape(R, D)
-    assert kernels(run, rows, w_up, w_up, w_down, shape(L, dtype=jnp.int32), rows) >= 7
+    # Gate's and up's gradients are one kernel, called twice.
+    assert kernels(run, rows, w_up, w_up, w_down, shape(L, dtype=jnp.int32), rows) == 6
 
 
 def test_bands_visit_every_tile_once():

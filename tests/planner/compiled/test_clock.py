@@ -1,6 +1,7 @@
 """Times of computations: loops, branches, what XLA timed and what it did not."""
 
 import pytest
+from support.planner.hand_kernels import KERNELS
 from support.planner.hand_loops import CLUSTER, LOOPS, RATES
 
 from moe_jax.hardware.network import Group, collective_time
@@ -125,3 +126,26 @@ def test_a_start_and_done_that_xla_joined_after_scheduling_are_found_by_the_join
     found = Clock(parse_hlo(joined), (scheduled,), RATES, CLUSTER)
     assert found.own_s("chunk", "sum-done") == pytest.approx(41e-6)
     assert found.times("chunk").exposed_comm_s == pytest.approx(40e-6, rel=0.1)
+
+
+#: As XLA schedules them: with what the kernels told it, a share of it for what picks out a result.
+KERNEL_TIMELINE = Timeline(
+    "main",
+    (),
+    (
+        instruction("down", "custom-call", 0, 250),
+        instruction("gated", "custom-call", 250, 500),
+        instruction("hidden", "get-tuple-element", 500, 750),
+    ),
+)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("timelines", [(), (KERNEL_TIMELINE,)])
+def test_kernels_of_ours_take_the_rates_time_whatever_xla_was_told(timelines, calibrated):
+    module = parse_hlo(KERNELS)
+    kernels = Clock(module, timelines, RATES, CLUSTER, calibrated=calibrated)
+    assert kernels.runs_grouped
+    assert not clock().runs_grouped
+    times = kernels.times("main")
+    assert times.matmul_s == times.total_s == pytest.approx(2 + 4)

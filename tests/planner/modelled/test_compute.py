@@ -7,8 +7,8 @@ from moe_jax.hardware.rates import Rates
 from moe_jax.planner.modelled.compute import BACKWARD, Seconds
 
 #: Products take no time beside memory, or the other way round.
-SLOW_MATMUL = Rates(1.0, 1.0, 1.0, 1e30, 1e30, "products alone")
-SLOW_MEMORY = Rates(1e30, 1e30, 1e30, 1.0, 1.0, "memory alone")
+SLOW_MATMUL = Rates(1.0, 1.0, 1.0, 1.0, 1e30, 1e30, "products alone")
+SLOW_MEMORY = Rates(1e30, 1e30, 1e30, 1e30, 1.0, 1.0, "memory alone")
 TOKENS, D, F, ROWS = 80_000, 4096, 16_384, 8 * 16 * 1563
 
 
@@ -38,7 +38,7 @@ def test_dense_products_are_the_projections_and_the_router():
 def test_backward_multiplies_twice_and_attends_at_a_rate_of_its_own():
     forward, backward = compute().forward(MOE), compute().backward(MOE)
     assert backward.matmul == BACKWARD * forward.matmul
-    slow = Rates(1.0, 1.0, 0.5, 1e30, 1e30, "attention backward at half the rate")
+    slow = Rates(1.0, 1.0, 1.0, 0.5, 1e30, 1e30, "attention backward at half the rate")
     assert compute(rates=slow).backward(MOE).attention == 2 * BACKWARD * forward.attention
 
 

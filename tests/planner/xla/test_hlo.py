@@ -3,8 +3,9 @@
 import pytest
 from support.planner.compiles import collectives
 from support.planner.hand_hlo import HLO
+from support.planner.hand_kernels import CODE, KERNELS
 
-from moe_jax.planner.xla.hlo import parse_hlo, shape_bytes
+from moe_jax.planner.xla.hlo import parse_hlo, shape_bytes, without_code
 
 
 def test_inventory_names_what_moves_between_whom_and_where():
@@ -48,6 +49,16 @@ def test_operands_are_those_of_the_call_not_of_its_attributes():
     body = parse_hlo(HLO)["body"].by_name
     assert body["mm.1"].operands == ("x", "w")
     assert body["cond"].operands == ("i", "copy.1", "copy.1")
+
+
+def test_kernels_code_is_cut_out_of_hlo_and_of_proto_text():
+    assert CODE in KERNELS
+    escaped = KERNELS.replace("\\", "\\\\").replace('"', '\\"')
+    for text in (KERNELS, escaped):
+        assert "to_apply" not in without_code(text)
+        assert without_code(text).count("use_custom_barrier = false}") == 2
+    cut = parse_hlo(without_code(KERNELS))["main"].by_name["down"]
+    assert (cut.opcode, cut.operands) == ("custom-call", ("x", "w"))
 
 
 def test_unscheduled_program_is_refused():

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 from support.planner.hand_hlo import HLO
+from support.planner.hand_kernels import KERNELS
 from support.planner.hand_loops import LOOPS, attention
 
+from moe_jax.errors import UserError
 from moe_jax.hardware.gpus import gpu_by_name
 from moe_jax.hardware.rates import rates_for
 from moe_jax.planner.xla.hlo import parse_hlo
@@ -87,6 +89,22 @@ def test_attention_counts_what_the_causal_mask_and_the_window_leave(window, cont
     )
 
 
+def test_kernel_of_ours_does_what_it_says_and_touches_what_it_reads_and_writes():
+    module = parse_hlo(KERNELS)
+    single, gated = (work(name, "main", module) for name in ("down", "gated"))
+    assert single == InstructionWork("matmul_grouped", 2 * 64**3, 3 * ARRAY)
+    assert gated == InstructionWork("matmul_grouped", 4 * 64**3, 5 * ARRAY)
+    assert work("hidden", "main", module) == InstructionWork("other", 0, 0)
+
+
+def test_kernel_of_unknown_kind_is_refused():
+    module = parse_hlo(KERNELS.replace("matmul_grouped", "convolution"))
+    with pytest.raises(
+        UserError, match="down says that it is 'convolution': make it one of matmul"
+    ):
+        work("down", "main", module)
+
+
 def test_control_flow_is_no_work_of_its_own():
     assert work("forward", "main") == work("branch", "layer") == InstructionWork("other", 0, 0)
 
@@ -95,6 +113,8 @@ def test_time_is_that_of_arithmetic_or_of_memory():
     rates = rates_for(gpu_by_name("h100"))
     assert seconds(InstructionWork("matmul", 10**15, 1), rates) == 1e15 / rates.matmul_flops_per_s
     assert seconds(InstructionWork("matmul", 1, 10**12), rates) == 1e12 / rates.memory_bytes_per_s
+    grouped = InstructionWork("matmul_grouped", 10**15, 1)
+    assert seconds(grouped, rates) == 1e15 / rates.grouped_flops_per_s
     slow = dataclasses.replace(rates, gather_bytes_per_s=1e9)
     assert seconds(InstructionWork("gather", 0, 10**9), slow) == 1
     assert seconds(InstructionWork("attention_backward", 10**12, 0), slow) == pytest.approx(

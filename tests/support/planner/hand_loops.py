@@ -9,7 +9,7 @@ from moe_jax.hardware.topology import named_topology
 
 CLUSTER = named_topology("h100", 2, 2)
 #: A product of 64 x 64 matrices takes a second, an attention call ten, the rest nothing.
-RATES = Rates(2 * 64**3, 4 * 64 * 4.5 / 10, 1.0, 1e30, 1e30, "made up")
+RATES = Rates(2 * 64**3, 64**3, 4 * 64 * 4.5 / 10, 1.0, 1e30, 1e30, "made up")
 
 TRIPS = '"known_trip_count":{"n":"%d"}'
 
