@@ -38,16 +38,17 @@ class Head(nnx.Module):
         self.config = model
 
     def __call__(
-        self, x_bsd: BatchBSD, embedding: Embedding, tensor: TensorAxis = ONE
+        self, x_bsd: BatchBSD, embedding: Embedding | None, tensor: TensorAxis = ONE
     ) -> Float[Array, "b whole v"]:
         """Return the logits of this device's part of the vocabulary, for whole sequences.
 
         Args:
             x_bsd: hidden states, this device's part of the sequence.
-            embedding: the table, for tied embeddings.
+            embedding: the table; only tied embeddings need it.
             tensor: the tensor axis.
         """
         output = self.output if hasattr(self, "output") else embedding
+        assert output is not None, "tied embeddings need the table"
         logits_bsv = output.logits(tensor.enter(self.norm(x_bsd)))
         if self.config.head_bias == "per_token":
             logits_bsv = logits_bsv + self.b_v[...].astype(logits_bsv.dtype)

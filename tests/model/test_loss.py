@@ -1,10 +1,17 @@
 """Cross-entropy in chunks against log-softmax of all logits at once."""
 
+import re
+from dataclasses import dataclass
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.exchange.jaxprs import equations_of
 from support.model_cases import VOCAB, arrays, configured, parallel_of
+from support.planner.small_programs import compiled
 
+from moe_jax.config import Config
 from moe_jax.model.loss import cross_entropy_sum
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.model.weights import Weights
@@ -72,6 +79,84 @@ def test_gradients_are_those_of_one_chunk_on_one_device(chunk, overrides):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@dataclass(frozen=True)
+class Direct:
+    """All logits at once, in float32 and in plain `jax.numpy`, differentiated by JAX."""
+
+    config: Config
+    ids: np.ndarray
+    weights: np.ndarray
+
+    def __call__(self, params, hidden):
+        model = self.config.model
+        x = hidden.astype(jnp.float32)
+        x = x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) + model.norm_eps)
+        table = {"tied": "embedding.w_vd", "untied": "head.output.w_vd"}[model.tie_embeddings]
+        logits = (x * params["head.norm.scale"]) @ params[table].T
+        logits = (logits + params.get("head.b_v", 0.0)) / model.logit_divisor
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), self.ids[..., None], axis=-1)
+        return -(self.weights * picked[..., 0]).sum()
+
+
+def relative_error(got, want) -> float:
+    return float(np.linalg.norm(np.float64(got) - want) / np.linalg.norm(np.float64(want)))
+
+
+HEAD = ("model.head_bias=per_token", "model.logit_divisor=3.0")
+TENSOR = ("mesh.tensor=2", "mesh.expert=1", "model.vocab_size=32")
+WHOLE = ("sharding.sequence=whole",)
+FSDP = ("mesh.fsdp=4", "sharding.dense=fsdp_expert")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tolerance"),
+    [
+        (HEAD, 1e-5),
+        ((*HEAD, "model.tie_embeddings=tied"), 1e-5),
+        ((*TENSOR, *HEAD), 1e-5),
+        ((*TENSOR, *HEAD, *WHOLE, "model.tie_embeddings=tied"), 1e-5),
+        pytest.param((*TENSOR, *WHOLE, "mesh.fsdp=2"), 1e-5, marks=pytest.mark.slow),
+        (FSDP, 1e-5),
+        pytest.param((*FSDP, *TENSOR, *HEAD), 1e-5, marks=pytest.mark.slow),
+        (("precision.compute=bfloat16", *HEAD), 1e-2),
+        (("precision.compute=bfloat16", "precision.params=bfloat16", *TENSOR), 1e-2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_values_and_gradients_are_those_of_all_logits_at_once(overrides, tolerance):
+    """2 streams; sequences of 10 in 4 chunks, or 3 of 5 a device, of which the last overlaps."""
+    config = configured('model.layers=["dense"]', "model.num_layers=1", *overrides)
+    skeleton, parallel = Skeleton(config), parallel_of(config)
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(STREAMS, ROWS, 10, SIZE)).astype(config.precision.compute)
+    ids = rng.integers(0, config.model.vocab_size, size=hidden.shape[:3]).astype(np.int32)
+    weights = rng.uniform(size=ids.shape).astype(np.float32)
+    stored = {
+        name: value.astype(config.precision.params)
+        for name, value in arrays(skeleton).params.items()
+        if name.startswith(("head", "embedding"))
+    }
+    rest = {n: v for n, v in arrays(skeleton).params.items() if n not in stored}
+
+    def loss(params, hidden):
+        model = skeleton.merge(Weights(rest | params, {}))
+        # What a caller makes of the sum reaches all gradients.
+        return 0.25 * cross_entropy_sum(model, tuple(hidden), ids, weights, parallel, 3)
+
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(stored, hidden)
+    direct = jax.jit(jax.value_and_grad(Direct(config, ids, weights), argnums=(0, 1)))
+    want, wanted = direct({n: v.astype(np.float32) for n, v in stored.items()}, hidden)
+    assert float(value) == pytest.approx(0.25 * float(want), rel=tolerance)
+    for name, grad in grads[0].items():
+        assert grad.dtype == stored[name].dtype
+        if name == "embedding.w_vd" and config.model.tie_embeddings == "untied":
+            np.testing.assert_array_equal(grad, 0)
+        else:
+            assert relative_error(grad, 0.25 * wanted[0][name]) < tolerance, name
+    assert grads[1].dtype == hidden.dtype
+    assert relative_error(grads[1], 0.25 * wanted[1]) < tolerance
+
+
 def test_tokens_of_weight_0_count_nothing():
     function, params = loss_function(3)
     compiled = jax.jit(function)
@@ -88,3 +173,31 @@ def test_only_one_chunk_of_logits_exists_at_a_time():
     rows = STREAMS * ROWS
     assert f"tensor<{rows}x3x{VOCAB}xf32>" in text
     assert f"x{LENGTH}x{VOCAB}xf32>" not in text
+
+
+def logit_products(function, *arguments) -> int:
+    """Counts the products that read or write logits, as JAX traced them."""
+    return sum(
+        str(eqn.primitive) == "dot_general"
+        and any(VOCAB in v.aval.shape for v in (*eqn.invars, *eqn.outvars))
+        for eqn in equations_of(jax.make_jaxpr(function)(*arguments))
+    )
+
+
+def test_logits_are_computed_once_and_evaluation_computes_no_gradient():
+    function, params = loss_function(3)
+    arguments = (params, HIDDEN, TARGETS, WEIGHTS)
+    assert logit_products(function, *arguments) == 1
+    # Logits, and the two gradients; all in the body of the scan.
+    assert logit_products(jax.grad(function, argnums=(0, 1)), *arguments) == 3
+
+
+@pytest.mark.compile_target
+@pytest.mark.slow
+def test_of_a_chunk_a_gpu_writes_one_array_of_float32_logits_and_one_in_bfloat16():
+    """Each is read where it is needed; nothing else of this size is written."""
+    written = re.compile(r"= (\w+)\[(?:2,128|256),512\]\S* (?:fusion|dot|custom-call|scatter)\(")
+    of_mode = {
+        mode: sorted(written.findall(compiled()[mode].hlo_text)) for mode in ("forward", "train")
+    }
+    assert of_mode == {"forward": ["f32"], "train": ["bf16", "f32"]}

@@ -28,8 +28,9 @@ ACTIVATION_PASSES, ROW_PASSES, HIDDEN_PASSES = 12, 4, 2
 #: Where tokens of the tensor axis come together along the sequence, and where they part again, they
 #: are copied into order: read and written.
 ENTER_PASSES = 2
-#: float32 logits: written, and read for the normaliser and for the target.
-LOGIT_PASSES = 3
+#: float32 logits: written, and read for their maximum and for the normaliser; in training once more
+#: for their gradient, which is written in the dtype of the products.
+LOGIT_PASSES, LOGIT_GRADIENT_PASSES = 3, 1
 #: Backward over forward: two products per product, and as much again of elementwise work.
 BACKWARD = 2
 
@@ -170,14 +171,16 @@ class LayerCompute:
         return max(seconds, cache / self.rates.memory_bytes_per_s)
 
     def head(self) -> Seconds:
-        """Return output projection and loss, and in training backward, computed again for it."""
+        """Return output projection and loss, in training with their gradients."""
         model, tokens = self.config.model, self.share.outside_tokens
         elements = model.vocab_size * model.d_model / self.share.tensor
         logits = tokens * model.vocab_size / self.share.tensor
         matmul = self._matmul(2 * tokens * elements, elements)
-        other = LOGIT_PASSES * 4 * logits / self.rates.memory_bytes_per_s
-        repeats = 2 + BACKWARD if self.share.mode == "train" else 1
-        return Seconds(matmul=matmul, other=other) * repeats
+        passes, size, repeats = LOGIT_PASSES, 0, 1
+        if self.share.mode == "train":
+            passes, size, repeats = passes + LOGIT_GRADIENT_PASSES, self.width, 1 + BACKWARD
+        other = (4 * passes + size) * logits / self.rates.memory_bytes_per_s
+        return Seconds(matmul=matmul * repeats, other=other)
 
     def optimizer(self) -> float:
         """Return seconds to read gradients, moments and parameters and to write the latter two.

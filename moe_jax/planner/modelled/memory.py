@@ -167,13 +167,13 @@ class MemoryModel:
         return (model.moe if spec.kind == "moe" else model.mlp).activation
 
     def _logits(self) -> float:
-        """Return one chunk's logits in float32, and their gradient in training."""
+        """Return one chunk's logits in float32, and in training the gradient that products read."""
         chunk = min(self.config.train.loss_chunk, self.config.data.sequence_length)
         sequences = self.share.outside_tokens / self.config.data.sequence_length
-        copies = 2 if self.share.mode == "train" else 1
+        size = 4 + self.width if self.share.mode == "train" else 4
         if self.share.mode == "decode":
             chunk, sequences = 1, self.share.outside_tokens
-        return 4 * copies * sequences * chunk * self.config.model.vocab_size / self.share.tensor
+        return size * sequences * chunk * self.config.model.vocab_size / self.share.tensor
 
     def _gathered(self) -> float:
         """Return whole weights, and gradients, of layers at work and of those gathered ahead."""

@@ -45,10 +45,9 @@ class OutsideModel:
             handed = self.directions * self._hand_out()
             seconds += Seconds(weights=handed, exposed=handed)
         size = share.outside_tokens * self._row
-        # The embedding adds up, the head brings together: a reduce-scatter and an all-gather; the
-        # head's is done again for backward.
-        times = 0.5 * (1 + self.directions)
-        tensor = times * self._time("all-reduce", size, TENSOR)
+        # The embedding adds up, the head brings together: a reduce-scatter and an all-gather, of
+        # which backward does the transposes.
+        tensor = self.directions * self._time("all-reduce", size, TENSOR)
         return seconds + Seconds(tensor=tensor, exposed=tensor)
 
     def update(self) -> Seconds:

@@ -55,3 +55,13 @@ def test_the_optimiser_reads_and_writes_its_part():
     elements = found.share.count(found.share.optimizer_state)
     # Gradient and written parameter, two bfloat16 moments and a float32 copy, both ways.
     assert found.optimizer() == elements * (2 * 2 + 2 * 2 * 2 + 2 * 4)
+
+
+def test_logits_are_computed_once_in_training_too():
+    """Products forward and both ways back; float32 logits four times, their gradient once."""
+    forward, train = (compute(mode=mode).head() for mode in ("forward", "train"))
+    assert forward.matmul == 2 * TOKENS * 32_000 * D
+    assert train.matmul == 3 * forward.matmul
+    logits = TOKENS * 32_000
+    forward, train = (compute(mode=m, rates=SLOW_MEMORY).head() for m in ("forward", "train"))
+    assert (forward.other, train.other) == (3 * 4 * logits, (4 * 4 + 2) * logits)

@@ -102,10 +102,9 @@ def fsdp_and_expert(size: Size, moved: int, routers: int) -> Iterator[Expected]:
 
 
 def loss_over_vocabulary(size: Size) -> Iterator[Expected]:
-    """Per chunk and token: forward max, sum and the target's logit; backward the first two again
-    and the gradients of the last two."""
+    """Per chunk and token: max, sum and the target's logit. Gradients need nothing further."""
     bytes_ = size.streams * size.tokens // size.chunks * F32
-    yield Expected("softmax", "all-reduce", (TENSOR,), "f32", bytes_, 7 * size.chunks)
+    yield Expected("softmax", "all-reduce", (TENSOR,), "f32", bytes_, 3 * size.chunks)
 
 
 def tensor_parallel(size: Size) -> Iterator[Expected]:
@@ -117,7 +116,7 @@ def tensor_parallel(size: Size) -> Iterator[Expected]:
     # recomputed. Besides, the embedding of all streams.
     yield gather("tokens", dtype="bf16", bytes=size.activations, times=6 * layers + 1)
     yield scatter("sums", dtype="bf16", bytes=size.activations, times=5 * layers + 1)
-    yield gather("chunks of the loss", dtype="bf16", bytes=chunk, times=2 * size.chunks)
+    yield gather("chunks of the loss", dtype="bf16", bytes=chunk, times=size.chunks)
     yield scatter("their gradients", dtype="bf16", bytes=chunk, times=size.chunks)
     routing = size.tokens * size.config.model.moe.top_k * F32
     yield gather("combine weights", dtype="f32", bytes=routing, times=2 * layers)
@@ -167,7 +166,7 @@ def expert_and_tensor(size: Size) -> Iterator[Expected]:
         yield scatter(f"sums of {what}", bytes=bytes_, times=3 * slices)
     for move in (gather, scatter):
         yield move("embedding", bytes=size.streams * size.activations, times=1)
-    yield gather("chunks of the loss", bytes=chunk, times=2 * size.chunks)
+    yield gather("chunks of the loss", bytes=chunk, times=size.chunks)
     yield scatter("their gradients", bytes=chunk, times=size.chunks)
     parts = {"projections": dense(size, tensor)["projections"]}
     yield from zero((EXPERT,), layers, parts)
