@@ -96,12 +96,13 @@ class Experts(nnx.Module):
     def _pair(
         self, rows_ri: Array, sizes_l: SizesL | None, grouped: Implementation
     ) -> tuple[Array, Array]:
-        both = self.w_gate_edf, self.w_up_edf
+        gate, up = self.w_gate_edf, self.w_up_edf
         if sizes_l is not None:
-            weights = (w[...] for w in both)
-            return grouped_pair(rows_ri, *weights, sizes_l, implementation=grouped)
-        gate, up = (self._product(rows_ri, w, None, grouped) for w in both)
-        return gate, up
+            return grouped_pair(rows_ri, gate[...], up[...], sizes_l, implementation=grouped)
+        return (
+            self._product(rows_ri, gate, None, grouped),
+            self._product(rows_ri, up, None, grouped),
+        )
 
     def _product(
         self, rows_ri: Array, w: nnx.Param, sizes_l: SizesL | None, grouped: Implementation

@@ -16,7 +16,7 @@ def on(*changes: str) -> Sizes:
 
 
 def test_sizes_of_the_paper():
-    found = Sizes(1, 10_000, 1, 25_008, 1563, 32, 32, 16_384, 32_000, 2000, 10_000)
+    found = Sizes(1, 10_000, 1, 25_008, 32, 32, 16_384, 32_000, 2000, 10_000)
     assert sizes_of(PAPER) == found
     assert found.tokens == 10_000
 
@@ -25,21 +25,21 @@ def test_tensor_parallelism_splits_what_a_device_multiplies():
     sizes = on("mesh.tensor=8")
     assert (sizes.heads, sizes.d_ff, sizes.vocab) == (4, 2048, 4000)
     # Each of 8 x 16 devices sends an expert 1.25 x 1,250 x 2 / 16 = 195.3 rows, rounded up.
-    assert (sizes.routed, sizes.capacity, sizes.rows) == (1250, 196, 8 * 16 * 196)
+    assert (sizes.routed, sizes.rows) == (1250, 8 * 16 * 196)
 
 
 @pytest.mark.parametrize(
-    ("transport", "experts", "rows", "capacity"),
+    ("transport", "experts", "rows"),
     [
-        # 1.25 x 10,000 x 2 / 16 = 1,562.5 rows of each of 16 experts, in 8s; nothing arrives.
-        ("local", 16, 1568, 1568),
-        # The rows of everybody's 160,000 tokens for the expert that is here.
-        ("all_gather", 1, 25_000, 1562),
+        # 10,000 x 2 choices, spread over 16 experts.
+        ("local", 16, 1250),
+        # Of everybody's 320,000 choices those of the expert that is here, in the mean.
+        ("all_gather", 1, 20_000),
     ],
 )
-def test_rows_are_those_of_the_transport(transport, experts, rows, capacity):
+def test_rows_are_those_that_experts_compute(transport, experts, rows):
     sizes = on(f"exchange.transport={transport}")
-    assert (sizes.local_experts, sizes.rows, sizes.capacity) == (experts, rows, capacity)
+    assert (sizes.local_experts, sizes.rows) == (experts, rows)
 
 
 def test_a_pipelines_microbatches_are_whole_sequences():

@@ -117,7 +117,11 @@ def _round(
     queues, experts_tk, first_tk = fixed
     at = padded_window(queues, first, rows)
     choices = _pack(hop, experts_tk, weights_tk, first_tk, at)
-    received_rd, choices = hop.move(to_rows(x_td, at)), hop.move(choices)
+    received_rd = hop.move(to_rows(x_td, at))
+    # Choices follow their rows. XLA keeps one collective in flight: those of all streams, which are
+    # small and ready first, would hold up the first stream's rows.
+    received_rd, choices = jax.lax.optimization_barrier((received_rd, choices))
+    choices = hop.move(choices)
     if isinstance(first, int):
         received_rd, choices = checkpoint_name((received_rd, choices), RECEIVED)
     y_rd, counts = serve(params, received_rd, _unpack(hop, choices))
