@@ -23,6 +23,7 @@ from moe_jax.model.unit import KEPT_OF_GROUP, Ids, Remat, Streams, Unit, apply_u
 from moe_jax.moe.layer import MoeStats
 from moe_jax.sharding.params import (
     Variables,
+    rounded,
     stored_specs_of_layer,
     with_gathers,
     with_layers_axis,
@@ -72,6 +73,9 @@ class Stack(nnx.Module):
         unit = partial(apply_unit, graphdefs, parallel, remat)
         ids = (positions, segments)
         if schedule is None:
+            if len(streams) == 1:
+                # Several streams' gradients are added up, as a pipeline's are: in full precision.
+                states = rounded(states, parallel.placement)
             return _scanned(unit, states, streams, ids, parallel)
         return _pipelined(unit, states, streams, ids, parallel, schedule, KEPT_OF_GROUP[remat])
 

@@ -38,7 +38,7 @@ class Router(nnx.Module):
     def __init__(self, model: ModelConfig, precision: PrecisionConfig, *, rngs: nnx.Rngs):
         shape = (model.d_model, model.moe.num_experts)
         axes = ("embed", "router_experts")
-        self.w_de = weight(rngs, shape, axes, precision, model.init_std)
+        self.w_de = weight(rngs, shape, axes, precision, model.init_std, used_in=precision.router)
         if model.moe.router.bias == "per_expert":
             self.b_e = constant(0.0, (model.moe.num_experts,), ("router_experts",), precision)
         self.has_selection_bias = has_selection_bias(model.moe.router)

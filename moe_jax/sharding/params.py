@@ -7,10 +7,11 @@ dimension is a scan's or a pipeline's business.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from moe_jax.axes import EXPERT, PIPE, TENSOR
+from moe_jax.axes import AXES, EXPERT, PIPE, TENSOR
 from moe_jax.sharding.rules import Placement
 
 #: The logical axis that a stack puts in front.
@@ -62,6 +63,32 @@ def with_gathers(
                 steps.append((dim - lead, taken))
         metadata: dict[str, Any] = variable.get_metadata() | {"gathers": tuple(steps)}
         return type(variable)(variable[...], **metadata)
+
+    return jax.tree.map(one, variables, is_leaf=_is_variable)
+
+
+def rounded(variables: Variables, placement: Placement) -> Variables:
+    """Return variables in the dtype that layers round them to, where that changes no gradient.
+
+    A layer that rounds for itself does so forward and backward, slice by slice, and its gradients
+    are widened and stacked as it goes: several passes over all parameters. Gradients that devices
+    add up are left alone: they are to be summed in the parameters' dtype.
+
+    Args:
+        variables: with whole (global) shapes, marked by `with_gathers`.
+        placement: where it is stored.
+    """
+    used = {axis for axis in AXES if placement.parts((axis,)) > 1}
+
+    def one(variable: nnx.Variable) -> nnx.Variable:
+        dtype = variable.get_metadata().get("used_in")
+        if dtype is None or jnp.dtype(dtype).itemsize >= variable.dtype.itemsize:
+            return variable
+        spec = placement.stored(variable.axes, variable.shape)
+        split = {name for entry in spec for name in _names(entry)}
+        if variable.gathers or not used <= split:
+            return variable
+        return variable.replace(variable[...].astype(dtype))
 
     return jax.tree.map(one, variables, is_leaf=_is_variable)
 

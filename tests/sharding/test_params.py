@@ -16,6 +16,7 @@ from moe_jax.sharding.params import (
     gather,
     gathers_anything,
     map_stacked,
+    rounded,
     stored_specs,
     stored_specs_of_layer,
     with_gathers,
@@ -144,3 +145,32 @@ def test_stacked_variables_are_mapped_with_the_place_of_embed():
     mapped = map_stacked(lambda value, embed: seen.setdefault(value.shape, embed) or value, state)
     assert seen == {(2, 8, 4): 0, (2, 8): None}
     assert mapped["q"].axes == state["q"].axes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "names"),
+    [
+        ({}, {"q", "up", "norm"}),
+        ({"expert": 4}, {"up"}),
+        ({"expert": 4, "data": 2}, set()),
+        ({"tensor": 2}, {"q", "up"}),
+        # What is gathered on the way has its gradient summed on the way back.
+        ({"fsdp": 2, "expert": 4}, set()),
+    ],
+    ids=["one device", "experts at home", "replicas add up", "tensor", "fsdp"],
+)
+def test_rounded_are_those_whose_gradient_no_other_device_adds_to(sizes, names):
+    state = variables(q=stacked(*QUERY), up=stacked(*EXPERT), norm=stacked(*NORM))
+    state = jax.tree.map(
+        lambda v: nnx.Param(v[...], **v.get_metadata() | {"used_in": "bfloat16"}),
+        state,
+        is_leaf=lambda node: isinstance(node, nnx.Variable),
+    )
+    placement = placed(**sizes)
+    got = rounded(with_gathers(state, placement), placement)
+    assert {name for name, v in got.items() if v.dtype == jnp.bfloat16} == names
+
+
+def test_rounded_leaves_what_is_used_as_it_is_stored():
+    state = with_gathers(variables(q=stacked(*QUERY)), placed())
+    assert rounded(state, placed())["q"].dtype == jnp.float32
