@@ -64,7 +64,8 @@ WINGS = {
     ),
     "training": (
         *("reporting", "schedule", "optimizer", "state", "step"),
-        *("changes", "initial", "resume", "validate", "loop", "api"),
+        *("memory_limit", "remat", "changes", "auto_remat"),
+        *("initial", "resume", "validate", "loop", "api"),
     ),
     "cli": ("shared", *VERBS, "main"),
 }

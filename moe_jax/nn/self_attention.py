@@ -6,6 +6,7 @@
 from abc import abstractmethod
 
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from moe_jax.nn.dot_attention import Implementation
@@ -14,6 +15,8 @@ from moe_jax.sharding.tensor import ONE, TensorAxis
 
 #: Arrays [b, s, ...] that a cache keeps of each token.
 Entry = tuple[Array, ...]
+#: Names of what is projected and of attention's result, for rematerialisation policies.
+QKV, ATTENDED = "qkv", "attended"
 
 
 class SelfAttention(nnx.Module):
@@ -31,8 +34,14 @@ class SelfAttention(nnx.Module):
         tensor: TensorAxis = ONE,
     ) -> BatchBSD:
         """Return what whole sequences add to the residual stream."""
-        q_bshu, entry = self.project(x_bsd, positions_bs, tensor)
-        return self.output(self.attend(q_bshu, entry, segments_bs, implementation), tensor)
+        projected = self.project(x_bsd, positions_bs, tensor)
+        q_bshu, entry = checkpoint_name(projected, QKV)
+        o_bshv = self.attend(q_bshu, entry, segments_bs, implementation)
+        if implementation == "xla":
+            # Of a fused kernel a policy keeps all results by themselves (`model/kept.py`): its
+            # gradient wants more than this one.
+            o_bshv = checkpoint_name(o_bshv, ATTENDED)
+        return self.output(o_bshv, tensor)
 
     @abstractmethod
     def project(
