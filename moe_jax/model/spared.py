@@ -34,7 +34,7 @@ class Spared:
     #: Multiplied per visible token by attention itself, which is not run again.
     attention_width: int = 0
 
-    def flops(self, context: int | float) -> float:
+    def flops(self, context: float) -> float:
         """Return what is not computed again, for a query that sees `context` tokens."""
         return 2 * (self.elements + self.attention_width * context)
 

@@ -39,7 +39,7 @@ def test_an_moe_layer_by_hand():
     assert found["experts"].elements == 2 * D * F
     assert found["dispatch"].elements == 0
     # q kT and the product with v, for 8 visible tokens.
-    assert found["attention"].flops(8) == 2 * 2 * H * M * 8
+    assert found["attention"].flops(8.0) == 2 * 2 * H * M * 8
 
 
 def test_dense_layers_and_shared_experts_have_an_mlp():

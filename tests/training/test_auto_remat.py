@@ -24,6 +24,7 @@ CONFIG = small_config(
     "data.sequence_length=128",
     "train.steps=2",
     "schedule.warmup_steps=1",
+    "schedule.kind=constant",
 )
 
 

@@ -16,7 +16,7 @@ from moe_jax.planner.report.figures import Mode
 _STREAMS = (1, 2, 4, 8, 16)
 _CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0)
 #: Of what may be kept for backward; `train.remat = "auto"` finds the best of a layout's.
-_REMAT = ("none", "attention+residual+dispatch+qkv", "attention+dispatch", "dispatch", "full")
+_REMAT = ("none", "attention+residual+dispatch+qkv", "attention", "dispatch", "full")
 _ACCUMULATION = (1, 2, 4, 8, 16)
 #: Microbatches of a pipeline over its stages, and groups of layers per device.
 _MICROBATCHES, _VIRTUAL_STAGES = (1, 2, 4, 8), (1, 2, 4)
