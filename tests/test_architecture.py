@@ -64,7 +64,8 @@ WINGS = {
     ),
     "training": (
         *("reporting", "schedule", "optimizer", "state", "step"),
-        *("changes", "initial", "resume", "validate", "loop", "api"),
+        *("memory_limit", "remat", "changes", "auto_remat"),
+        *("initial", "resume", "validate", "loop", "api"),
     ),
     "cli": ("shared", *VERBS, "main"),
 }
@@ -93,7 +94,7 @@ LEAST_TESTED = 0.9
 TABLES = {
     f"{PACKAGE}.{name}"
     for name in (
-        *("axes", "dtypes", "shapes", "__main__"),
+        *("axes", "dtypes", "shapes", "nn.names", "__main__"),
         *("interop.families.common", "interop.table.family"),
     )
 }

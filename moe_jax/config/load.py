@@ -208,6 +208,7 @@ def _describe(details: ErrorDetails) -> str:
         fields = [name for name in known_keys() if name.rpartition(".")[0] == key]
         return f"{key} = {shown}: is a section; set one of its keys: {', '.join(fields)}"
     rule = details["msg"].replace("Input should be", "must be").replace("Tuple", "the array")
+    rule = rule.removeprefix("Value error, ")
     hint = ""
     if details["type"] == "literal_error":
         hint = _REFUSED.get((key, str(details["input"])), "")

@@ -95,7 +95,7 @@ def _pipeline(config: Config) -> Problems:
     if groups > 1 and train.remat == "none":
         yield (
             f"pipeline.virtual_stages = {groups} with train.remat = none would keep a copy of "
-            "parameters per microbatch: set train.remat=full or dispatch"
+            "parameters per microbatch: set train.remat=full, dispatch or auto"
         )
 
 

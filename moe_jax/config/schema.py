@@ -8,15 +8,17 @@ resolved TOML file mirrors these models completely.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from moe_jax.config.model_schema import ModelConfig
+from moe_jax.config.remat import written_in_order
 from moe_jax.config.section import Natural, NonNegativeFloat, Positive, PositiveFloat, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 DType = Literal["float32", "bfloat16"]
+Remat = Annotated[str, AfterValidator(written_in_order)]
 
 
 class MeshConfig(Section):
@@ -144,7 +146,10 @@ class TrainConfig(Section):
     global_batch: Positive = 16
     #: Microbatches whose gradients are averaged before the update.
     accumulation: Positive = 1
-    remat: Literal["none", "full", "dispatch"] = "none"
+    #: What a layer keeps for backward, which computes all else again: everything ("none"), nothing
+    #: but its input ("full"), or names of `remat.py` such as "attention+dispatch". "auto" takes the
+    #: most valuable set that fits the devices' memory, found by compiling.
+    remat: Remat = "none"
     #: The loss works on this many tokens of each sequence at a time (FLOPs unchanged).
     loss_chunk: Positive = 1024
     validation_every: Natural = 0

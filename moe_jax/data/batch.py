@@ -6,10 +6,11 @@ Reading rows and placing them on devices is the loader's job.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
 from moe_jax.axes import BATCH_AXES
@@ -57,6 +58,17 @@ def batch_shape(config: Config) -> tuple[int, int, int, int]:
             f"{below + microbatches * streams}" + (f" or {below}" if below else "")
         )
     return microbatches, streams, rows // (microbatches * streams), config.data.sequence_length
+
+
+def abstract_batch(config: Config, mesh: Mesh) -> Batch:
+    """Return the batch of a step as ShapeDtypeStructs with shardings: for compiling."""
+    sharding = NamedSharding(mesh, BATCH_SPEC)
+
+    def array(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(batch_shape(config), dtype, sharding=sharding)
+
+    ids = array(np.int32)
+    return Batch(ids, ids, ids, ids, array(np.float32))
 
 
 def stream_tokens(config: Config) -> int:

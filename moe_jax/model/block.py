@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
@@ -13,6 +14,9 @@ from moe_jax.nn.latent_attention import LatentAttention
 from moe_jax.nn.mlp import Mlp
 from moe_jax.nn.norm import make_norm
 from moe_jax.shapes import BatchBSD, MaskBS, WholeBS
+
+#: Names the residual stream between attention and MLP, for rematerialisation policies.
+RESIDUAL = "residual"
 
 
 class Block(nnx.Module):
@@ -54,7 +58,7 @@ class Block(nnx.Module):
         attended = self.attention(
             self.attention_norm(x_bsd), positions_bs, documents, parallel.attention, parallel.tensor
         )
-        return self.mix(self.add(x_bsd, attended), parallel)
+        return self.mix(checkpoint_name(self.add(x_bsd, attended), RESIDUAL), parallel)
 
     def mix(
         self, x_bsd: BatchBSD, parallel: Parallel, valid_bs: MaskBS | None = None

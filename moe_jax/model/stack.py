@@ -16,10 +16,11 @@ from jaxtyping import Array
 from moe_jax.axes import PIPE
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
+from moe_jax.model.kept import kept_of_group
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerRun
 from moe_jax.model.pipeline import Schedule, run_pipeline
-from moe_jax.model.unit import KEPT_OF_GROUP, Ids, Remat, Streams, Unit, apply_unit
+from moe_jax.model.unit import Ids, Streams, Unit, apply_unit
 from moe_jax.moe.layer import MoeStats
 from moe_jax.sharding.params import (
     Variables,
@@ -53,7 +54,7 @@ class Stack(nnx.Module):
         self.layers = layers
 
     def __call__(
-        self, streams: Streams, positions: Ids, segments: Ids, parallel: Parallel, remat: Remat
+        self, streams: Streams, positions: Ids, segments: Ids, parallel: Parallel, remat: str
     ) -> tuple[Streams, list[MoeStats]]:
         """Return the streams after all layers, and each MoE layer's counts per device.
 
@@ -62,7 +63,7 @@ class Stack(nnx.Module):
             positions: of each stream's tokens in their document, [batch, seq].
             segments: the document of each of them, likewise.
             parallel: where this runs.
-            remat: what backward computes again.
+            remat: `train.remat`, what backward finds of a layer.
 
         Returns:
             The streams, and one entry per MoE layer of the unit, whose leaves have leading
@@ -77,7 +78,7 @@ class Stack(nnx.Module):
                 # Several streams' gradients are added up, as a pipeline's are: in full precision.
                 states = rounded(states, parallel.placement)
             return _scanned(unit, states, streams, ids, parallel)
-        return _pipelined(unit, states, streams, ids, parallel, schedule, KEPT_OF_GROUP[remat])
+        return _pipelined(unit, states, streams, ids, parallel, schedule, kept_of_group(remat))
 
     def divide(
         self, parallel: Parallel, *, pipe: bool = True

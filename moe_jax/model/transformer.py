@@ -10,7 +10,7 @@ from moe_jax.config.schema import Config, PrecisionConfig
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import layer_runs
 from moe_jax.model.stack import Stack
-from moe_jax.model.unit import Ids, Remat, Streams
+from moe_jax.model.unit import Ids, Streams
 from moe_jax.moe.layer import MoeStats
 from moe_jax.nn.embedding import Embedding, Unembedding
 from moe_jax.nn.norm import make_norm
@@ -71,7 +71,7 @@ class Transformer(nnx.Module):
         positions: IdsNBS,
         segments: IdsNBS,
         parallel: Parallel,
-        remat: Remat = "none",
+        remat: str = "none",
     ) -> tuple[Streams, MoeStats | None]:
         """Return the hidden states of each stream before the head, and what layers counted.
 
@@ -80,7 +80,7 @@ class Transformer(nnx.Module):
             positions: of each token in its document, likewise.
             segments: the document of each token, likewise.
             parallel: where this runs.
-            remat: what backward computes again.
+            remat: `train.remat`, what backward finds of a layer.
 
         Returns:
             Each stream's [batch, seq, d_model], and counts summed over streams and devices, whose

@@ -12,7 +12,7 @@ which are gathered on the way; and a block is made whole again where it is calle
 from collections.abc import Callable
 from functools import partial, reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from flax import nnx
@@ -20,27 +20,15 @@ from flax import nnx
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
 from moe_jax.model.block import Block
+from moe_jax.model.kept import kept_of_layer
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerSpec
-from moe_jax.model.pipeline import LAYER_INPUT
-from moe_jax.moe.exchange.hop import RECEIVED
 from moe_jax.moe.layer import MoeStats
 from moe_jax.shapes import BatchBSD, WholeBS
-from moe_jax.sharding.params import Variables, all_but_gathered, gather, gathers_anything
+from moe_jax.sharding.params import Variables, gather, gathers_anything
 
 Streams = tuple[BatchBSD, ...]
 Ids = tuple[WholeBS, ...]
-Remat = Literal["none", "full", "dispatch"]
-
-_named = jax.checkpoint_policies.save_only_these_names
-#: What backward finds of a layer instead of computing it again, by `train.remat`.
-_KEPT: dict[Remat, Any] = {"none": all_but_gathered, "full": _named(), "dispatch": _named(RECEIVED)}
-#: The same for a group of layers in a pipeline; None keeps everything.
-KEPT_OF_GROUP: dict[Remat, Any] = {
-    "none": None,
-    "full": _named(LAYER_INPUT),
-    "dispatch": _named(LAYER_INPUT, RECEIVED),
-}
 
 
 class Unit(nnx.Module):
@@ -65,7 +53,7 @@ class Unit(nnx.Module):
 def apply_unit(
     graphdefs: tuple[Any, ...],
     parallel: Parallel,
-    remat: Remat,
+    remat: str,
     states: Variables,
     xs: Streams,
     positions: Ids,
@@ -76,7 +64,7 @@ def apply_unit(
     Args:
         graphdefs: of the unit's blocks.
         parallel: where this runs.
-        remat: what backward computes again.
+        remat: `train.remat`, what backward finds of a layer.
         states: the variables of each block as stored, marked by `with_gathers`.
         xs: [batch, seq, d_model] of each stream.
         positions: [batch, seq] of each stream's tokens in their document.
@@ -102,7 +90,7 @@ def _total(*counts: Any) -> Any:
 
 
 def _on_streams(
-    graphdef: Any, parallel: Parallel, remat: Remat, state: nnx.State
+    graphdef: Any, parallel: Parallel, remat: str, state: nnx.State
 ) -> Callable[..., Any]:
     """Return (streams, positions, segments) -> (streams, counts): a block on every stream.
 
@@ -116,11 +104,11 @@ def _on_streams(
         return tuple(x for x, _ in results), [counts for _, counts in results]
 
     if gathers_anything(state):
-        run = jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
+        run = jax.checkpoint(run, policy=kept_of_layer(remat), prevent_cse=False)
     return partial(run, state)
 
 
-def _rematerialised(graphdef: Any, parallel: Parallel, remat: Remat) -> Callable[..., Any]:
+def _rematerialised(graphdef: Any, parallel: Parallel, remat: str) -> Callable[..., Any]:
     """Return (state, x, positions, segments) -> (x, counts), such that backward recomputes it.
 
     Each stream is recomputed by itself: a layer's backward then needs the intermediate values of
@@ -132,4 +120,4 @@ def _rematerialised(graphdef: Any, parallel: Parallel, remat: Remat) -> Callable
 
     if remat == "none":
         return run
-    return jax.checkpoint(run, policy=_KEPT[remat], prevent_cse=False)
+    return jax.checkpoint(run, policy=kept_of_layer(remat), prevent_cse=False)

@@ -6,10 +6,12 @@ token visits are one MLP of n times the width.
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.config.model_schema import Activation, ModelConfig
 from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
+from moe_jax.nn.names import MLP_HIDDEN
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.tensor import ONE, TensorAxis
@@ -54,6 +56,7 @@ class Mlp(nnx.Module):
             gate = x_bsd @ self.w_gate_df[...].astype(self.dtype)
             if self.bias == "all":
                 gate = gate + self.b_gate_f[...].astype(self.dtype)
+        up, gate = checkpoint_name((up, gate), MLP_HIDDEN)
         y = activate(self.activation, up, gate) @ self.w_down_fd[...].astype(self.dtype)
         y = tensor.leave(y)
         return y + self.b_down_d[...].astype(self.dtype) if self.bias == "all" else y

@@ -6,9 +6,11 @@
 from abc import abstractmethod
 
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from moe_jax.nn.dot_attention import Implementation
+from moe_jax.nn.names import ATTENDED, QKV
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
@@ -31,8 +33,13 @@ class SelfAttention(nnx.Module):
         tensor: TensorAxis = ONE,
     ) -> BatchBSD:
         """Return what whole sequences add to the residual stream."""
-        q_bshu, entry = self.project(x_bsd, positions_bs, tensor)
-        return self.output(self.attend(q_bshu, entry, segments_bs, implementation), tensor)
+        projected = self.project(x_bsd, positions_bs, tensor)
+        q_bshu, entry = checkpoint_name(projected, QKV)
+        o_bshv = self.attend(q_bshu, entry, segments_bs, implementation)
+        if implementation == "xla":
+            # Of a fused kernel more is kept than this: what its gradient needs.
+            o_bshv = checkpoint_name(o_bshv, ATTENDED)
+        return self.output(o_bshv, tensor)
 
     @abstractmethod
     def project(

@@ -14,11 +14,13 @@ from importlib.metadata import version
 
 from moe_jax.axes import TENSOR
 from moe_jax.config import Config, check
+from moe_jax.config.remat import AUTO
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.rates import rates_for
 from moe_jax.inference.engine import check_decoding
 from moe_jax.inference.inference_config import decoding_config, inference_config
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
 from moe_jax.model.pattern import layer_runs
 from moe_jax.planner.compile.jobs import Compiled, CompileJob, compile_all
@@ -34,6 +36,8 @@ from moe_jax.planner.report.speed import predict
 from moe_jax.planner.xla.async_pairs import async_pairs
 from moe_jax.planner.xla.buffers import parse_buffers
 from moe_jax.planner.xla.hlo import parse_hlo
+from moe_jax.training.memory_limit import usable
+from moe_jax.training.remat import choose, describe, keeping, sets
 
 #: Mode -> the function of `compile/programs.py` that builds its program.
 PROGRAMS: dict[Mode, str] = {"forward": "forward", "train": "train_step", "decode": "decode"}
@@ -47,6 +51,11 @@ class Request:
     config: Config
     target: Target
     mode: Mode = "train"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is kept for backward is found by compiling."""
+        return self.mode == "train" and self.config.train.remat == AUTO
 
     def check(self) -> None:
         """Raise UserError unless the program can run on the target."""
@@ -68,6 +77,15 @@ class Request:
             return self
         config = inference_config(self.config, self.config.mesh)
         return replace(self, config=decoding_config(config, self.config.train.global_batch))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What became of a prepared request: as it was compiled, and what was found on the way."""
+
+    request: Request
+    compiled: Compiled
+    note: str = ""
 
 
 def plan(
@@ -120,15 +138,18 @@ def plan_all(
         rates_for(request.target.gpu, calibration)
     prepared = [request.prepared() for request in requests]
     plans: dict[int, Plan] = {}
-    for mine, compiled in _compiled_by_target(prepared):
-        for i, program in zip(mine, compiled, strict=True):
-            plans[i] = make_plan(prepared[i], program, calibration)
+    for mine, programs in _compiled_by_target(prepared):
+        for i, program in zip(mine, programs, strict=True):
+            plans[i] = make_plan(program.request, program.compiled, calibration)
+            if program.note:
+                noted = (program.note, *plans[i].assumptions)
+                plans[i] = replace(plans[i], assumptions=noted)
     return tuple(plans[i] for i in range(len(prepared)))
 
 
 def _compiled_by_target(
     prepared: Sequence[Request],
-) -> Iterator[tuple[list[int], tuple[Compiled, ...]]]:
+) -> Iterator[tuple[list[int], list[_Program]]]:
     """Compile the programs of each target in a worker process of its own, one per core at a time.
 
     Args:
@@ -140,12 +161,30 @@ def _compiled_by_target(
     targets = dict.fromkeys(request.target for request in prepared)
     mine = {t: [i for i, r in enumerate(prepared) if r.target == t] for t in targets}
 
-    def compiled(target: Target) -> tuple[Compiled, ...]:
-        return compile_all(target, [make_job(prepared[i]) for i in mine[target]])
+    def compiled(target: Target) -> list[_Program]:
+        requests = [prepared[i] for i in mine[target]]
+        jobs = [make_job(request) for request in requests if not request.is_open]
+        done = iter(compile_all(target, jobs) if jobs else ())
+        return [_chosen(r) if r.is_open else _Program(r, next(done)) for r in requests]
 
     # XLA compiles a program on one core.
     with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
         yield from zip(mine.values(), workers.map(compiled, targets), strict=True)
+
+
+def _chosen(request: Request) -> _Program:
+    """Find what `train.remat = "auto"` keeps on the target."""
+    config, target = request.config, request.target
+
+    def build(remat: str) -> tuple[Compiled, int]:
+        job = make_job(replace(request, config=keeping(config, remat)))
+        (program,) = compile_all(target, [job])
+        return program, program.taken_bytes
+
+    limit = usable(MEMORY_FRACTION * target.gpu.memory_bytes)
+    chosen = choose(sets(config, target.topology), limit, build)
+    kept = replace(request, config=keeping(config, chosen.remat))
+    return _Program(kept, chosen.program, "\n    ".join(describe(chosen, config)))
 
 
 def make_job(request: Request) -> CompileJob:

@@ -109,7 +109,7 @@ def train(
     session = _session(config)
     source = None if init_from is None else Path(init_from)
     outcome = loop.train(session, place, str(resume), source)
-    return Run(config, place, outcome)
+    return Run(outcome.config, place, outcome)
 
 
 def _session(config: Config) -> Session:

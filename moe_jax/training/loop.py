@@ -7,6 +7,7 @@ overflow rounds run), and a step's time is its own.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from moe_jax.errors import UserError
 from moe_jax.interop.open import ORIGIN
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.session import Session
+from moe_jax.training.auto_remat import left_open, resolve_remat
 from moe_jax.training.initial import keep_tokenizer, read_initial
 from moe_jax.training.reporting.profiler import Profiler
 from moe_jax.training.reporting.progress import Progress
@@ -49,6 +51,8 @@ class Outcome:
     loss: float | None
     validation_loss: float | None
     preempted: bool
+    #: What it ran with: nothing left to choose by compiling.
+    config: Config
 
 
 def train(session: Session, workdir: Path, resume: str, init_from: Path | None = None) -> Outcome:
@@ -64,7 +68,7 @@ def train(session: Session, workdir: Path, resume: str, init_from: Path | None =
         NonFiniteError: after `train.max_skipped` non-finite steps in a row.
         UserError: the data cannot be read, or the checkpoint is of another run.
     """
-    config = session.config
+    config, options = session.config, compiler_options(session.platform)
     loaders = make_loaders(config, session.batch_sharding())
     require_same_text_everywhere(loaders.train)
     checkpoint_options = config.checkpoint.model_dump()
@@ -77,17 +81,22 @@ def train(session: Session, workdir: Path, resume: str, init_from: Path | None =
         steps = make_steps(session.skeleton, session.parallel)
         abstract = abstract_state(steps.skeleton, steps.optimizer, session.mesh)
         restored = restore_run(checkpoints, resume, abstract, config, loaders.train)
+        chosen = left_open(config)
+        resolved = resolve_remat(session, restored)
+        session, config = resolved.session, resolved.session.config
+        steps = make_steps(session.skeleton, session.parallel)
         start = _start(session, steps, restored, init_from)
-        for line in start.lines:
+        for line in (*start.lines, *resolved.lines):
             progress.note(line)
         if jax.process_index() == 0:
             write_config(config, workdir)
             if warning := keep_tokenizer(start.files, config, workdir):
                 progress.note(warning)
-        info = run_info(config, loaders.train, start.origin)
-        run = _Run(session, steps, loaders.train, checkpoints, progress, writers, workdir, info)
+        info = run_info(config, loaders.train, start.origin) | chosen
+        step = resolved.step or _CompilesFirst(steps.jit_train(options), progress)
+        run = _Run(session, step, loaders.train, checkpoints, progress, writers, workdir, info)
         if loaders.validation is not None and config.train.validation_every:
-            evaluate = steps.jit_evaluate(compiler_options(session.platform))
+            evaluate = steps.jit_evaluate(options)
             batches = config.train.validation_batches
             run.validation = Validation(evaluate, loaders.validation, batches)
         return run(start.state, preempted)
@@ -120,13 +129,31 @@ def _start(
     return _Start(state, describe(None, config, initial.text), initial.origin, initial.files)
 
 
+class _CompilesFirst:
+    """A training step that says how long its first call took to compile."""
+
+    def __init__(self, step: Any, progress: Progress):
+        self.step = step
+        self.progress = progress
+        self.is_compiled = False
+
+    def __call__(self, state: TrainState, batch: Any) -> Any:
+        began = time.perf_counter()
+        result = self.step(state, batch)
+        if not self.is_compiled:
+            took = time.perf_counter() - began
+            self.progress.note(f"compiled the training step in {took:.1f} s")
+            self.is_compiled = True
+        return result
+
+
 class _Run:
     """One pass of the loop; holds what its parts share."""
 
     def __init__(
         self,
         session: Session,
-        steps: Steps,
+        step_function: Callable[[TrainState, Any], Any],
         loader: Loader,
         checkpoints: Checkpoints,
         progress: Progress,
@@ -142,7 +169,7 @@ class _Run:
         self.validation: Validation | None = None
         self.reporter = Reporter(session.config, session.mesh)
         self.profiler = Profiler(workdir / PROFILE, session.config.train.profile_steps)
-        self.step_function = steps.jit_train(compiler_options(session.platform))
+        self.step_function = step_function
         self.info = info
         self.last_loss: float | None = None
         self.last_validation: float | None = None
@@ -170,15 +197,12 @@ class _Run:
             batches.close()
         self._save(step, state)
         unfinished = stop and step < self.config.train.steps
-        return Outcome(step, self.last_loss, self.last_validation, unfinished)
+        return Outcome(step, self.last_loss, self.last_validation, unfinished, self.config)
 
     def _dispatch(self, state: TrainState, batch: Any, first: bool) -> Any:
-        if not first:
-            return self.step_function(state, batch)
-        began = time.perf_counter()
         result = self.step_function(state, batch)
-        self.progress.note(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-        self.reporter.restart_clock()
+        if first:
+            self.reporter.restart_clock()
         return result
 
     def _at_boundary(self, step: int, state: TrainState, stop: bool) -> None:

@@ -9,6 +9,7 @@ from support.training_cases import train_arguments
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.train import summary
+from moe_jax.config import Config
 from moe_jax.training.loop import Outcome
 
 
@@ -78,12 +79,12 @@ def test_train_refuses_a_file_for_its_directory_and_keeps_it(moe_jax, tmp_path):
     ("outcome", "line"),
     [
         (
-            Outcome(20, 1.5, 1.25, False),
+            Outcome(20, 1.5, 1.25, False, Config()),
             "stopped after step 20, loss 1.5000, validation loss 1.2500",
         ),
-        (Outcome(0, None, None, False), "stopped after step 0"),
+        (Outcome(0, None, None, False, Config()), "stopped after step 0"),
         (
-            Outcome(7, 2.0, None, True),
+            Outcome(7, 2.0, None, True, Config()),
             "stopped after step 7, loss 2.0000, asked to end: the same command resumes",
         ),
     ],

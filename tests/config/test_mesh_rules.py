@@ -18,7 +18,7 @@ CASES = {
     ),
     "virtual_stages_keep": (
         ["mesh.pipe=2", "pipeline.virtual_stages=2", "pipeline.microbatches=2"],
-        ["train.remat = none", "a copy of parameters", "full or dispatch"],
+        ["train.remat = none", "a copy of parameters", "full, dispatch or auto"],
     ),
     "fsdp": (
         ["mesh.fsdp=3", "train.global_batch=24"],

@@ -6,7 +6,15 @@ import pytest
 
 from moe_jax.config import override
 from moe_jax.config.schema import Config, DataConfig, ExchangeConfig, TrainConfig
-from moe_jax.data.batch import Batch, batch_indices, batch_shape, stream_tokens
+from moe_jax.data.batch import (
+    BATCH_SPEC,
+    Batch,
+    abstract_batch,
+    batch_indices,
+    batch_shape,
+    stream_tokens,
+)
+from moe_jax.mesh.build import build_mesh
 
 
 def _config(global_batch: int, accumulation: int = 1, streams: int = 1) -> Config:
@@ -24,6 +32,16 @@ def test_rows_are_divided_over_accumulation_then_streams():
     assert indices.shape == (2, 3, 4)
     assert indices[0, 0].tolist() == [120, 121, 122, 123]
     assert indices[1, 2].tolist() == [140, 141, 142, 143]
+
+
+def test_an_abstract_batch_is_that_of_a_step():
+    config = _config(24, accumulation=2, streams=3)
+    mesh = build_mesh(config.mesh, jax.devices()[:1])
+    batch = abstract_batch(config, mesh)
+    assert batch.tokens.dtype == batch.positions.dtype == jnp.int32
+    assert batch.weights.dtype == jnp.float32
+    assert {leaf.shape for leaf in jax.tree.leaves(batch)} == {batch_shape(config)}
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(batch)} == {BATCH_SPEC}
 
 
 def test_devices_share_the_sequences_of_a_stream():

@@ -35,6 +35,12 @@ SLOW = {
     "2 x 4": ("mesh.expert=4", "mesh.data=2"),
     "4 streams on 8": (*EIGHT, "exchange.streams=4"),
     "remat full": ("train.remat=full", "exchange.streams=2"),
+    "remat auto's middle, on 8 in streams": (
+        *EIGHT,
+        "train.remat=attention+residual+qkv",
+        "exchange.streams=2",
+        OVERFLOWING,
+    ),
     "remat dispatch and rounds on 8": (
         *EIGHT,
         "train.remat=dispatch",

@@ -10,6 +10,7 @@ from flax import nnx
 from support.exchange.jaxprs import equations_of
 from support.model_cases import EXPERTS, LENGTH, configured, parallel_of
 
+from moe_jax.config.remat import KEEPABLE, remat_of
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.model.unit import Unit, apply_unit
 from moe_jax.sharding.params import with_gathers
@@ -99,7 +100,7 @@ def gradient(remat: str):
     return jax.jit(jax.grad(loss))
 
 
-@pytest.mark.parametrize("remat", ["full", "dispatch"])
+@pytest.mark.parametrize("remat", ["full", "dispatch", *KEEPABLE, remat_of(KEEPABLE)])
 def test_computing_again_changes_no_gradient(remat):
     states, (xs, *_) = unit().divide()[1], inputs()
     got, want = (jax.tree.leaves(gradient(kind)(states, xs)) for kind in (remat, "none"))
@@ -110,7 +111,13 @@ def test_computing_again_changes_no_gradient(remat):
 def test_products_are_computed_again_only_where_the_config_says():
     states, (xs, *_) = unit().divide()[1], inputs()
     products = {}
-    for kind in ("none", "full", "dispatch"):
+    for kind in ("none", "full", "dispatch", "residual", "qkv", "mlp", remat_of(KEEPABLE)):
         equations = equations_of(jax.make_jaxpr(gradient(kind))(states, xs).jaxpr)
         products[kind] = sum(e.primitive.name == "dot_general" for e in equations)
-    assert products["none"] < products["dispatch"] <= products["full"]
+    assert products["none"] <= products[remat_of(KEEPABLE)] < products["full"]
+    assert products["dispatch"] <= products["full"]
+    of_all = len(LAYERS) * STREAMS
+    # The output projection; three before attention; the first of the dense layer's MLP.
+    assert products["full"] - products["residual"] == of_all
+    assert products["full"] - products["qkv"] == 3 * of_all
+    assert products["full"] - products["mlp"] == STREAMS

@@ -2,27 +2,34 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import pytest
+from support.planner.hand_plans import hand_plan
 from support.planner.small_programs import MODES, TARGET, compiled, config, request
 
 from moe_jax.config import ConfigError, override
+from moe_jax.config.remat import kept_names
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.gpus import gpu_by_name
+from moe_jax.mesh.xla_options import MEMORY_FRACTION
 from moe_jax.model.flops import flops_per_token
 from moe_jax.moe.exchange.contract import capacity
+from moe_jax.planner import planning
 from moe_jax.planner.compile.target import Target
 from moe_jax.planner.compiled.link_bytes import calls_per_step, sent
 from moe_jax.planner.modelled.bounds import inter_host_lower_bound
 from moe_jax.planner.modelled.per_device import Share
-from moe_jax.planner.planning import Request, make_plan, plan, plan_all
+from moe_jax.planner.planning import Request, make_job, make_plan, plan, plan_all
 from moe_jax.planner.report.figures import Times
 from moe_jax.planner.xla.buffers import parse_buffers
 from moe_jax.planner.xla.hlo import parse_hlo
 from moe_jax.planner.xla.loops import executions
 from moe_jax.planner.xla.overlap import layer_timelines
 from moe_jax.planner.xla.work import matmul_flops, work_of
+from moe_jax.training.memory_limit import usable
 
 compiles = [pytest.mark.compile_target, pytest.mark.slow]
 SHARDS, TOKENS, SLICE = 4, 1024, 512
@@ -222,6 +229,76 @@ class TestPlan:
         assert not tight.fits
         assert tight.spare_bytes == -1
         assert "MISSING" in dataclasses.replace(plans["train"], memory=tight)._repr_html_()
+
+
+class MadeUp:
+    """Stands for XLA: a set takes as many parts of `room` as it has names, and one; all, ten."""
+
+    def __init__(self, monkeypatch, room: float):
+        self.asked = []
+        self.part = usable(MEMORY_FRACTION * TARGET.gpu.memory_bytes) / room
+        monkeypatch.setattr(planning, "compile_all", self.compile_all)
+        monkeypatch.setattr(planning, "make_plan", self.make_plan)
+
+    def compile_all(self, target, jobs):
+        assert target == TARGET
+        self.asked.append([job.kwargs["config"]["train"]["remat"] for job in jobs])
+        return tuple(SimpleNamespace(taken_bytes=self.size(job)) for job in jobs)
+
+    def size(self, job) -> float:
+        remat = job.kwargs["config"]["train"]["remat"]
+        return self.part * (10 if remat == "none" else 1 + len(kept_names(remat)))
+
+    def make_plan(self, request, program, calibration):
+        assert program.taken_bytes == self.size(make_job(request)), "the program is the set's"
+        return hand_plan(request)
+
+
+class TestWhatIsKeptIsFoundByCompiling:
+    def planned(self, monkeypatch, room: float, *remats: str):
+        made_up = MadeUp(monkeypatch, room)
+        configs = [override(config(), [f"train.remat={remat}"]) for remat in remats]
+        return plan_all([Request(c, TARGET, "train") for c in configs]), made_up.asked
+
+    @pytest.mark.parametrize(("room", "names"), [(1.5, 0), (3.5, 2), (8, 5)])
+    def test_more_memory_keeps_more(self, monkeypatch, room, names):
+        (found,), asked = self.planned(monkeypatch, room, "auto")
+        assert len(kept_names(found.config.train.remat)) == names
+        assert all(len(jobs) == 1 for jobs in asked)
+        assert 2 <= len(asked) <= 5
+        note, *rest = found.assumptions
+        assert note.startswith(f"train.remat = auto: {found.config.train.remat}, of the sets")
+        assert all(f"{remat}: " in note for (remat,) in asked)
+        assert rest == list(hand_plan(Request(config(), TARGET)).assumptions)
+
+    def test_everything_where_it_fits(self, monkeypatch):
+        (found,), _ = self.planned(monkeypatch, 10.5, "auto")
+        assert found.config.train.remat == "none"
+
+    def test_what_is_named_is_compiled_once_beside_it(self, monkeypatch):
+        found, asked = self.planned(monkeypatch, 1.5, "full", "auto", "dispatch")
+        assert asked[0] == ["full", "dispatch"]
+        assert [plan.config.train.remat for plan in found] == ["full", "full", "dispatch"]
+
+    def test_nothing_fits(self, monkeypatch):
+        with pytest.raises(UserError, match=r"train\.remat = auto: the training step takes"):
+            self.planned(monkeypatch, 0.9, "auto")
+
+    def test_forward_keeps_nothing_whatever_the_config_says(self):
+        left_open = override(config(), ["train.remat=auto"])
+        assert not Request(left_open, TARGET, "forward").is_open
+        assert Request(left_open, TARGET, "train").is_open
+
+    @pytest.mark.compile_target
+    @pytest.mark.slow
+    def test_a_real_program_of_a_small_gpu(self):
+        gpu = dataclasses.replace(TARGET.gpu, memory_bytes=56 * 2**20)
+        small = Target(gpu, hosts=2, devices_per_host=2)
+        found = plan(override(config(), ["train.remat=auto"]), small, "train")
+        assert found.config.train.remat not in ("auto", "none")
+        limit = usable(MEMORY_FRACTION * gpu.memory_bytes)
+        assert found.memory.peak_bytes <= limit * 1.001
+        assert "MiB compiled; spares" in found.assumptions[0]
 
 
 def calibration(**rates) -> Calibration:

@@ -119,6 +119,16 @@ ON_8: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
         ("mesh.fsdp=2", "mesh.expert=4", "sharding.dense=fsdp_expert", "exchange.streams=2"),
     ),
+    "the same, attention kept": (
+        (),
+        (
+            "mesh.fsdp=2",
+            "mesh.expert=4",
+            "sharding.dense=fsdp_expert",
+            "train.remat=attention+experts+mlp",
+            OVERFLOWING,
+        ),
+    ),
     "tensor 2 without sequence parallelism": (
         (),
         ("mesh.fsdp=2", "mesh.data=2", "mesh.tensor=2", "sharding.sequence=whole", OVERFLOWING),
@@ -144,7 +154,7 @@ ON_8: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "mesh.fsdp=2",
             "mesh.expert=2",
             "sharding.dense=fsdp_expert",
-            "train.remat=dispatch",
+            "train.remat=attention+residual+dispatch+experts+qkv+mlp",
             "exchange.streams=2",
         ),
     ),

@@ -11,7 +11,6 @@ from support.training_cases import ONE_DEVICE, QUICKSTART, SMALL, records, small
 
 import moe_jax
 from moe_jax.training.api import Run
-from moe_jax.training.loop import Outcome
 
 SHORT = ("model.num_layers=1", "schedule.warmup_steps=1")
 TINY = (*ONE_DEVICE, *SHORT, "train.steps=4", "checkpoint.every=2")
@@ -72,7 +71,9 @@ def test_initial_weights_may_be_those_of_a_run(run, tmp_path):
 
 
 def test_repr_of_a_run_that_was_asked_to_end(run):
-    outcome = Outcome(3, 2.0, 1.5, preempted=True)
+    outcome = dataclasses.replace(
+        run.outcome, step=3, loss=2.0, validation_loss=1.5, preempted=True
+    )
     text = repr(dataclasses.replace(run, outcome=outcome))
     assert text.endswith("asked to end after step 3 of 4, loss 2.0000, validation 1.5000)")
 

@@ -72,19 +72,14 @@ def state_at(step: int, in_a_row: int = 0) -> TrainState:
     return TrainState(numbers[0], {}, {}, (), numbers[1], numbers[2])
 
 
-class Steps:
-    """Counts steps; the loss is the number of the batch; `bad` batches are not finite."""
+def counts_steps(bad: tuple[int, ...] = ()):
+    """The loss of a step is the number of its batch; `bad` batches are not finite."""
 
-    def __init__(self, bad: tuple[int, ...] = ()):
-        self._bad = bad
+    def step(state, batch):
+        assert int(state.step) == batch, "a step reads the batch of its number"
+        return state_at(batch + 1), make_metrics(float(batch), float(batch in bad))
 
-    def jit_train(self, options):
-        def step(state, batch):
-            assert int(state.step) == batch, "a step reads the batch of its number"
-            skipped = float(batch in self._bad)
-            return state_at(batch + 1), make_metrics(float(batch), skipped)
-
-        return step
+    return step
 
 
 def make_run(recorder: Recorder, *overrides: str, bad: tuple[int, ...] = ()):
@@ -92,9 +87,8 @@ def make_run(recorder: Recorder, *overrides: str, bad: tuple[int, ...] = ()):
     config = small_config(f"train.steps={STEPS}", "metrics.log_every=2", *ONE_DEVICE, *overrides)
     session = session_on_first_devices(config)
     loader, anything = Loader(), recorder
-    run = _Run(
-        session, Steps(bad), loader, anything, anything, anything, Path("run"), {"of": "the run"}
-    )
+    step, info = counts_steps(bad), {"of": "the run"}
+    run = _Run(session, step, loader, anything, anything, anything, Path("run"), info)
     return run, loader
 
 
@@ -105,7 +99,7 @@ def never(step: int) -> bool:
 def test_a_run_ends_after_its_last_step_with_a_checkpoint():
     recorder = Recorder(every=4)
     run, loader = make_run(recorder)
-    assert run(state_at(0), never) == Outcome(STEPS, STEPS - 1.0, None, preempted=False)
+    assert run(state_at(0), never) == Outcome(STEPS, STEPS - 1.0, None, False, run.config)
     assert recorder.of("save") == [4, STEPS]
     assert loader.closed
     # Every step is written; shown are those of `metrics.log_every`, and the last.
@@ -131,7 +125,7 @@ def test_a_run_that_is_complete_trains_no_further():
     recorder = Recorder()
     recorder.last_step = STEPS
     run, _ = make_run(recorder)
-    assert run(state_at(STEPS), never) == Outcome(STEPS, None, None, preempted=False)
+    assert run(state_at(STEPS), never) == Outcome(STEPS, None, None, False, run.config)
     assert recorder.events == []
 
 
@@ -140,7 +134,7 @@ def test_preemption_ends_the_run_after_the_step_with_one_checkpoint(at):
     recorder = Recorder(every=at)
     run, loader = make_run(recorder)
     outcome = run(state_at(0), lambda step: step == at)
-    assert outcome == Outcome(at, at - 1.0, None, preempted=True)
+    assert outcome == Outcome(at, at - 1.0, None, True, run.config)
     assert recorder.of("save") == [at]
     assert loader.closed
 

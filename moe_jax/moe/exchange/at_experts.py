@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from moe_jax.moe.exchange.contract import ExchangeSpec, ExpertsFn, Routing, whole_rows
@@ -25,6 +26,10 @@ from moe_jax.moe.exchange.rows import (
 )
 from moe_jax.shapes import TokensTD
 from moe_jax.sharding.tensor import TensorAxis
+
+#: Names the experts' values before their activation in the main round, for rematerialisation
+#: policies; see `hop.RECEIVED`.
+HIDDEN = "experts_hidden"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class AtExperts:
         if experts == top_k == 1 and rows >= tokens:
             # A row for every token, in order already.
             weights_t = jnp.where(experts_tk == 0, weights_tk, 0)[:, 0]
-            y_td = _through(self.experts_fn, params, lambda x: x, x_td, None, weights_t)
+            y_td = _through(self.experts_fn, params, lambda x: x, x_td, None, weights_t, HIDDEN)
             return tensor.leave(y_td, dim=0), jnp.zeros(2, jnp.float32)
         step = whole_rows(spec.round_fraction * rows)
         queues = make_queues(experts_tk, experts)
@@ -89,7 +94,9 @@ def _round(
     params, x_td, weights_tk = operands
     at, sizes_l = packed_window(queues, first, rows)
     weights_r = weights_to_rows(weights_tk, at)
-    out_rd = _through(experts_fn, params, partial(to_rows, at=at), x_td, sizes_l, weights_r)
+    name = HIDDEN if isinstance(first, int) else ""
+    rows_of = partial(to_rows, at=at)
+    out_rd = _through(experts_fn, params, rows_of, x_td, sizes_l, weights_r, name)
     return from_rows(out_rd, at), jnp.zeros((), jnp.float32)
 
 
@@ -100,6 +107,7 @@ def _through(
     x_td: TokensTD,
     sizes_l: Int[Array, " l"] | None,
     weights_r: Float[Array, " r"],
+    name: str,
 ) -> Float[Array, "r d"]:
     """Return the experts' outputs; backward finds tokens and hidden values, gathers rows again."""
 
@@ -110,4 +118,6 @@ def _through(
         return experts_fn.down(params, hidden, sizes_l, weights_r)
 
     hidden = jax.checkpoint(up, prevent_cse=False)(params, x_td)
+    if name:
+        hidden = checkpoint_name(hidden, name)
     return jax.checkpoint(down, prevent_cse=False)(params, hidden, weights_r)

@@ -68,6 +68,11 @@ class Compiled:
     #: XLA's module as a serialised HloProto; `xla/buffers.py` reads what is in memory when.
     buffers: bytes = field(repr=False)
 
+    @property
+    def taken_bytes(self) -> int:
+        """What the program takes from the device; what is alive at a time is `peak_bytes`."""
+        return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temp_bytes
+
     @functools.cached_property
     def timelines(self) -> tuple[Timeline, ...]:
         """XLA's simulated timelines, one per computation that its scheduler arranged.

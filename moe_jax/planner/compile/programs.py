@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.axes import BATCH_AXES
 from moe_jax.config import Config
-from moe_jax.data.batch import BATCH_SPEC, Batch, batch_shape, stream_tokens
+from moe_jax.data.batch import abstract_batch, stream_tokens
 from moe_jax.inference.programs import EnginePrograms
 from moe_jax.inference.sampling import stack
 from moe_jax.inference.sampling_options import SamplingOptions
@@ -65,17 +65,6 @@ def decode(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> tuple[A
     sampling = jax.tree.map(on_mesh, stack([SamplingOptions()] * slots))
     arguments = (skeleton.abstract(mesh), newest, sampling, programs.abstract_memory)
     return programs.decode(context), arguments
-
-
-def abstract_batch(config: Config, mesh: Mesh) -> Batch:
-    """Return the batch of a step as ShapeDtypeStructs with shardings."""
-    sharding = NamedSharding(mesh, BATCH_SPEC)
-
-    def array(dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(batch_shape(config), dtype, sharding=sharding)
-
-    ids = array(jnp.int32)
-    return Batch(ids, ids, ids, ids, array(jnp.float32))
 
 
 def _steps(mesh: Mesh, config: dict[str, Any], devices_per_host: int) -> Steps:

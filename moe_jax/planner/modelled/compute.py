@@ -16,6 +16,7 @@ from moe_jax.model.flops import (
     projection_elements,
 )
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.model.spared import OF_ROWS, spared
 from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
@@ -105,6 +106,23 @@ class LayerCompute:
             attention=flops / self.rates.attention_backward_flops_per_s,
             other=BACKWARD * once.other,
         )
+
+    def spared(self, spec: LayerSpec, kept: tuple[str, ...]) -> Seconds:
+        """Return what of a forward layer need not be done again, where some of it was kept.
+
+        Args:
+            spec: the kind of layer.
+            kept: names of `config/remat.py`.
+        """
+        share, seconds = self.share, Seconds()
+        for name, of in spared(self.config.model, spec).items():
+            if name in kept:
+                count = share.streams * share.rows if name in OF_ROWS else share.tokens
+                flops = 2 * count * of.elements / share.tensor
+                matmul = flops / self.rates.matmul_flops_per_s
+                attention = self._attention(spec) if of.attention_width else 0.0
+                seconds += Seconds(matmul=matmul, attention=attention)
+        return seconds
 
     def dense(self, spec: LayerSpec) -> Seconds:
         """Return all but the experts: projections, attention, dense MLPs, elementwise work."""

@@ -8,9 +8,11 @@ steps together and lists the assumptions made here.
 from dataclasses import dataclass
 
 from moe_jax.axes import DATA, EXPERT, FSDP, PIPE, TENSOR
+from moe_jax.config.remat import EVERYTHING
 from moe_jax.config.schema import Config
 from moe_jax.hardware.network import Group, axis_group, collective_time
 from moe_jax.hardware.topology import Topology
+from moe_jax.model.kept import decided_names
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
 from moe_jax.planner.modelled.compute import BACKWARD, LayerCompute, Seconds
@@ -25,7 +27,7 @@ class _Pass:
     trips: int
     edges: int
     #: Activations crossing the tensor axis.
-    activations: int
+    activations: float
     #: The experts' compute.
     work: int
     gradients: int
@@ -64,13 +66,17 @@ class LayerModel:
 
     def backward(self, spec: LayerSpec) -> Seconds:
         """Return backward, and what is computed again for it."""
-        remat = self.config.train.remat
-        again = 0 if remat == "none" else 1
+        remat, compute = self.config.train.remat, self.compute.backward(spec)
+        if remat == EVERYTHING:
+            return self._with_comm(spec, compute, _Pass(2, 0, 1, BACKWARD, gradients=1))
+        kept = decided_names(remat)
         # Tokens are sent again only where they were not kept; outputs never.
-        trips = 2 + (remat == "full")
-        way = _Pass(trips, 0, 1 + again, BACKWARD + again, gradients=1)
-        compute = self.compute.backward(spec) + self.compute.forward(spec) * again
-        return self._with_comm(spec, compute, way)
+        trips = 2 + ("dispatch" not in kept)
+        # Of four sums over the tensor axis, attention's result is one.
+        activations = 2 - ("residual" in kept) / 4
+        way = _Pass(trips, 0, activations, BACKWARD + 1, gradients=1)
+        again = self.compute.forward(spec) + self.compute.spared(spec, kept) * -1
+        return self._with_comm(spec, compute + again, way)
 
     def _with_comm(self, spec: LayerSpec, compute: Seconds, way: _Pass) -> Seconds:
         """Add a layer's communication.

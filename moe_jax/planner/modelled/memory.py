@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moe_jax.config.model_schema import ExpertActivation
+from moe_jax.config.remat import EVERYTHING
 from moe_jax.config.schema import Config
+from moe_jax.model.kept import decided_names
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.model.spared import spared
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
 from moe_jax.planner.modelled.per_device import Share
@@ -131,12 +134,20 @@ class MemoryModel:
 
     def _saved_layer(self, spec: LayerSpec) -> float:
         remat, moe = self.config.train.remat, spec.kind == "moe"
-        if remat == "full":
-            return self._activation()
-        if remat == "dispatch":
-            return self._activation() + (self._rows() if moe else 0)
+        if remat != EVERYTHING:
+            return self._activation() + self._named(spec, decided_names(remat))
         inside = self._saved_hidden(spec) + (_SAVED_ROWS * self._rows() if moe else 0)
         return _SAVED_ACTIVATIONS * self._activation() + inside
+
+    def _named(self, spec: LayerSpec, names: tuple[str, ...]) -> float:
+        """Return what is kept by name: rows as they travel, other values as they are computed."""
+        share, found = self.share, spared(self.config.model, spec)
+        parts = dict.fromkeys(found, share.tensor) | {"residual": share.token_shards}
+        counts = dict.fromkeys(found, share.tokens) | {"experts": share.streams * share.rows}
+        kept = {n: counts[n] * of.values / parts[n] * self.width for n, of in found.items()}
+        if "dispatch" in kept:
+            kept["dispatch"] = self._rows()
+        return sum(size for name, size in kept.items() if name in names)
 
     def _activation(self) -> float:
         """Return the hidden states of a microbatch."""

@@ -8,13 +8,15 @@ from itertools import product
 from typing import Any
 
 from moe_jax.axes import AXES
+from moe_jax.config.remat import AUTO
 from moe_jax.config.schema import Config, ExchangeConfig, MeshConfig, PipelineConfig, ShardingConfig
 from moe_jax.inference.inference_config import rows_are_free
 from moe_jax.planner.report.figures import Mode
 
 _STREAMS = (1, 2, 4, 8, 16)
 _CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0)
-_REMAT = ("none", "dispatch", "full")
+#: Of what may be kept for backward; `train.remat = "auto"` finds the best of a layout's.
+_REMAT = ("none", "attention+residual+dispatch+qkv", "attention", "dispatch", "full")
 _ACCUMULATION = (1, 2, 4, 8, 16)
 #: Microbatches of a pipeline over its stages, and groups of layers per device.
 _MICROBATCHES, _VIRTUAL_STAGES = (1, 2, 4, 8), (1, 2, 4)
@@ -33,7 +35,7 @@ def layouts(config: Config, devices: int, mode: Mode, skew: float = 0.0) -> Iter
         skew: load of the busiest expert over the mean, minus 1.
     """
     training = mode == "train"
-    remats = _REMAT if training else (config.train.remat,)
+    remats = _remats(config) if training else (config.train.remat,)
     for mesh in meshes(devices):
         exchanges = _exchanges(config, mesh, mode, skew)
         choices = product(
@@ -63,6 +65,11 @@ def _exchanges(config: Config, mesh: MeshConfig, mode: Mode, skew: float) -> lis
         config.exchange.model_copy(update={"streams": n, "capacity_factor": factor})
         for n, factor in product(streams, factors)
     ]
+
+
+def _remats(config: Config) -> tuple[str, ...]:
+    own = config.train.remat
+    return _REMAT if own == AUTO else _with(_REMAT, own)
 
 
 def _factors(config: Config, skew: float) -> tuple[float, ...]:

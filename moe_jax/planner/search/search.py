@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from moe_jax.axes import TENSOR
 from moe_jax.config import ConfigError
+from moe_jax.config.remat import AUTO
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
@@ -103,6 +104,8 @@ def search(
     refused: dict[str, Refusal] = {}
     considered, too_large, smallest, fitting = 0, 0, None, []
     limit = MEMORY_FRACTION * target.topology.memory_bytes
+    # Without gradients nothing is kept, whatever the config says.
+    left_open = mode == "train" and config.train.remat == AUTO
 
     def judged(variant: Config) -> Candidate:
         how = {"calibration": calibration, "skew": skew}
@@ -128,7 +131,7 @@ def search(
         too_large,
         judged(smallest[1]) if smallest else None,
         tuple(sorted(fitting, key=_order(config))),
-        None if _problem(config, target, mode) else judged(config),
+        None if left_open or _problem(config, target, mode) else judged(config),
     )
 
 

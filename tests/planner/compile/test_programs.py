@@ -4,7 +4,6 @@ What compiles to what is tested in test_jobs.py and in tests/planner/test_planni
 """
 
 import jax
-import jax.numpy as jnp
 import pytest
 from support.planner.small_programs import config
 
@@ -32,16 +31,6 @@ def test_arguments_are_abstract_and_on_the_mesh(mode, mesh):
     leaves = jax.tree.leaves(arguments)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
     assert {leaf.sharding.mesh for leaf in leaves} == {mesh}
-
-
-def test_a_batch_is_that_of_a_step(mesh):
-    batch = programs.abstract_batch(CONFIG, mesh)
-    parts = CONFIG.train.accumulation
-    rows = CONFIG.train.global_batch // parts
-    assert batch.tokens.dtype == batch.positions.dtype == jnp.int32
-    assert batch.weights.dtype == jnp.float32
-    assert batch.tokens.shape[0] == parts
-    assert batch.tokens.size == parts * rows * CONFIG.data.sequence_length
 
 
 def test_training_holds_more_than_the_weights_that_forward_needs(mesh):

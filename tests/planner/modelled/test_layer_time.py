@@ -27,6 +27,36 @@ def test_backward_layer_is_within_15_percent_of_compiled():
     assert layer.exposed == 0
 
 
+def test_what_is_kept_is_not_computed_again():
+    def backward(remat: str, *changes: str):
+        return layer_model(f"train.remat={remat}", *changes).backward(MOE)
+
+    full, model = backward("full"), layer_model()
+    forward = model.compute.forward(MOE)
+    assert full.attention - backward("attention").attention == pytest.approx(forward.attention)
+    for name in ("residual", "qkv", "experts"):
+        assert backward(name).matmul < full.matmul, name
+    # The first of the experts' two products.
+    spared = full.matmul - backward("experts").matmul
+    assert spared == pytest.approx(model.compute.experts(MOE).matmul / 2)
+    assert backward("dispatch").exchange < full.exchange
+    sets = ("full", "attention", "attention+dispatch", "attention+dispatch+experts", "none")
+    totals = [backward(remat).total for remat in sets]
+    assert totals == sorted(totals, reverse=True)
+    # Rows sent again hide behind the other streams.
+    assert totals[1] == totals[2]
+    assert len(set(totals)) == len(totals) - 1
+
+
+def test_a_kept_residual_stream_spares_a_quarter_of_the_sums():
+    full, kept = (
+        layer_model(f"train.remat={remat}", name=NAIVE).backward(MOE).tensor
+        for remat in ("full", "residual")
+    )
+    forward = layer_model(name=NAIVE).forward(MOE).tensor
+    assert full - kept == pytest.approx(forward / 4)
+
+
 def test_streams_hide_the_exchange():
     layers = [layer_model(f"exchange.streams={n}").forward(MOE) for n in (1, 2, 8)]
     shares = [layer.exposed / layer.exchange for layer in layers]

@@ -3,6 +3,7 @@
 import pytest
 from support.planner.layer_models import MOE, NAIVE, TUNED, share_of
 
+from moe_jax.errors import UserError
 from moe_jax.planner.modelled.memory import MemoryModel
 
 ACTIVATION, LAYERS, BF16 = 80_000 * 4096 * 2, 16, 2
@@ -26,6 +27,39 @@ def test_full_rematerialisation_keeps_each_layers_input():
         parts(f"train.remat={how}")["saved activations"] for how in ("full", "dispatch", "none")
     ]
     assert kept[0] < kept[1] < kept[2]
+
+
+def test_what_is_kept_by_name_is_counted():
+    def saved(remat: str, *changes: str) -> int:
+        return parts(f"train.remat={remat}", *changes)["saved activations"]
+
+    least = saved("full")
+    # As wide as the residual stream: 32 heads of 128.
+    assert saved("attention") - least == saved("residual") - least == LAYERS * ACTIVATION
+    assert saved("qkv") - least == 3 * LAYERS * ACTIVATION
+    share = share_of()
+    hidden = share.streams * share.rows * 16384 * BF16
+    assert saved("experts") - least == LAYERS * hidden
+    assert saved("mlp") == least, "there is neither a dense layer nor a shared expert"
+    together = saved("attention+qkv+dispatch")
+    assert together - least == sum(saved(n) - least for n in ("attention", "qkv", "dispatch"))
+    assert saved("attention+residual+dispatch+experts+qkv") < saved("none")
+
+
+def test_heads_are_split_over_the_tensor_axis_and_the_residual_stream_with_the_sequence():
+    def kept(name: str, *changes: str) -> int:
+        split = ("mesh.expert=8", "mesh.tensor=2", *changes)
+        with_it, without = (
+            parts(f"train.remat={remat}", *split)["saved activations"] for remat in (name, "full")
+        )
+        return with_it - without
+
+    assert kept("attention") == kept("residual") == LAYERS * ACTIVATION
+
+
+def test_what_is_left_open_has_no_size():
+    with pytest.raises(UserError, match=r"train\.remat = auto is resolved by compiling"):
+        parts("train.remat=auto")
 
 
 def test_accumulating_adds_a_float32_copy_of_the_gradients():
