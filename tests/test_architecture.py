@@ -94,7 +94,7 @@ LEAST_TESTED = 0.9
 TABLES = {
     f"{PACKAGE}.{name}"
     for name in (
-        *("axes", "dtypes", "shapes", "__main__"),
+        *("axes", "dtypes", "shapes", "nn.names", "__main__"),
         *("interop.families.common", "interop.table.family"),
     )
 }

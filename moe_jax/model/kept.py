@@ -14,8 +14,7 @@ from moe_jax.errors import UserError
 from moe_jax.model.block import RESIDUAL
 from moe_jax.model.pipeline import LAYER_INPUT
 from moe_jax.moe.exchange.rounds import RECEIVED
-from moe_jax.nn.mlp import MLP_HIDDEN
-from moe_jax.nn.self_attention import ATTENDED, QKV
+from moe_jax.nn.names import ATTENDED, MLP_HIDDEN, QKV
 from moe_jax.sharding.params import all_but_gathered
 
 Policy = Callable[..., Any]

@@ -11,12 +11,10 @@ from jax.ad_checkpoint import checkpoint_name
 from moe_jax.config.model_schema import Activation, ModelConfig
 from moe_jax.config.schema import PrecisionConfig
 from moe_jax.nn.activation import activate, is_gated
+from moe_jax.nn.names import MLP_HIDDEN
 from moe_jax.nn.param import constant, weight
 from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.tensor import ONE, TensorAxis
-
-#: Names the hidden values before activation, for rematerialisation policies.
-MLP_HIDDEN = "mlp_hidden"
 
 
 class Mlp(nnx.Module):

@@ -10,13 +10,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from moe_jax.nn.dot_attention import Implementation
+from moe_jax.nn.names import ATTENDED, QKV
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 #: Arrays [b, s, ...] that a cache keeps of each token.
 Entry = tuple[Array, ...]
-#: Names of what is projected and of attention's result, for rematerialisation policies.
-QKV, ATTENDED = "qkv", "attended"
 
 
 class SelfAttention(nnx.Module):
@@ -38,8 +37,7 @@ class SelfAttention(nnx.Module):
         q_bshu, entry = checkpoint_name(projected, QKV)
         o_bshv = self.attend(q_bshu, entry, segments_bs, implementation)
         if implementation == "xla":
-            # Of a fused kernel a policy keeps all results by themselves (`model/kept.py`): its
-            # gradient wants more than this one.
+            # Of a fused kernel more is kept than this: what its gradient needs.
             o_bshv = checkpoint_name(o_bshv, ATTENDED)
         return self.output(o_bshv, tensor)
 

@@ -20,6 +20,7 @@ from moe_jax.training.memory_limit import MemoryLimit
 
 CONFIG = small_config(
     *ONE_DEVICE,
+    "exchange.overflow=drop",
     "train.remat=auto",
     "data.sequence_length=128",
     "train.steps=2",
@@ -120,6 +121,7 @@ def test_a_run_writes_its_choice_and_keeps_it(budget, compile_once, tmp_path):
     assert moe_jax.train(moved, tmp_path / "auto").config.train.remat == "none"
 
 
+@pytest.mark.slow
 def test_a_choice_that_no_longer_fits_is_made_again(budget, compile_once, tmp_path):
     budget(2**40)
     assert moe_jax.train(CONFIG, tmp_path / "run").config.train.remat == "none"
