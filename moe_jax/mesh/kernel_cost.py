@@ -1,10 +1,10 @@
 """What a kernel of ours says of its cost: nobody can see into a custom call.
 
-XLA's scheduler counts any custom call as 10 µs, and so hides no collective behind a kernel of many
-milliseconds. It believes an attribute instead, `latency_metadata`, in ns (`GetLatencyFromMetadata`
-in XLA's latency_hiding_scheduler.cc; jaxlib 0.10.2 has it). Further attributes, kept in the
-compiled program, tell the planner what the work is. `pl.CostEstimate` does neither: Pallas drops it
-on the way to a GPU (JAX 0.10.2).
+XLA's scheduler counts any custom call as 10 µs, so a kernel of many milliseconds is next to nothing
+to hide a collective behind. It believes an attribute instead, `latency_metadata`, in ns
+(`GetLatencyFromMetadata` in XLA's latency_hiding_scheduler.cc; jaxlib 0.10.2 has it). Further
+attributes, kept in the compiled program, tell the planner what the work is. `pl.CostEstimate` does
+neither: Pallas drops it on the way to a GPU (JAX 0.10.2).
 """
 
 import re

@@ -241,6 +241,11 @@ def _assumptions(request: Request, clock: Clock, calibration: Calibration | None
         if calibration is None
         else "all compute, in place of XLA's estimates"
     )
+    if clock.runs_grouped:
+        yield (
+            "grouped matmuls count every row of their buffers, at the rate above: rows of nobody, "
+            "which they skip when they run, are not known before"
+        )
     yield f"calibration: {'none' if calibration is None else calibration.hardware}"
     yield "launching kernels takes no time, nor does the host"
     if clock.untold_loops:

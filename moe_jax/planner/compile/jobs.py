@@ -25,6 +25,8 @@ from moe_jax.planner.compile.target import Target, target_text
 from moe_jax.planner.xla.timeline import Timeline, parse_timelines
 
 INSTALL = "pip install 'moe-jax[plan]'"
+#: What XLA says where it finds neither a CUDA toolkit nor the wheel that has these two of it.
+_NO_TOOLKIT = ("libdevice not found", "No PTX compilation provider")
 
 
 class PlanExtraMissing(UserError):
@@ -195,8 +197,10 @@ def _failure(jobs: Sequence[CompileJob], out: Path, done: subprocess.CompletedPr
     report = out / "error.json"
     if report.exists():
         error = json.loads(report.read_text())
-        job = jobs[error["job"]]
-        return f"{job.build} ({dict(job.kwargs)}): {error['message']}\n{error['traceback']}"
+        job, remedy = jobs[error["job"]], ""
+        if any(said in error["message"] for said in _NO_TOOLKIT):
+            remedy = f"\nptxas and libdevice are missing, of any CUDA 12 or 13: {INSTALL}"
+        return f"{job.build} ({dict(job.kwargs)}): {error['message']}\n{error['traceback']}{remedy}"
     finished = len(list(out.glob("*.json")))
     at = jobs[finished].build if finished < len(jobs) else "its end"
     tail = "\n".join(done.stderr.splitlines()[-20:])

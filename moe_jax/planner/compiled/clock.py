@@ -114,6 +114,16 @@ class Clock:
         """Whether XLA, short of memory, computes values twice that its schedule has once."""
         return any(_AGAIN in i.name for c in self.module.values() for i in c.instructions)
 
+    @property
+    def runs_grouped(self) -> bool:
+        """Whether the program multiplies with our kernels of grouped matmuls."""
+        return any(
+            work_of(i, c, self.module).kind == "matmul_grouped"
+            for c in self.module.values()
+            for i in c.instructions
+            if i.opcode == "custom-call"
+        )
+
     def own_s(self, computation: str, collective: str) -> float:
         """Return the seconds that a collective takes by itself."""
         i = self._find(computation, collective)

@@ -1,5 +1,7 @@
 """Real compiles for 2 x 8 H100 that are not there: what streams need, and what takes it away."""
 
+import json
+import subprocess
 import sys
 
 import pytest
@@ -125,3 +127,16 @@ def test_worker_sees_none_of_the_callers_jax_settings(monkeypatch, tmp_path):
     assert "JAX_COMPILATION_CACHE_DIR" not in environment
     assert "force_host" not in environment["XLA_FLAGS"]
     assert environment["PYTHONPATH"].split(":")[-1] == sys.path[-1]
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [("INTERNAL: libdevice not found at ./libdevice.10.bc", True), ("out of memory", False)],
+)
+def test_missing_toolkit_is_told_with_its_remedy(tmp_path, message, remedy):
+    report = {"job": 0, "message": message, "traceback": "Traceback"}
+    (tmp_path / "error.json").write_text(json.dumps(report))
+    done = subprocess.CompletedProcess([], 1, "", "")
+    told = jobs._failure([CompileJob(f"{TOY}:two_streams", EP16)], tmp_path, done)
+    assert message in told
+    assert ("ptxas and libdevice are missing" in told) == remedy

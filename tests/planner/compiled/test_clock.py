@@ -144,5 +144,8 @@ KERNEL_TIMELINE = Timeline(
 @pytest.mark.parametrize("timelines", [(), (KERNEL_TIMELINE,)])
 def test_kernels_of_ours_take_the_rates_time_whatever_xla_was_told(timelines, calibrated):
     module = parse_hlo(KERNELS)
-    times = Clock(module, timelines, RATES, CLUSTER, calibrated=calibrated).times("main")
+    kernels = Clock(module, timelines, RATES, CLUSTER, calibrated=calibrated)
+    assert kernels.runs_grouped
+    assert not clock().runs_grouped
+    times = kernels.times("main")
     assert times.matmul_s == times.total_s == pytest.approx(2 + 4)
