@@ -5,7 +5,6 @@ from functools import cache
 import jax
 import pytest
 from jax.ad_checkpoint import checkpoint_name
-from moe_jax.nn.names import ATTENDED, QKV
 from support.planner.compiles import compile_for
 from support.planner.small_programs import TARGET, config
 
