@@ -1,4 +1,4 @@
-"""Timing of asynchronous work: warm-up, repeats, median and spread. What is timed: `specs.py`.
+"""Timing of asynchronous work: warm-up, repeats, median and spread. What is timed is beside it.
 
 Method: compile and warm up first; enough calls between two looks at the clock that neither the
 clock nor dispatch counts; wait for the device before the clock is read; report the median and the

@@ -7,8 +7,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
-from moe_jax.bench.layouts import LayoutTime, LayoutTimes
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
+from moe_jax.bench.programs.layouts import LayoutTime, LayoutTimes
 from moe_jax.cli.shared.tables import decimal, headed_table
 from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement
 from moe_jax.hardware.gpus import Gpu

@@ -80,7 +80,7 @@ def _add_step(suites: Suites) -> None:
 
 def _add_layouts(suites: Suites) -> None:
     import_jax()
-    from moe_jax.bench.layouts import CAVEAT, REDUCED
+    from moe_jax.bench.programs.layouts import CAVEAT, REDUCED
 
     parser = suites.add_parser(
         "layouts",
@@ -118,8 +118,9 @@ def run_calibrate(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
     import jax
 
-    from moe_jax.bench.calibrate import calibrate, describe_hardware
-    from moe_jax.bench.sizes import PAPER
+    from moe_jax.bench.machine import describe_hardware
+    from moe_jax.bench.operations.calibrate import calibrate
+    from moe_jax.bench.operations.sizes import PAPER
     from moe_jax.cli.bench.tables import (
         collective_table,
         console,
@@ -173,7 +174,7 @@ def run_step(args: argparse.Namespace) -> int:
     config = load(args)
     import jax
 
-    from moe_jax.bench.step import measure_step
+    from moe_jax.bench.programs.step import measure_step
     from moe_jax.cli.bench.tables import console, measurement_table
     from moe_jax.hardware.gpus import gpu_by_device_kind
     from moe_jax.mesh.distributed import start_distributed
@@ -206,7 +207,7 @@ def run_layouts(args: argparse.Namespace) -> int:
     command = "moe-jax bench layouts"
     paths = [config_of_source_tree(f"{name}.toml", command) for name in LAYOUTS] + args.configs
     whole = [load_config(path) for path in paths]
-    from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
+    from moe_jax.bench.programs.layouts import CAVEAT, REDUCED, measure_layouts, reduced
     from moe_jax.cli.bench.tables import console, layout_line, layout_table
     from moe_jax.mesh.build import mesh_shape
     from moe_jax.mesh.platform import prepare_devices
@@ -231,7 +232,7 @@ def run_layouts(args: argparse.Namespace) -> int:
 
 
 def _mock(config: Config) -> None:
-    from moe_jax.bench.mock import pretend_devices
+    from moe_jax.bench.programs.mock import pretend_devices
     from moe_jax.mesh.build import mesh_shape
     from moe_jax.mesh.platform import count_gpus
 

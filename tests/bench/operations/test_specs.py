@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.training_cases import ONE_DEVICE, small_config
 
-from moe_jax.bench.sizes import sizes_of
-from moe_jax.bench.specs import layer_specs
+from moe_jax.bench.operations.sizes import sizes_of
+from moe_jax.bench.operations.specs import layer_specs
 from moe_jax.model.flops import flops_per_token
 
 CONFIGS = {

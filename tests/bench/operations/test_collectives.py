@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from moe_jax.bench import collectives
-from moe_jax.bench.collectives import collective_times, sizes_bytes
+from moe_jax.bench.operations import collectives
+from moe_jax.bench.operations.collectives import collective_times, sizes_bytes
 from moe_jax.config.schema import MeshConfig
 from moe_jax.mesh.build import build_mesh
 from moe_jax.sharding.rules import BATCH

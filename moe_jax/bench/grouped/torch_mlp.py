@@ -1,4 +1,4 @@
-"""The rival of `grouped.py`: the same MLP with torch's `_grouped_mm`, compiled, on one GPU.
+"""The rival of `kernels.py`: the same MLP with torch's `_grouped_mm`, compiled, on one GPU.
 
 In the layout torchtitan keeps its experts in. Importing this imports torch.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as nn
 
-from moe_jax.bench.grouped_shapes import ROUTINGS, Shape, group_sizes
+from moe_jax.bench.grouped.shapes import ROUTINGS, Shape, group_sizes
 
 
 def time_torch_mlp(shape: Shape) -> Iterator[str]:

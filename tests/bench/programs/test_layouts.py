@@ -6,7 +6,7 @@ import jax
 import pytest
 from support.training_cases import ROOT, settings
 
-from moe_jax.bench.layouts import (
+from moe_jax.bench.programs.layouts import (
     CAVEAT,
     LayoutTime,
     LayoutTimes,

@@ -4,8 +4,8 @@ import jax
 import pytest
 from support.training_cases import small_config
 
-from moe_jax.bench import collectives
-from moe_jax.bench.calibrate import attention_of, calibrate, dispatch_bytes
+from moe_jax.bench.operations import collectives
+from moe_jax.bench.operations.calibrate import attention_of, calibrate, dispatch_bytes
 from moe_jax.config.schema import MeshConfig
 from moe_jax.hardware.calibration import dump_calibration, parse_calibration
 from moe_jax.hardware.topology import detect_topology

@@ -3,7 +3,7 @@
 import pytest
 from support.training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
-from moe_jax.bench.step import COMPUTE_ONLY, measure_step
+from moe_jax.bench.programs.step import COMPUTE_ONLY, measure_step
 from moe_jax.model.flops import flops_per_token
 
 TINY = (*ONE_DEVICE, "model.num_layers=1", "train.global_batch=2", "exchange.overflow=drop")

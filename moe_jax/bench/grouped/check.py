@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe_jax.bench.grouped_shapes import Shape, random_operands
+from moe_jax.bench.grouped.shapes import Shape, random_operands
 from moe_jax.moe.grouped import Implementation, gated_mlp, grouped_matmul
 
 #: A layer of sizes that leave partial tiles everywhere, the rows no multiple of anything.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.training_cases import ONE_DEVICE, session_on_first_devices, small_config
 
-from moe_jax.bench.full_forward import Generator
+from moe_jax.bench.decode.full_forward import Generator
 from moe_jax.inference.sampling_options import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)

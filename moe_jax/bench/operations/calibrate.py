@@ -7,22 +7,18 @@ from importlib.metadata import version
 import jax
 from jax.sharding import Mesh
 
-from moe_jax.bench.collectives import collective_times, sizes_bytes
 from moe_jax.bench.harness import measure
-from moe_jax.bench.sizes import sizes_of
-from moe_jax.bench.specs import Spec, layer_specs
+from moe_jax.bench.machine import EMULATED, PACKAGES, describe_hardware, gpu_name
+from moe_jax.bench.operations.collectives import collective_times, sizes_bytes
+from moe_jax.bench.operations.sizes import sizes_of
+from moe_jax.bench.operations.specs import Spec, layer_specs
 from moe_jax.config.schema import Config, MeshConfig
 from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement, Suite
-from moe_jax.hardware.gpus import gpu_by_device_kind
 from moe_jax.hardware.topology import Device, Topology
 from moe_jax.mesh.build import build_mesh
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.parallel import resolve_parallel
 from moe_jax.nn.dot_attention import Implementation
-
-PACKAGES = ("moe-jax", "jax", "jaxlib")
-#: Printed and recorded wherever figures of emulated devices appear.
-EMULATED = "emulated devices share cores"
 
 Report = Callable[[Measurement | CollectiveTime], None]
 
@@ -105,19 +101,6 @@ def dispatch_bytes(config: Config) -> int:
     sizes = sizes_of(config)
     row = config.model.d_model * jax.numpy.dtype(config.precision.compute).itemsize
     return config.model.moe.num_experts * sizes.capacity * row
-
-
-def gpu_name(device: Device) -> str:
-    """Return the name in `gpus.toml`, or JAX's device kind of a device that is not there."""
-    gpu = gpu_by_device_kind(device.device_kind)
-    return gpu.name if gpu else device.device_kind
-
-
-def describe_hardware(topology: Topology, device: Device) -> str:
-    """Return what was measured, in words."""
-    emulated = f" ({EMULATED})" if device.platform == "cpu" else ""
-    hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")
-    return f"{topology.devices} x {device.device_kind} in {hosts}{emulated}"
 
 
 def _rate(measured: Iterable[tuple[Spec, Measurement]], suite: Suite) -> float:

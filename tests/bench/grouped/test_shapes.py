@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.bench.grouped_shapes import ROUTINGS, SHAPES, group_sizes, random_operands
+from moe_jax.bench.grouped.shapes import ROUTINGS, SHAPES, group_sizes, random_operands
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)

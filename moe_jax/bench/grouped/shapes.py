@@ -1,4 +1,4 @@
-"""Shapes and sizes of groups that `grouped.py` and `grouped_torch.py` time, and their operands."""
+"""Shapes and sizes of groups that `kernels.py` and `torch_mlp.py` time, and their operands."""
 
 import functools
 from dataclasses import dataclass

@@ -10,7 +10,8 @@ from support.hf.tiny_hf import write_mixtral
 from support.places import CONFIGS
 
 import moe_jax
-from moe_jax.bench.decode import (
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
+from moe_jax.bench.decode.ways import (
     GREEDY,
     Work,
     cached,
@@ -18,7 +19,6 @@ from moe_jax.bench.decode import (
     measure_decode,
     why_not_transformers,
 )
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes
 
@@ -149,13 +149,13 @@ def test_a_config_has_no_checkpoint_to_choose(capsys):
 def test_transformers_is_skipped_with_the_reason(path, tmp_path, monkeypatch, capsys):
     assert why_not_transformers(path) == ""
     assert "moe-jax convert to-hf" in why_not_transformers(tmp_path)
-    monkeypatch.setattr("moe_jax.bench.decode.find_spec", lambda name: None)
+    monkeypatch.setattr("moe_jax.bench.decode.ways.find_spec", lambda name: None)
     assert "torch and transformers not installed" in why_not_transformers(path)
 
 
 @pytest.mark.slow
 def test_a_reason_to_skip_is_part_of_the_result(path, monkeypatch):
-    monkeypatch.setattr("moe_jax.bench.decode.find_spec", lambda name: None)
+    monkeypatch.setattr("moe_jax.bench.decode.ways.find_spec", lambda name: None)
     result = measure_decode(moe_jax.load(path), path, [1], WORK)
     assert [time.way for time in result.times] == ["cache", "full forward"]
     assert "not installed" in result.skipped["transformers"]

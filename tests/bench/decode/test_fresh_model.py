@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.training_cases import small_config
 
-from moe_jax.bench.fresh_model import fresh_model
+from moe_jax.bench.decode.fresh_model import fresh_model
 
 
 @pytest.fixture

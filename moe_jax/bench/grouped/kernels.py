@@ -1,7 +1,7 @@
-"""The grouped matmul's kernels, tuned and timed; `grouped_check.py` checks them.
+"""The grouped matmul's kernels, tuned and timed; `check.py` checks them.
 
 For each shape: on request every product of a layer's forward and backward pass with each candidate
-of tiles, then the whole MLP for balanced, random and skewed sizes. Its rival is `grouped_torch.py`,
+of tiles, then the whole MLP for balanced, random and skewed sizes. Its rival is `torch_mlp.py`,
 to be run on the same machine. The command is `moe-jax bench grouped`.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moe_jax.bench.grouped_check import mlp_with_gradients
-from moe_jax.bench.grouped_shapes import ROUTINGS, Shape, group_sizes
+from moe_jax.bench.grouped.check import mlp_with_gradients
+from moe_jax.bench.grouped.shapes import ROUTINGS, Shape, group_sizes
 from moe_jax.bench.harness import measure
 from moe_jax.moe.grouped import Implementation, gated_mlp, mosaic_rows, mosaic_weights, swiglu
 from moe_jax.moe.grouped.tiles import TABLE, Product, Tiles

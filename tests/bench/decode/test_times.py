@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
 
 TIMES = DecodeTimes(
     model="toy",

@@ -3,7 +3,7 @@
 import pytest
 from support.places import CONFIGS
 
-from moe_jax.bench.sizes import PAPER, Sizes, sizes_of
+from moe_jax.bench.operations.sizes import PAPER, Sizes, sizes_of
 from moe_jax.config import Config, load_config, override
 
 

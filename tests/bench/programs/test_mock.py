@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from moe_jax.bench.mock import pretend_devices
+from moe_jax.bench.programs.mock import pretend_devices
 
 
 def test_other_devices_are_announced_and_flags_kept(monkeypatch):

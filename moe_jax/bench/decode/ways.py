@@ -4,12 +4,11 @@ The ways: with the cache, with a full forward pass per token, and with transform
 model and cores.
 
 All three continue the same random tokens greedily and hand every token to the host. Timing itself
-is `harness.py`, the full forward pass `full_forward.py`, what comes out `decode_times.py`.
+is `harness.py`, the full forward pass `full_forward.py`, what comes out `times.py`.
 """
 
 import datetime
 import inspect
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from moe_jax.bench.calibrate import PACKAGES, describe_hardware
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
-from moe_jax.bench.full_forward import Generator
+from moe_jax.bench.decode.full_forward import Generator
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
 from moe_jax.bench.harness import Timing, measure
-from moe_jax.bench.layouts import axes_text
+from moe_jax.bench.machine import PACKAGES, cores, describe_hardware
+from moe_jax.bench.programs.layouts import axes_text
 from moe_jax.errors import UserError
 from moe_jax.inference.contract import Prompt
 from moe_jax.inference.language_model import LanguageModel
@@ -109,7 +108,7 @@ def measure_decode(
         dtype=model.config.precision.compute,
         mesh=axes_text(model.config.mesh),
         hardware=describe_hardware(session.topology, session.mesh.devices.flat[0]),
-        cores=_cores(),
+        cores=cores(),
         date=datetime.date.today().isoformat(),
         versions={package: version(package) for package in packages},
         prompt_tokens=work.prompt_tokens,
@@ -209,12 +208,8 @@ def _load_theirs(path: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(cores())
     return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _whole(tokens: int, model: LanguageModel) -> int:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.bench.calibrate import EMULATED
 from moe_jax.bench.harness import measure
+from moe_jax.bench.machine import EMULATED
 from moe_jax.data.batch import Batch, batch_shape
 from moe_jax.hardware.calibration import Measurement
 from moe_jax.mesh.xla_options import compiler_options

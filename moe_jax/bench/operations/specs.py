@@ -1,7 +1,7 @@
 """What is measured on one device: operations with their arguments and how much work they are.
 
 The operations are those of the model, called as the model calls them. Timing is `harness.py`;
-collectives are `collectives.py`; whole programs `step.py`.
+collectives are `collectives.py`; whole programs `programs/step.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.bench.sizes import Sizes, sizes_of
+from moe_jax.bench.operations.sizes import Sizes, sizes_of
 from moe_jax.config.schema import Config
 from moe_jax.hardware.calibration import Suite
 from moe_jax.model.flops import TRAINING_OVER_FORWARD, mean_context

@@ -8,7 +8,6 @@ which costs as much as useful work where devices share cores.
 
 import datetime
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,9 +15,9 @@ from operator import attrgetter
 from typing import Any
 
 from moe_jax.axes import AXES
-from moe_jax.bench.calibrate import PACKAGES, describe_hardware
 from moe_jax.bench.harness import measure
-from moe_jax.bench.step import Mode, fresh_state, random_batch
+from moe_jax.bench.machine import PACKAGES, cores, describe_hardware
+from moe_jax.bench.programs.step import Mode, fresh_state, random_batch
 from moe_jax.config import Config, check, override
 from moe_jax.config.schema import MeshConfig
 from moe_jax.errors import UserError
@@ -186,7 +185,7 @@ def measure_layouts(
             times.append(time)
     return LayoutTimes(
         hardware=hardware,
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         date=datetime.date.today().isoformat(),
         versions={package: version(package) for package in PACKAGES},
         overrides=tuple(overrides),
