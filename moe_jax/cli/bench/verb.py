@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moe_jax.cli.bench.decode import add_decode
 from moe_jax.cli.bench.grouped import add_grouped
+from moe_jax.cli.bench.rivals import add_rivals
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.files import config_of_source_tree, require_writable, write_json
 from moe_jax.cli.shared.options import (
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_layouts(suites)
     add_decode(suites)
     add_grouped(suites)
+    add_rivals(suites)
 
 
 def _add_calibrate(suites: Suites) -> None:
