@@ -87,7 +87,8 @@ def run_rivals(args: argparse.Namespace) -> int:
     from moe_jax.cli.bench.rival_tables import rival_line, rival_table
     from moe_jax.cli.bench.tables import console
 
-    task, out, rows = _request(args), console(), []
+    # The devices are for the contestants.
+    task, out, rows = _request(args), console(process=0), []
     for row in hold(task, amount_of(task), tuple(args.only), args.limit):
         out.print(f"  {rival_line(row)}")
         rows.append(row)
