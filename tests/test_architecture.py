@@ -245,7 +245,7 @@ def test_only_exchange_sharding_and_pipeline_use_collectives():
     users = where(lambda tree: taken(tree, COLLECTIVES, "jax.lax"))
     assert users
     # Measuring collectives one at a time is no use of them in a model.
-    users.remove("moe_jax.bench.collectives")
+    users.remove("moe_jax.bench.operations.collectives")
     allowed = ("moe_jax.moe.exchange.", "moe_jax.sharding.", "moe_jax.model.pipeline")
     assert all(name.startswith(allowed) for name in users), users
 
@@ -260,7 +260,7 @@ def test_only_the_exchange_its_schema_and_a_preset_name_transports():
     files = where(names_a_transport)
     inside = {name for name in files if name.startswith("moe_jax.moe.exchange.")}
     assert inside
-    assert files - inside == {"moe_jax.config.schema", "moe_jax.bench.sizes"}
+    assert files - inside == {"moe_jax.config.schema", "moe_jax.bench.operations.sizes"}
 
 
 def test_transports_of_the_config_are_those_that_there_are():

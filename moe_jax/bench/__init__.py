@@ -1,1 +1,1 @@
-"""Times what runs here: operations, collectives, steps, layouts, generation. All *measured*."""
+"""Times what runs here, a folder per kind of thing: all *measured*. See README.md."""

@@ -1,4 +1,4 @@
-"""Timing of asynchronous work: warm-up, repeats, median and spread. What is timed: `specs.py`.
+"""Timing of asynchronous work: warm-up, repeats, median and spread. What is timed is beside it.
 
 Method: compile and warm up first; enough calls between two looks at the clock that neither the
 clock nor dispatch counts; wait for the device before the clock is read; report the median and the
@@ -33,6 +33,7 @@ def measure(
     batch_s: float = 0.1,
     calls: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[Any], Any] | None = None,
 ) -> Timing:
     """Time `call`, which returns arrays that may not be ready yet.
 
@@ -42,30 +43,42 @@ def measure(
         batch_s: seconds that a batch should take at least: the calls of a batch follow from it.
         calls: calls of a batch, where all processes of a job must make the same number of them.
         clock: seconds from anywhere.
+        wait: returns when a call's result is ready, and those of all calls before it; None: the
+            result is JAX's.
 
     Raises:
         UserError: fewer than 2 repeats, which have no spread.
     """
     if repeats < 2:
         raise UserError(f"repeats = {repeats}: a spread needs 2 or more")
-    jax.block_until_ready(call())
+    run = _Calls(call, clock, wait)
+    run.batch(1)
     if calls is None:
-        calls = max(1, math.ceil(batch_s / max(_batch(call, 1, clock), 1e-6)))
-    _batch(call, calls, clock)
-    samples = [_batch(call, calls, clock) / calls for _ in range(repeats)]
+        calls = max(1, math.ceil(batch_s / max(run.batch(1), 1e-6)))
+    run.batch(calls)
+    samples = [run.batch(calls) / calls for _ in range(repeats)]
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(middle, high - low, repeats)
 
 
-def _batch(call: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
-    # A GPU runs calls in order, so the last result is the last to be ready. The CPU backend may
-    # run several at once.
-    in_order = jax.default_backend() != "cpu"
-    started = clock()
-    for _ in range(calls):
-        # The result before this one may be freed: only one is held at a time.
-        result = call()
-        if not in_order:
-            jax.block_until_ready(result)
-    jax.block_until_ready(result)
-    return clock() - started
+@dataclass(frozen=True)
+class _Calls:
+    call: Callable[[], Any]
+    clock: Callable[[], float]
+    wait: Callable[[Any], Any] | None
+
+    def batch(self, calls: int) -> float:
+        """Return the seconds of so many calls."""
+        # A GPU runs calls in order, so the last result is the last to be ready. JAX's CPU backend
+        # may run several at once.
+        in_order = self.wait is not None or jax.default_backend() != "cpu"
+        wait = self.wait or jax.block_until_ready
+        result, started = None, self.clock()
+        for _ in range(calls):
+            # The result before this one is let go first: only one is held at a time.
+            result = None
+            result = self.call()
+            if not in_order:
+                wait(result)
+        wait(result)
+        return self.clock() - started

@@ -52,3 +52,10 @@ def test_a_given_number_of_calls_does_not_depend_on_time():
 def test_one_repeat_has_no_spread():
     with pytest.raises(ValueError, match="repeats = 1"):
         measure(lambda: jnp.zeros(()), repeats=1)
+
+
+def test_another_frameworks_results_are_waited_for_by_its_own_means():
+    work, waited = Work(itertools.repeat(1.0)), []
+    timing = measure(work, repeats=2, calls=3, clock=work.clock, wait=waited.append)
+    assert timing.seconds == 1.0
+    assert len(waited) == 1 + 1 + 2

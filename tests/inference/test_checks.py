@@ -160,7 +160,7 @@ def test_requests_are_made_where_prompts_are_checked():
         for path in (ROOT / "moe_jax").rglob("*.py")
         if made.search(re.sub(r"class \w+\([^)]*\)", "", path.read_text()))
     }
-    doors = {"inference/language_model.py", "serve/request.py", "bench/full_forward.py"}
+    doors = {"inference/language_model.py", "serve/request.py", "bench/decode/full_forward.py"}
     # Zeros and random tokens of right lengths, and the copy of a checked prompt.
-    own = {"serve/assemble.py", "bench/decode.py", "inference/multihost.py"}
+    own = {"serve/assemble.py", "bench/decode/ways.py", "inference/multihost.py"}
     assert places == doors | own

@@ -1,4 +1,4 @@
-"""`moe-jax bench decode MODEL`: tokens per second of generation. Measuring is `bench/decode.py`."""
+"""`moe-jax bench decode MODEL`: tokens per second of generation. Measuring is `bench/decode/`."""
 
 import argparse
 from pathlib import Path
@@ -67,7 +67,7 @@ def run_decode(args: argparse.Namespace) -> int:
     if args.repeats < 2:
         raise UserError(f"--repeats ({args.repeats}) must be 2 or more: the spread needs them")
     import_jax()
-    from moe_jax.bench.decode import Work, measure_decode
+    from moe_jax.bench.decode.ways import Work, measure_decode
     from moe_jax.cli.bench.tables import console, decode_line, decode_table
 
     work = Work(args.prompt_tokens, args.steps, args.repeats, args.context)
@@ -89,7 +89,7 @@ def run_decode(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> "LanguageModel":
-    from moe_jax.bench.fresh_model import fresh_model
+    from moe_jax.bench.decode.fresh_model import fresh_model
 
     if args.model.suffix != ".toml":
         return load_model(args, NO_FLAGS)

@@ -1,4 +1,4 @@
-"""`moe-jax bench grouped`: the experts' grouped matmuls. Measuring is `bench/grouped.py`."""
+"""`moe-jax bench grouped`: the experts' grouped matmuls. Measuring is `bench/grouped/`."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.quiet import import_jax
 from moe_jax.errors import UserError
 
-#: Of `bench/grouped_shapes.py`, which is not imported to print help.
+#: Of `bench/grouped/shapes.py`, which is not imported to print help.
 SHAPES = ("olmoe", "qwen3", "paper", "tiny")
 
 
@@ -56,9 +56,9 @@ def _time(args: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
-    from moe_jax.bench.grouped import time_mlp, tune
-    from moe_jax.bench.grouped_check import check
-    from moe_jax.bench.grouped_shapes import SHAPES, group_sizes, random_operands
+    from moe_jax.bench.grouped.check import check
+    from moe_jax.bench.grouped.kernels import time_mlp, tune
+    from moe_jax.bench.grouped.shapes import SHAPES, group_sizes, random_operands
 
     device = jax.devices()[0]
     if args.implementation == "mosaic" and device.platform != "gpu":
@@ -80,7 +80,7 @@ def _time(args: argparse.Namespace) -> None:
 
 
 def _time_torch(names: list[str]) -> None:
-    from moe_jax.bench.grouped_shapes import SHAPES
+    from moe_jax.bench.grouped.shapes import SHAPES
 
     try:
         import torch
@@ -88,7 +88,7 @@ def _time_torch(names: list[str]) -> None:
         raise UserError(f"--implementation torch needs torch: {error}") from error
     if not torch.cuda.is_available():
         raise UserError("--implementation torch needs a GPU, and torch sees none")
-    from moe_jax.bench.grouped_torch import describe_torch, time_torch_mlp
+    from moe_jax.bench.grouped.torch_mlp import describe_torch, time_torch_mlp
 
     print(describe_torch(), flush=True)
     for name in names:

@@ -7,8 +7,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
-from moe_jax.bench.layouts import LayoutTime, LayoutTimes
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
+from moe_jax.bench.programs.layouts import LayoutTime, LayoutTimes
 from moe_jax.cli.shared.tables import decimal, headed_table
 from moe_jax.hardware.calibration import Calibration, CollectiveTime, Measurement
 from moe_jax.hardware.gpus import Gpu
@@ -154,12 +154,16 @@ def title(measured: Measurement | CollectiveTime) -> str:
     return f"{measured.suite.replace('_', ' ')}: {measured.name}"
 
 
-def console() -> Console:
-    """Return where tables go: wide enough in a file, and nowhere from processes but the first."""
+def console(*, process: int | None = None) -> Console:
+    """Return where tables go: wide enough in a file, and nowhere from processes but the first.
+
+    Args:
+        process: number of this one; None asks JAX, which thereby takes the devices.
+    """
     return Console(
         # A file has no width.
         width=None if sys.stdout.isatty() else 160,
-        quiet=jax.process_index() != 0,
+        quiet=(jax.process_index() if process is None else process) != 0,
         markup=False,
         highlight=False,
     )

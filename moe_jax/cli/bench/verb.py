@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moe_jax.cli.bench.decode import add_decode
 from moe_jax.cli.bench.grouped import add_grouped
+from moe_jax.cli.bench.rivals import add_rivals
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.files import config_of_source_tree, require_writable, write_json
 from moe_jax.cli.shared.options import (
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_layouts(suites)
     add_decode(suites)
     add_grouped(suites)
+    add_rivals(suites)
 
 
 def _add_calibrate(suites: Suites) -> None:
@@ -80,7 +82,7 @@ def _add_step(suites: Suites) -> None:
 
 def _add_layouts(suites: Suites) -> None:
     import_jax()
-    from moe_jax.bench.layouts import CAVEAT, REDUCED
+    from moe_jax.bench.programs.layouts import CAVEAT, REDUCED
 
     parser = suites.add_parser(
         "layouts",
@@ -118,8 +120,9 @@ def run_calibrate(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out}: {args.out.parent} is no directory: make it first")
     import jax
 
-    from moe_jax.bench.calibrate import calibrate, describe_hardware
-    from moe_jax.bench.sizes import PAPER
+    from moe_jax.bench.machine import describe_hardware
+    from moe_jax.bench.operations.calibrate import calibrate
+    from moe_jax.bench.operations.sizes import PAPER
     from moe_jax.cli.bench.tables import (
         collective_table,
         console,
@@ -173,7 +176,7 @@ def run_step(args: argparse.Namespace) -> int:
     config = load(args)
     import jax
 
-    from moe_jax.bench.step import measure_step
+    from moe_jax.bench.programs.step import measure_step
     from moe_jax.cli.bench.tables import console, measurement_table
     from moe_jax.hardware.gpus import gpu_by_device_kind
     from moe_jax.mesh.distributed import start_distributed
@@ -206,7 +209,7 @@ def run_layouts(args: argparse.Namespace) -> int:
     command = "moe-jax bench layouts"
     paths = [config_of_source_tree(f"{name}.toml", command) for name in LAYOUTS] + args.configs
     whole = [load_config(path) for path in paths]
-    from moe_jax.bench.layouts import CAVEAT, REDUCED, measure_layouts, reduced
+    from moe_jax.bench.programs.layouts import CAVEAT, REDUCED, measure_layouts, reduced
     from moe_jax.cli.bench.tables import console, layout_line, layout_table
     from moe_jax.mesh.build import mesh_shape
     from moe_jax.mesh.platform import prepare_devices
@@ -231,7 +234,7 @@ def run_layouts(args: argparse.Namespace) -> int:
 
 
 def _mock(config: Config) -> None:
-    from moe_jax.bench.mock import pretend_devices
+    from moe_jax.bench.programs.mock import pretend_devices
     from moe_jax.mesh.build import mesh_shape
     from moe_jax.mesh.platform import count_gpus
 

@@ -1,6 +1,6 @@
 """`moe-jax bench decode`: its options, and the model that a config stands for.
 
-Figures and the whole command are in tests/bench/test_decode.py.
+Figures and the whole command are in tests/bench/decode/test_ways.py.
 """
 
 import argparse
@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from support.places import CONFIGS
 
-from moe_jax.bench import decode as measuring
-from moe_jax.bench import fresh_model
-from moe_jax.bench.decode_times import DecodeTime
+from moe_jax.bench.decode import fresh_model
+from moe_jax.bench.decode import ways as measuring
+from moe_jax.bench.decode.times import DecodeTime
 from moe_jax.cli.bench import decode, tables
 from moe_jax.cli.main import main
 from moe_jax.cli.shared import exit_codes

@@ -3,13 +3,13 @@
 import jax
 import pytest
 
-from moe_jax.bench import grouped_check, grouped_shapes
+from moe_jax.bench.grouped import check, shapes
 from moe_jax.cli.bench import grouped
 from moe_jax.cli.main import main
 
 
 def test_shapes_of_the_help_are_those_there_are(capsys):
-    assert set(grouped.SHAPES) == set(grouped_shapes.SHAPES)
+    assert set(grouped.SHAPES) == set(shapes.SHAPES)
     with pytest.raises(SystemExit) as exit_:
         main(["bench", "grouped", "--help"])
     assert exit_.value.code == 0
@@ -17,10 +17,10 @@ def test_shapes_of_the_help_are_those_there_are(capsys):
 
 
 def test_a_run_checks_and_times(monkeypatch, capsys):
-    small = grouped_shapes.Shape(2, 16, 8, 40)
-    monkeypatch.setitem(grouped_shapes.SHAPES, "tiny", small)
+    small = shapes.Shape(2, 16, 8, 40)
+    monkeypatch.setitem(shapes.SHAPES, "tiny", small)
     checked = []
-    monkeypatch.setattr(grouped_check, "check", lambda name, report: checked.append(name))
+    monkeypatch.setattr(check, "check", lambda name, report: checked.append(name))
     assert main(["bench", "grouped", "--shapes", "tiny", "--implementation", "blocks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert checked == ["blocks"]

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from moe_jax.bench.decode_times import DecodeTime, DecodeTimes
-from moe_jax.bench.layouts import LayoutTime, LayoutTimes
+from moe_jax.bench.decode.times import DecodeTime, DecodeTimes
+from moe_jax.bench.programs.layouts import LayoutTime, LayoutTimes
 from moe_jax.cli.bench.tables import (
     collective_table,
     decode_line,

@@ -5,7 +5,7 @@ import pytest
 from support.places import ROOT
 from support.training_cases import SMALL
 
-from moe_jax.bench import collectives
+from moe_jax.bench.operations import collectives
 from moe_jax.cli.main import main
 from moe_jax.hardware.calibration import load_calibration
 

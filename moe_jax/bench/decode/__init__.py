@@ -1,0 +1,1 @@
+"""Generation, by way and batch size."""

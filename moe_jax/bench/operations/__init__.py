@@ -1,0 +1,1 @@
+"""Single operations and collectives of a layer, which make a `Calibration`."""

@@ -1,0 +1,1 @@
+"""Whole programs: the training step, the forward pass, layouts side by side."""

@@ -1,0 +1,1 @@
+"""The MoE layer of each contestant, forward and backward; imported in its own process."""

@@ -1,0 +1,1 @@
+"""The training step of each contestant; imported in its own process."""
