@@ -10,6 +10,9 @@ from moe_jax.config.schema import Config
 
 Problems = Iterator[str]
 
+#: Widest heads of cuDNN's attention, with gradients.
+CUDNN_WIDEST = 256
+
 
 def _experts_divide(config: Config) -> Problems:
     experts, axis = config.model.moe.num_experts, config.mesh.expert
@@ -185,39 +188,26 @@ def _patterns(config: Config) -> Problems:
             )
 
 
+def cudnn_needs(config: Config) -> Problems:
+    """Yield what cuDNN's attention needs, on whatever GPU, and a config does not have.
+
+    What only some GPUs have is `model/attention_choice.py`.
+    """
+    attention, length = config.model.attention, config.data.sequence_length
+    rotated, values = 0, attention.head_dim
+    if attention.kind == "latent":
+        rotated, values = attention.latent.rope_head_dim, attention.latent.value_head_dim
+    if (width := max(attention.head_dim + rotated, values)) > CUDNN_WIDEST:
+        yield f"heads of at most {CUDNN_WIDEST}, they are {width} wide"
+    if length % 2:
+        yield f"an even data.sequence_length ({length}): set it to {length + 1}"
+    if config.precision.compute == "float32":
+        yield "precision.compute=bfloat16, it is float32"
+
+
 def _cudnn(config: Config) -> Problems:
-    attention, data = config.model.attention, config.data
-    if attention.implementation != "cudnn":
-        return
-    limits = (
-        (
-            attention.head_dim > 128 or attention.head_dim % 8 != 0,
-            f"model.attention.head_dim ({attention.head_dim}) to be a multiple of 8 up to 128",
-        ),
-        (
-            data.sequence_length % 2 != 0,
-            f"an even data.sequence_length ({data.sequence_length}): set it to "
-            f"{data.sequence_length + 1}",
-        ),
-        (
-            data.document_mask == "segments",
-            "data.document_mask=none, it is segments: it cannot mask packed documents",
-        ),
-        (
-            config.precision.compute == "float32",
-            "precision.compute=bfloat16, it is float32",
-        ),
-        (
-            attention.sinks != "none",
-            f"model.attention.sinks=none, it is {attention.sinks}",
-        ),
-        (
-            attention.kind != "grouped",
-            f"model.attention.kind=grouped, it is {attention.kind}",
-        ),
-    )
-    for broken, need in limits:
-        if broken:
+    if config.model.attention.implementation == "cudnn":
+        for need in cudnn_needs(config):
             yield (
                 f"model.attention.implementation = cudnn needs {need}, or set "
                 "model.attention.implementation=xla"

@@ -1,6 +1,5 @@
 """Everything static that a model's computation needs to know about where it runs."""
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from moe_jax.axes import AXES, BATCH_AXES, EXPERT, FSDP, PIPE, TENSOR
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import Config
 from moe_jax.errors import UserError
+from moe_jax.model.attention_choice import attention_implementation, capability_of
 from moe_jax.model.pattern import layer_runs
 from moe_jax.model.pipeline import Schedule, pipelined
 from moe_jax.moe.exchange import Exchange
@@ -19,8 +19,6 @@ from moe_jax.moe.grouped.choose import Chosen, choose
 from moe_jax.nn.dot_attention import Implementation
 from moe_jax.sharding.rules import Placement
 from moe_jax.sharding.tensor import TensorAxis
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def resolve_parallel(
     return Parallel(
         mesh=mesh,
         exchange_spec=choose_spec(config, devices, tokens, hosts),
-        attention=attention_implementation(config, platform),
+        attention=attention_implementation(config, platform, capability_of(mesh)),
         grouped=grouped_implementation(config, mesh.devices.flat[0]),
         documents=config.data.document_mask == "segments",
         placement=placement,
@@ -135,38 +133,6 @@ def placement_of(config: Config) -> Placement:
     """Return where the parameters of a config live on its mesh."""
     sizes = {axis: getattr(config.mesh, axis) for axis in AXES}
     return Placement(sizes, config.sharding, config.pipeline.virtual_stages)
-
-
-def attention_implementation(config: Config, platform: str) -> Implementation:
-    """Return how attention is computed on a platform, "auto" resolved.
-
-    Args:
-        config: a checked config.
-        platform: "cpu" or "gpu".
-
-    Raises:
-        UserError: cuDNN is asked for where it cannot run.
-    """
-    wanted = config.model.attention.implementation
-    if wanted == "cudnn" and platform != "gpu":
-        raise UserError(
-            "model.attention.implementation='cudnn' needs NVIDIA GPUs, but the mesh has "
-            f"{platform} devices: set it to 'auto' or 'xla'"
-        )
-    if wanted != "auto":
-        return wanted
-    fits = (
-        platform == "gpu"
-        and config.data.document_mask == "none"
-        and config.precision.compute == "bfloat16"
-        and config.model.attention.kind == "grouped"
-        and config.model.attention.sinks == "none"
-        and config.model.attention.head_dim <= 128
-        and config.data.sequence_length % 2 == 0
-    )
-    chosen: Implementation = "cudnn" if fits else "xla"
-    logger.info("attention.implementation=auto: %s", chosen)
-    return chosen
 
 
 def grouped_implementation(config: Config, device: Any) -> Chosen:

@@ -87,19 +87,16 @@ class LatentAttention(SelfAttention):
         v_bshv = self._product("bsr,rhv->bshv", latent_bsr[:, :, 0], self.w_v_rhv)
         k_rope = jnp.broadcast_to(k_rope_bs1p, (*k_bshm.shape[:3], k_rope_bs1p.shape[-1]))
         k_bshm = jnp.concatenate([k_bshm, k_rope], axis=-1)
-        # The kernels want values as wide as keys.
-        width = max(k_bshm.shape[-1], v_bshv.shape[-1])
-        o_bshv = dot_attention(
-            _widened(q_bshm, width),
-            _widened(k_bshm, width),
-            _widened(v_bshv, width),
+        return dot_attention(
+            q_bshm,
+            k_bshm,
+            v_bshv,
             segments_bs,
             window=self.window,
             implementation=implementation,
             query_block=self.config.query_block,
             scale=self.scale,
         )
-        return o_bshv[..., : v_bshv.shape[-1]]
 
     def attend_cached(
         self, q_bhm: Float[Array, "b h mp"], cache: Entry, visible_bc: Bool[Array, "b c"]
@@ -127,8 +124,3 @@ class LatentAttention(SelfAttention):
         """[..., r + p] -> latent vectors [..., r] and rotated keys [..., p]."""
         rank = self.config.latent.kv_rank
         return entry[..., :rank], entry[..., rank:]
-
-
-def _widened(x: Array, width: int) -> Array:
-    """Zeros add nothing to a product and are cut off a result."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])

@@ -21,7 +21,8 @@ from moe_jax.hardware.rates import rates_for
 from moe_jax.inference.engine import check_decoding
 from moe_jax.inference.inference_config import decoding_config, inference_config
 from moe_jax.mesh.xla_options import MEMORY_FRACTION
-from moe_jax.model.parallel import attention_implementation, check_stages, placement_of
+from moe_jax.model.attention_choice import attention_implementation
+from moe_jax.model.parallel import check_stages, placement_of
 from moe_jax.model.pattern import layer_runs
 from moe_jax.planner.compile.jobs import Compiled, CompileJob, compile_all
 from moe_jax.planner.compile.target import Target
@@ -247,7 +248,9 @@ def _attention(request: Request) -> str:
     if request.mode == "decode":
         # `nn/cached_attention.py`, whatever attends to whole sequences.
         return f"xla over the cache, {counted}"
-    implementation = attention_implementation(request.config, "gpu")
+    implementation = attention_implementation(
+        request.config, "gpu", request.target.gpu.compute_capability
+    )
     return implementation if implementation == "cudnn" else f"{implementation}, {counted}"
 
 

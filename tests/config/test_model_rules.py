@@ -51,9 +51,14 @@ CASES = {
         ["model.num_layers=1", "model.attention.windows=[0,8]"],
         ["windows has 2", "(1)", "num_layers to 2"],
     ),
-    "cudnn_head_dim": ([*CUDNN, "model.attention.head_dim=136"], ["(136)", "up to 128", "=xla"]),
-    "cudnn_head_dim_8": ([*CUDNN, "model.attention.head_dim=36"], ["(36)", "multiple of 8"]),
-    "cudnn_sinks": ([*CUDNN, "model.attention.sinks=per_head"], ["sinks=none", "=xla"]),
+    "cudnn_head_dim": (
+        [*CUDNN, "model.attention.head_dim=264"],
+        ["at most 256", "264 wide", "=xla"],
+    ),
+    "cudnn_latent": (
+        [*CUDNN, "model.attention.kind=latent", "model.attention.latent.value_head_dim=320"],
+        ["at most 256", "320 wide", "=xla"],
+    ),
     "latent_norm": (
         ["model.attention.kind=latent", "model.attention.qk_norm=head"],
         ["qk_norm = head", "kind = latent", "qk_norm=none"],
@@ -91,7 +96,6 @@ CASES = {
         ["(512)", "original_context (256)", "factors=long"],
     ),
     "cudnn_odd": ([*CUDNN, "data.sequence_length=255"], ["(255)", "even", "256", "=xla"]),
-    "cudnn_mask": ([*CUDNN, "data.document_mask=segments"], ["document_mask=none", "=xla"]),
     "cudnn_dtype": ([*CUDNN, "precision.compute=float32"], ["compute=bfloat16", "=xla"]),
 }
 FINE = {
@@ -113,6 +117,10 @@ FINE = {
     "dense_model_ignores_expert_count": ["model.layers=['dense']", "model.moe.num_experts=3"],
     "weight_without_balance_loss": ["model.moe.router.balance_loss=none"],
     "cudnn": [*CUDNN, "model.attention.head_dim=128"],
+    "cudnn_wide": [*CUDNN, "model.attention.head_dim=256"],
+    "cudnn_documents": [*CUDNN, "data.document_mask=segments"],
+    "cudnn_sinks": [*CUDNN, "model.attention.sinks=per_head"],
+    "cudnn_latent": [*CUDNN, "model.attention.kind=latent"],
 }
 BROKEN = pytest.mark.parametrize(("changes", "expected"), CASES.values(), ids=CASES)
 ALLOWED = pytest.mark.parametrize("changes", FINE.values(), ids=FINE)

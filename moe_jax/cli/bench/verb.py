@@ -4,6 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
+from moe_jax.cli.bench.attention import add_attention
 from moe_jax.cli.bench.decode import add_decode
 from moe_jax.cli.bench.grouped import add_grouped
 from moe_jax.cli.bench.rivals import add_rivals
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_calibrate(suites)
     _add_step(suites)
     _add_layouts(suites)
+    add_attention(suites)
     add_decode(suites)
     add_grouped(suites)
     add_rivals(suites)

@@ -14,6 +14,7 @@ from moe_jax.errors import UserError
 from moe_jax.hardware.rates import Rates
 from moe_jax.mesh.kernel_cost import told_cost
 from moe_jax.model.flops import mean_context
+from moe_jax.nn.dot_attention.documents import SHORTER
 from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called, shape_bytes
 
 WorkKind = Literal[
@@ -173,7 +174,8 @@ def _attention(call: HloInstruction, target: str) -> InstructionWork:
     config: dict[str, Any] = json.JSONDecoder().raw_decode(found[1])[0]["cudnn_fmha_backend_config"]
     length = int(config["intermediate_tensor_shape"]["dimensions"][-1])
     context = mean_context(length, int(config["sliding_window_length"]))
-    flops = round(4 * elements(call.shape) * context)
+    # Of the calls that share packed documents the longest class counts, as if it had them all.
+    flops = 0 if SHORTER in call.attributes else round(4 * elements(call.shape) * context)
     if target.endswith("Backward"):
         return InstructionWork("attention_backward", 2 * flops, shape_bytes(call.shape))
     return InstructionWork("attention_forward", flops, shape_bytes(call.shape))

@@ -105,6 +105,14 @@ def test_kernel_of_unknown_kind_is_refused():
         work("down", "main", module)
 
 
+def test_of_calls_that_share_documents_the_longest_class_counts():
+    line = attention("fmha", "__cudnn$fmhaSoftmax")
+    shorter = line.replace("jit(f)/attention", "jit(f)/shorter_documents/attention")
+    found = work("fmha", "layer", parse_hlo(LOOPS.replace(line, shorter)))
+    assert (found.kind, found.flops) == ("attention_forward", 0)
+    assert found.bytes == work("fmha", "layer").bytes > 0
+
+
 def test_control_flow_is_no_work_of_its_own():
     assert work("forward", "main") == work("branch", "layer") == InstructionWork("other", 0, 0)
 

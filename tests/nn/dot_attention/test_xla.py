@@ -102,11 +102,3 @@ def test_blocks_bound_memory():
     text = jax.jit(lambda *qkv: attend(*qkv, None, 0, 4)).lower(q, k, v).as_text()
     assert "4x11x" in text or "x4x11" in text
     assert f"x{LENGTH}x{LENGTH}x" not in text
-
-
-def test_cudnn_with_documents_is_refused_with_the_remedy():
-    q, k, v = (jnp.asarray(a) for a in inputs())
-    with pytest.raises(ValueError, match=r"data\.document_mask='none'.*'xla'"):
-        dot_attention(
-            q, k, v, jnp.asarray(SEGMENTS), window=0, implementation="cudnn", query_block=4
-        )
