@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import loss_program
 from support.exchange.jaxprs import equations_of
 from support.model_cases import VOCAB, arrays, configured, parallel_of
-from support.planner.small_programs import compiled
 
 from moe_jax.config import Config
 from moe_jax.model.loss import cross_entropy_sum
@@ -196,10 +196,9 @@ def test_logits_are_computed_once_and_evaluation_computes_no_gradient():
 
 @pytest.mark.compile_target
 @pytest.mark.slow
-def test_of_a_chunk_a_gpu_writes_one_array_of_float32_logits_and_one_in_bfloat16():
-    """Each is read where it is needed; nothing else of this size is written."""
-    written = re.compile(r"= (\w+)\[(?:2,128|256),512\]\S* (?:fusion|dot|custom-call|scatter)\(")
-    of_mode = {
-        mode: sorted(written.findall(compiled()[mode].hlo_text)) for mode in ("forward", "train")
-    }
-    assert of_mode == {"forward": ["f32"], "train": ["bf16", "f32"]}
+def test_of_a_chunk_an_h100_writes_float32_logits_and_their_bfloat16_gradient_and_no_more():
+    text, rows = loss_program.compiled_gradient(), loss_program.ROWS
+    shape = rf"(?:{rows},{loss_program.CHUNK}|{rows * loss_program.CHUNK}),{loss_program.VOCAB}"
+    # As the scheduler sees them: what stands inside a fusion is never written.
+    written = re.findall(rf"= (\w+)\[{shape}\]\S* (?:fusion|custom-call|scatter)\(", text)
+    assert sorted(written) == ["bf16", "f32"]
