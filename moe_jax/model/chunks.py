@@ -23,7 +23,7 @@ class Chunks:
 
     Attributes:
         length: positions that a device holds of a sequence.
-        most: positions, on all devices, that a chunk has at most.
+        most: positions, on all devices, that a chunk has at most; one a device at least.
         shards: devices over which a sequence is split.
     """
 
@@ -34,7 +34,7 @@ class Chunks:
     @property
     def count(self) -> int:
         """How many there are."""
-        return -(-self.length * self.shards // self.most)
+        return -(-self.length // max(1, self.most // self.shards))
 
     @property
     def size(self) -> int:

@@ -15,9 +15,9 @@ from moe_jax.sharding.spmd import on_device_shards
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 RNG = np.random.default_rng(0)
-LOGITS = (5 * RNG.normal(size=(2, 3, 12))).astype(np.float32)
-IDS = np.array([[0, 11, 5], [3, 6, 2]], np.int32)
-WEIGHTS = np.array([[0.5, 0.0, 2.0], [1.0, 1.0, 3.0]], np.float32)
+LOGITS = jnp.asarray(5 * RNG.normal(size=(2, 3, 12)), jnp.float32)
+IDS = jnp.array([[0, 11, 5], [3, 6, 2]], jnp.int32)
+WEIGHTS = jnp.array([[0.5, 0.0, 2.0], [1.0, 1.0, 3.0]], jnp.float32)
 
 
 def direct(logits):
@@ -41,7 +41,7 @@ def on_axis(size: int, logits):
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("shift", [0.0, 1000.0, -1000.0])
 def test_losses_and_gradient_are_those_of_log_softmax(size, shift):
-    logits = LOGITS + np.float32(shift)
+    logits = LOGITS + jnp.float32(shift)
     wanted, losses = jax.grad(direct, has_aux=True)(logits)
     got_losses, got = on_axis(size, logits)
     np.testing.assert_allclose(got_losses, losses, rtol=1e-4 if shift else 1e-6, atol=1e-6)
@@ -55,9 +55,7 @@ def test_losses_alone_are_the_same():
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_what_is_not_finite_shows(broken):
-    logits = LOGITS.copy()
-    logits[0, 0, 3] = broken
-    losses = cross_entropy(logits, IDS, ONE)
+    losses = cross_entropy(LOGITS.at[0, 0, 3].set(broken), IDS, ONE)
     assert not np.isfinite(losses[0, 0])
     assert np.isfinite(losses[0, 1:]).all()
 
