@@ -8,17 +8,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from moe_jax.moe.exchange.beside import read_beside, spare_rows, write_beside
 from moe_jax.moe.exchange.contract import ExchangeCounts, Overflow, Routing, whole_rows
 from moe_jax.moe.exchange.rounds import further_rounds, run_rounds
 from moe_jax.moe.exchange.rows import (
-    Window,
+    Queues,
     from_rows,
     make_queues,
     padded_window,
@@ -64,6 +65,11 @@ class Hop:
     def step(self) -> int:
         """Tokens per group in a further round."""
         return whole_rows(self.round_fraction * self.rows, math.gcd(8, self.rows))
+
+    def spare(self, rows: int, x_td: TokensTD, weights_rk: Array) -> int:
+        """Return the rows of a block that hold its tokens' choices."""
+        numbers = weights_rk.shape[1] * (1 if self.experts == 1 else 2)
+        return spare_rows(rows, numbers, x_td.shape[1], x_td.dtype)
 
     def __call__(
         self, params: Any, x_td: TokensTD, routing: Routing, serve: Serve
@@ -115,28 +121,34 @@ def _round(
     """One trip to the groups and back; the main round's `first` is a plain 0."""
     params, x_td, weights_tk = operands
     queues, experts_tk, first_tk = fixed
-    at = padded_window(queues, first, rows)
-    choices = _pack(hop, experts_tk, weights_tk, first_tk, at)
-    received_rd = hop.move(to_rows(x_td, at))
-    # Choices follow their rows. XLA keeps one collective in flight: those of all streams, which are
-    # small and ready first, would hold up the first stream's rows.
-    received_rd, choices = jax.lax.optimization_barrier((received_rd, choices))
-    choices = hop.move(choices)
+    weights_rk, numbers_rk = _choices(hop, experts_tk, weights_tk, first_tk, queues, first, rows)
+    at = padded_window(queues, first, rows, hop.spare(rows, x_td, weights_rk))
+    arrived = _travel(hop, rows, to_rows(x_td, at), weights_rk, numbers_rk)
     if isinstance(first, int):
-        received_rd, choices = checkpoint_name((received_rd, choices), RECEIVED)
-    y_rd, counts = serve(params, received_rd, _unpack(hop, choices))
+        arrived = checkpoint_name(arrived, RECEIVED)
+    received_rd, weights_rk, numbers_rk = cast(tuple[Array, Array, Array], arrived)
+    routing = _of_all_rows(hop, rows, received_rd, weights_rk, numbers_rk)
+    y_rd, counts = serve(params, received_rd, routing)
     return from_rows(hop.move(y_rd), at), counts
 
 
-# What travels beside a row [d]: weights, and expert numbers as floats, which are exact. With one
-# expert in a group a row's only choice is known, and its weight is all.
+def _choices(
+    hop: Hop,
+    experts_tk: ChoicesTK,
+    weights_tk: WeightsTK,
+    first_tk: ChoicesTK,
+    queues: Queues,
+    first: Int[Array, ""] | int,
+    rows: int,
+) -> tuple[Float[Array, "r _"], Float[Array, "r _"]]:
+    """Return what travels beside each token: weights, and numbers of experts in its group.
 
-
-def _pack(
-    hop: Hop, experts_tk: ChoicesTK, weights_tk: WeightsTK, first_tk: ChoicesTK, at: Window
-) -> Float[Array, "r _"]:
+    Numbers as floats, which are exact. With one expert in a group a token's only choice there is
+    known, and its weight is all.
+    """
+    at = padded_window(queues, first, rows)
     token_r = token_of(at)
-    group_r = jnp.arange(token_r.size, dtype=jnp.int32) // (token_r.size // hop.groups)
+    group_r = jnp.arange(token_r.size, dtype=jnp.int32) // rows
     nobody = hop.groups * hop.experts
     experts_rk = taken_or(experts_tk, token_r, nobody) - (group_r * hop.experts)[:, None]
     here_rk = (
@@ -145,16 +157,69 @@ def _pack(
     row_tk = jnp.take_along_axis(at.row_tk, first_tk, axis=1)
     weights_rk = _weights_to_rows(weights_tk, token_r, here_rk, row_tk)
     if hop.experts == 1:
-        return weights_rk.sum(axis=1, keepdims=True)
-    numbers_rk = jnp.where(here_rk, experts_rk, hop.experts).astype(jnp.float32)
-    return jnp.concatenate([weights_rk, numbers_rk], axis=1)
+        return weights_rk.sum(axis=1, keepdims=True), jnp.zeros((token_r.size, 0), jnp.float32)
+    return weights_rk, jnp.where(here_rk, experts_rk, hop.experts).astype(jnp.float32)
 
 
-def _unpack(hop: Hop, choices: Float[Array, "r _"]) -> Routing:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _travel(
+    hop: Hop, rows: int, rows_rd: Array, weights_rk: Array, numbers_rk: Array
+) -> tuple[Array, Array, Array]:
+    """Move rows with their choices beside them, in one message; and so their gradients back.
+
+    Args:
+        hop: the step.
+        rows: places for tokens in each group's block of rows.
+        rows_rd: [groups * (rows + spare), d].
+        weights_rk: [groups * rows, k], float32.
+        numbers_rk: likewise; they have no gradient.
+    """
+    beside_rn = jnp.concatenate([weights_rk, numbers_rk], axis=1)
+    moved_rd, moved_rn = _move_with(hop, rows, rows_rd, beside_rn)
+    top_k = weights_rk.shape[1]
+    return moved_rd, moved_rn[:, :top_k], moved_rn[:, top_k:]
+
+
+def _travel_fwd(hop: Hop, rows: int, rows_rd: Array, weights_rk: Array, numbers_rk: Array):
+    return _travel(hop, rows, rows_rd, weights_rk, numbers_rk), numbers_rk[:0]
+
+
+def _travel_bwd(hop: Hop, rows: int, like_rk: Array, grads: tuple[Array, Array, Array]):
+    grad_rd, grad_rk, _ = grads
+    moved_rd, moved_rk = _move_with(hop, rows, grad_rd, grad_rk)
+    return moved_rd, moved_rk, jnp.zeros((moved_rk.shape[0], like_rk.shape[1]), jnp.float32)
+
+
+_travel.defvjp(_travel_fwd, _travel_bwd)
+
+
+def _move_with(
+    hop: Hop, rows: int, rows_rd: Array, beside_rn: Float[Array, "r n"]
+) -> tuple[Array, Array]:
+    numbers, width = beside_rn.shape[1], rows_rd.shape[1]
+    blocks_gcd = rows_rd.reshape(hop.groups, -1, width)
+    blocks_gcd = write_beside(blocks_gcd, beside_rn.reshape(hop.groups, rows, numbers))
+    moved_rd = hop.move(blocks_gcd.reshape(-1, width))
+    moved_gcd = moved_rd.reshape(hop.groups, -1, width)
+    return moved_rd, read_beside(moved_gcd, rows, numbers).reshape(-1, numbers)
+
+
+def _of_all_rows(
+    hop: Hop, rows: int, received_rd: Array, weights_rk: Array, numbers_rk: Array
+) -> Routing:
+    """Return the choices of all rows that came; spare ones are nobody's."""
+    spare = received_rd.shape[0] // hop.groups - rows
     if hop.experts == 1:
-        return Routing(jnp.zeros(choices.shape, jnp.int32), choices)
-    weights_rk, numbers_rk = jnp.split(choices, 2, axis=1)
-    return Routing(jax.lax.stop_gradient(numbers_rk).astype(jnp.int32), weights_rk)
+        experts_rk = jnp.zeros(weights_rk.shape, jnp.int32)
+    else:
+        experts_rk = jax.lax.stop_gradient(numbers_rk).astype(jnp.int32)
+
+    def padded(x_rk: Array, nobody: int) -> Array:
+        blocks = x_rk.reshape(hop.groups, rows, -1)
+        blocks = jnp.pad(blocks, ((0, 0), (0, spare), (0, 0)), constant_values=nobody)
+        return blocks.reshape(-1, x_rk.shape[1])
+
+    return Routing(padded(experts_rk, hop.experts), padded(weights_rk, 0))
 
 
 def _first_of_group(groups_tk: ChoicesTK) -> ChoicesTK:

@@ -61,17 +61,28 @@ def make_queues(groups_tk: ChoicesTK, groups: int) -> Queues:
     return Queues(order_r, bounds[:-1], jnp.diff(bounds), groups_tk, rank_tk)
 
 
-def padded_window(queues: Queues, first: Int[Array, ""] | int, capacity: int) -> Window:
-    """Return places [first, first + capacity) of every queue, in [groups * capacity] rows."""
+def padded_window(
+    queues: Queues, first: Int[Array, ""] | int, capacity: int, spare: int = 0
+) -> Window:
+    """Return places [first, first + capacity) of every queue.
+
+    Args:
+        queues: of all choices.
+        first: place.
+        capacity: places of a queue.
+        spare: rows behind those of each queue, which stay empty: [groups * (capacity + spare)].
+    """
     groups, choices = queues.start_g.size, queues.order_r.size
-    place_c = first + jnp.arange(capacity, dtype=jnp.int32)
-    filled_gc = place_c[None, :] < queues.length_g[:, None]
+    stride = capacity + spare
+    within_c = jnp.arange(stride, dtype=jnp.int32)
+    place_c = first + within_c
+    filled_gc = (place_c[None, :] < queues.length_g[:, None]) & (within_c < capacity)
     at_gc = jnp.where(filled_gc, queues.start_g[:, None] + place_c[None, :], choices)
     choice_r = taken_or(queues.order_r, at_gc.reshape(-1), choices)
     within_tk = queues.rank_tk - first
     here_tk = (within_tk >= 0) & (within_tk < capacity) & (queues.groups_tk < groups)
-    row_tk = queues.groups_tk.astype(jnp.int32) * capacity + within_tk
-    return Window(choice_r, jnp.where(here_tk, row_tk, groups * capacity))
+    row_tk = queues.groups_tk.astype(jnp.int32) * stride + within_tk
+    return Window(choice_r, jnp.where(here_tk, row_tk, groups * stride))
 
 
 def packed_window(

@@ -2,6 +2,7 @@
 
 import numpy as np
 from support.exchange.exchange_contract import (
+    SIZE,
     TOKENS,
     Case,
     Counts,
@@ -10,6 +11,7 @@ from support.exchange.exchange_contract import (
 )
 from support.exchange.exchange_walk import Served, Sizes, at_experts, visits
 
+from moe_jax.moe.exchange.beside import spare_rows
 from moe_jax.moe.exchange.contract import whole_rows
 
 
@@ -62,5 +64,7 @@ class TestAllToAll(ExchangeContract):
         if case.per_device == 1:
             # One row for each, whoever's.
             return Served({choice for token in arrived if token for choice in token.values()})
-        sizes = self.sizes_at_experts(case, case.expert * size, case.top_k)
+        # Weights and numbers travel in rows of their own, which are arrivals too.
+        spare = spare_rows(size, 2 * case.top_k, SIZE, "float32")
+        sizes = self.sizes_at_experts(case, case.expert * (size + spare), case.top_k)
         return at_experts(arrived, case.top_k, case.per_device, sizes, case.overflow)

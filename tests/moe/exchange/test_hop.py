@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe_jax.moe.exchange.beside import spare_rows
 from moe_jax.moe.exchange.contract import Routing
 from moe_jax.moe.exchange.hop import RECEIVED, Hop, distinct_groups
 
@@ -79,5 +80,9 @@ def test_only_the_main_rounds_arrivals_are_kept_for_backward_by_name():
         jnp.float32(2), x_td
     )
     shapes = [value.aval.shape for value in kept.jaxpr.outvars]
-    assert shapes.count((HOP.groups * PLACES, SIZE)) == 1
-    assert (HOP.groups * HOP.step, SIZE) not in shapes
+    main, further = (
+        HOP.groups * (places + spare_rows(places, 2 * 2, SIZE, "float32"))
+        for places in (PLACES, HOP.step)
+    )
+    assert shapes.count((main, SIZE)) == 1
+    assert (further, SIZE) not in shapes
