@@ -17,7 +17,7 @@ from moe_jax.data.batch import abstract_batch
 from moe_jax.mesh.xla_options import compiler_options
 from moe_jax.model.skeleton import Skeleton
 from moe_jax.session import Session
-from moe_jax.training.changes import changes
+from moe_jax.training.changes import same_layout
 from moe_jax.training.memory_limit import memory_limit
 from moe_jax.training.remat import choose, describe, keeping, sets, size_text
 from moe_jax.training.state import abstract_state
@@ -92,8 +92,7 @@ def _chosen_before(restored: Restored | None, config: Config) -> str | None:
     if restored is None or not restored.info.get(_CHOSEN):
         return None
     saved = parse_config(restored.info["config"])
-    differing = [change for change in changes(saved, config).layout if "train.remat" not in change]
-    return None if differing else saved.train.remat
+    return saved.train.remat if same_layout(saved, config) else None
 
 
 def _keeping(session: Session, remat: str) -> Session:

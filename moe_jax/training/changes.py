@@ -64,6 +64,12 @@ def changes(saved: Config, now: Config) -> Changes:
     return Changes(tuple(layout), tuple(training))
 
 
+def same_layout(saved: Config, now: Config) -> bool:
+    """Whether both compute everything in the same places, whatever each keeps for backward."""
+    keys = [key for key, *_ in _differences(saved, now) if key != "train.remat"]
+    return not any(_within(key, (*LAYOUT, *SPLITS_TOKENS)) for key in keys)
+
+
 def _is_layout(key: str, saved: Config, now: Config) -> bool:
     never_drops = saved.exchange.overflow == now.exchange.overflow == "rounds"
     if _within(key, SPLITS_TOKENS) and not never_drops:

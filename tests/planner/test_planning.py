@@ -292,7 +292,7 @@ class TestWhatIsKeptIsFoundByCompiling:
     @pytest.mark.compile_target
     @pytest.mark.slow
     def test_a_real_program_of_a_small_gpu(self):
-        gpu = dataclasses.replace(TARGET.gpu, memory_bytes=56 * 2**20)
+        gpu = dataclasses.replace(TARGET.gpu, memory_bytes=62 * 2**20)
         small = Target(gpu, hosts=2, devices_per_host=2)
         found = plan(override(config(), ["train.remat=auto"]), small, "train")
         assert found.config.train.remat not in ("auto", "none")

@@ -4,7 +4,7 @@ import pytest
 
 from moe_jax.config import Config, override
 from moe_jax.config.load import known_keys
-from moe_jax.training.changes import HOUSEKEEPING, LAYOUT, SPLITS_TOKENS, changes
+from moe_jax.training.changes import HOUSEKEEPING, LAYOUT, SPLITS_TOKENS, changes, same_layout
 
 
 def found(*assignments, saved=()):
@@ -63,3 +63,12 @@ def test_layout_is_what_leaves_the_loss_alone(assignment, saved, is_layout):
 
 def test_tables_name_keys_that_exist():
     assert {*LAYOUT, *HOUSEKEEPING, *SPLITS_TOKENS} <= set(known_keys())
+
+
+def test_the_same_layout_computes_everything_in_the_same_places():
+    dropping = override(Config(), ["exchange.overflow=drop"])
+    for config in (Config(), dropping):
+        for change in ("mesh.data=2", "exchange.streams=2", "train.accumulation=2"):
+            assert not same_layout(config, override(config, [change])), change
+        for change in ("train.remat=full", "train.steps=7", "optimizer.learning_rate=0.1"):
+            assert same_layout(config, override(config, [change])), change
