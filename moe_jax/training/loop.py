@@ -141,7 +141,8 @@ class _Run:
         self.writers = writers
         self.validation: Validation | None = None
         self.reporter = Reporter(session.config, session.mesh)
-        self.profiler = Profiler(workdir / PROFILE, session.config.train.profile_steps)
+        profiled = session.config.train.profile_steps
+        self.profiler = Profiler(workdir / PROFILE, profiled, progress.note)
         self.step_function = steps.jit_train(compiler_options(session.platform))
         self.info = info
         self.last_loss: float | None = None
