@@ -22,12 +22,14 @@ class Kernel:
         name: the kernel's own.
         op: the instruction of the compiled program that it belongs to; "" where that is not said.
         start_ns, end_ns: on the profile's clock.
+        scope: where in the source's functions the instruction comes from; "" likewise.
     """
 
     name: str
     op: str
     start_ns: float
     end_ns: float
+    scope: str = ""
 
     @property
     def seconds(self) -> float:
@@ -91,7 +93,8 @@ def _events(plane: Any) -> Iterator[tuple[str, Kernel]]:
             if on_gpu or op:
                 device = plane.name if on_gpu else f"cpu:{stats.get('device_ordinal', 0)}"
                 end = event.start_ns + event.duration_ns
-                yield device, Kernel(event.name, op, event.start_ns, end)
+                scope = str(stats.get("tf_op", ""))
+                yield device, Kernel(event.name, op, event.start_ns, end, scope)
 
 
 def _innermost(events: list[Kernel]) -> list[Kernel]:

@@ -42,4 +42,7 @@ def collective(event: Kernel) -> str:
 def kind_of(event: Kernel) -> str:
     """Return what kind of work a kernel is that is no collective."""
     text = f"{event.name} {event.op}".lower()
+    if "mosaic" in text and "attention" in event.scope.lower():
+        # All kernels written in Mosaic may bear one name.
+        return "attention"
     return next((kind for kind, named in _KINDS.items() if re.search(named, text)), OTHER)

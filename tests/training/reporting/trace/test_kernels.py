@@ -48,5 +48,13 @@ def test_compute_is_told_apart(name, op, kind):
     assert kind in KINDS
 
 
+def test_kernels_of_one_name_are_told_apart_by_where_they_are_called():
+    scopes = ("jit(train)/layers/attention/pallas_call", "jit(train)/layers/moe/pallas_call")
+    kernels = [Kernel("mosaic_gpu_kernel", "custom-call.2", 0, 1, scope) for scope in scopes]
+    assert [kind_of(kernel) for kernel in kernels] == ["attention", "grouped matmul"]
+    projection = Kernel("nvjet_tst", "gemm.2", 0, 1, "jit(train)/layers/attention/dot_general")
+    assert kind_of(projection) == "matmul"
+
+
 def test_products_are_kinds():
     assert set(PRODUCTS) < set(KINDS)
