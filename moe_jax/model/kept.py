@@ -28,9 +28,6 @@ _NAMES = {
     "qkv": QKV,
     "mlp": MLP_HIDDEN,
 }
-#: JAX's primitive of cuDNN's attention. Its gradient needs the result and a logarithm per row,
-#: which no name outside reaches.
-_FUSED_ATTENTION = "dot_product_attention_fwd_wrapper"
 
 
 def kept_of_layer(remat: str) -> Policy:
@@ -76,11 +73,5 @@ def decided_names(remat: str) -> tuple[str, ...]:
 
 def _named(remat: str, *more: str) -> Policy:
     kept = decided_names(remat)
-    named = jax.checkpoint_policies.save_only_these_names(*more, *(_NAMES[name] for name in kept))
-    if "attention" not in kept:
-        return named
-    return jax.checkpoint_policies.save_from_both_policies(named, _is_fused_attention)
-
-
-def _is_fused_attention(prim: Any, *_: Any, **__: Any) -> bool:
-    return prim.name == _FUSED_ATTENTION
+    names = (_NAMES[name] for name in kept)
+    return jax.checkpoint_policies.save_only_these_names(*more, *names)

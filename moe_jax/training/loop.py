@@ -168,7 +168,8 @@ class _Run:
         self.writers = writers
         self.validation: Validation | None = None
         self.reporter = Reporter(session.config, session.mesh)
-        self.profiler = Profiler(workdir / PROFILE, session.config.train.profile_steps)
+        profiled = session.config.train.profile_steps
+        self.profiler = Profiler(workdir / PROFILE, profiled, progress.note)
         self.step_function = step_function
         self.info = info
         self.last_loss: float | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from moe_jax.cli.bench.attention import add_attention
 from moe_jax.cli.bench.decode import add_decode
 from moe_jax.cli.bench.grouped import add_grouped
+from moe_jax.cli.bench.overlap import add_overlap
 from moe_jax.cli.bench.rivals import add_rivals
 from moe_jax.cli.shared import exit_codes
 from moe_jax.cli.shared.files import config_of_source_tree, require_writable, write_json
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_attention(suites)
     add_decode(suites)
     add_grouped(suites)
+    add_overlap(suites)
     add_rivals(suites)
 
 

@@ -11,15 +11,17 @@ with a sink. The sink's own is that of a logit whose value is 0: -exp(sink - l')
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from moe_jax.nn.dot_attention.cudnn_calls import call_backward, call_forward
 from moe_jax.nn.dot_attention.documents import Slots, over_documents
 from moe_jax.nn.dot_attention.widths import widened
+from moe_jax.nn.names import ATTENDED
 
 #: Widths of heads are multiples of this, in elements.
 STEP = 8
@@ -75,7 +77,8 @@ def _attention(q, k, v, segments, sinks, scale: float, window: int):
 
 
 def _attention_fwd(q, k, v, segments, sinks, scale: float, window: int):
-    o, lse_bsh = _forward(q, k, v, segments, sinks, scale, window, with_lse=True)
+    done = _forward(q, k, v, segments, sinks, scale, window, with_lse=True)
+    o, lse_bsh = cast(tuple[Array, Array], checkpoint_name(done, ATTENDED))
     return o, (q, k, v, segments, sinks, o, lse_bsh)
 
 

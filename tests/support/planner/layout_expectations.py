@@ -18,16 +18,12 @@ from moe_jax.axes import EXPERT, FSDP, PIPE, TENSOR
 def exchange(size: Size, times: int, moved: int = 5) -> Iterator[Expected]:
     """Forward there and back; backward: there again (recomputed), and gradients both ways.
 
-    Choices travel beside the rows, but not back.
-
     Args:
         times: layers x streams, or how often a device computes one.
         moved: of rows in all; 4 where backward recomputes nothing.
     """
     move = partial(Expected, kind="all-to-all", axes=(EXPERT,))
     yield move("rows", dtype="bf16", bytes=size.slots * size.norm, times=moved * times)
-    beside = size.slots * size.beside
-    yield move("choices", dtype="f32", bytes=beside, times=(moved - 2) * times)
 
 
 def summed_everywhere(size: Size, axes: tuple[str, ...], layers: int) -> Iterator[Expected]:

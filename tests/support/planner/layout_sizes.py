@@ -74,10 +74,18 @@ class Size:
 
     @property
     def slots(self) -> int:
-        """Rows that a device sends in the main round."""
+        """Rows that a device sends in the main round, with those that hold choices."""
         factor, devices = self.config.exchange.capacity_factor, self.mesh[EXPERT]
         own = self.tokens // self.mesh[TENSOR]
-        return devices * capacity(own, self._visits, devices, factor, devices)
+        places = capacity(own, self._visits, devices, factor, devices)
+        numbers = 1 if self.config.model.moe.num_experts == devices else 2 * self._top_k
+        # A float32 number is three bfloat16.
+        spare = math.ceil(places * numbers * 3 / self.config.model.d_model)
+        return devices * (places + spare)
+
+    @property
+    def _top_k(self) -> int:
+        return self.config.model.moe.top_k
 
     @property
     def _visits(self) -> float:
@@ -85,13 +93,6 @@ class Size:
         moe, devices = self.config.model.moe, self.mesh[EXPERT]
         elsewhere = math.comb(moe.num_experts - moe.num_experts // devices, moe.top_k)
         return devices * (1 - elsewhere / math.comb(moe.num_experts, moe.top_k))
-
-    @property
-    def beside(self) -> int:
-        """Bytes beside a row: its weight, or weights and numbers of all choices of its token."""
-        moe = self.config.model.moe
-        alone = moe.num_experts == self.mesh[EXPERT]
-        return F32 if alone else 2 * moe.top_k * F32
 
     @property
     def activations(self) -> int:

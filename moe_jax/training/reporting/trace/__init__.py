@@ -1,0 +1,1 @@
+"""What a profile says of a step: where time goes, and what communication hides behind. Measured."""
