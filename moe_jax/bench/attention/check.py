@@ -58,7 +58,7 @@ def check(
     verdicts = []
     with ThreadPoolExecutor() as pool:
         references = [pool.submit(compiled_reference, case) for case in cases]
-        programs = [
+        programs: list[tuple[Implementation, AttentionCase, Any, Any]] = [
             (name, case, reference, pool.submit(compiled_run, name, case, dtype))
             for case, reference in zip(cases, references, strict=True)
             for name in implementations

@@ -159,8 +159,13 @@ class LayerCompute:
         each = mlp_elements(model.d_model, moe.d_ff, moe.activation) / self.share.tensor
         moved = ROW_PASSES * rows * model.d_model * self.width
         hidden = rows * self._hidden(moe.d_ff, moe.activation) * self.width
+        flops, elements = 2 * rows * each, self.share.local_experts * each
+        if self.share.is_grouped:
+            matmul = self.rates.grouped_s(flops, elements * self.width)
+        else:
+            matmul = self._matmul(flops, elements)
         return Seconds(
-            matmul=self._matmul(2 * rows * each, self.share.local_experts * each),
+            matmul=matmul,
             other=moved / self.rates.gather_bytes_per_s + hidden / self.rates.memory_bytes_per_s,
         )
 
