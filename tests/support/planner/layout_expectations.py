@@ -24,6 +24,10 @@ def exchange(size: Size, times: int, moved: int = 5) -> Iterator[Expected]:
     """
     move = partial(Expected, kind="all-to-all", axes=(EXPERT,))
     yield move("rows", dtype="bf16", bytes=size.slots * size.norm, times=moved * times)
+    if further := size.further_slots:
+        # How many rounds there are is data: the loop is counted once.
+        bytes_ = further * size.norm
+        yield move("rows of a further round", dtype="bf16", bytes=bytes_, times=moved * times)
 
 
 def summed_everywhere(size: Size, axes: tuple[str, ...], layers: int) -> Iterator[Expected]:
