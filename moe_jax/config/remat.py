@@ -1,7 +1,7 @@
 """What a layer keeps for backward, as `train.remat` writes it: one word, or names joined by "+".
 
-Backward finds what was kept and computes all else again. How JAX is told is `model/kept.py`; which
-set fits a device is found in `training/remat.py`.
+Backward finds what was kept and computes all else again. How JAX is told is
+`model/remat/kept.py`; which set fits a device is found in `training/remat.py`.
 """
 
 import difflib

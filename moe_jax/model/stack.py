@@ -16,10 +16,10 @@ from jaxtyping import Array
 from moe_jax.axes import PIPE
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
-from moe_jax.model.kept import kept_of_group
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerRun
 from moe_jax.model.pipeline import Schedule, run_pipeline
+from moe_jax.model.remat.kept import kept_of_group
 from moe_jax.model.unit import Ids, Streams, Unit, apply_unit
 from moe_jax.moe.layer import MoeStats
 from moe_jax.sharding.params import (

@@ -20,9 +20,9 @@ from flax import nnx
 from moe_jax.config.model_schema import ModelConfig
 from moe_jax.config.schema import PrecisionConfig
 from moe_jax.model.block import Block
-from moe_jax.model.kept import kept_of_layer
 from moe_jax.model.parallel import Parallel
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.model.remat.kept import kept_of_layer
 from moe_jax.moe.layer import MoeStats
 from moe_jax.shapes import BatchBSD, WholeBS
 from moe_jax.sharding.params import Variables, gather, gathers_anything

@@ -1,4 +1,4 @@
-"""Names of values that rematerialisation policies may keep (`model/kept.py`).
+"""Names of values that rematerialisation policies may keep (`model/remat/kept.py`).
 
 Whoever computes attention names its result `ATTENDED`. A kernel with a gradient of its own names
 what that gradient needs in its forward rule: nobody outside reaches it.

@@ -24,7 +24,7 @@ from moe_jax.hardware.rates import rates_for
 from moe_jax.hardware.topology import Topology
 from moe_jax.model.flops import mean_context
 from moe_jax.model.pattern import layer_sequence
-from moe_jax.model.spared import OF_ROWS, Spared, spared, spared_share
+from moe_jax.model.remat.spared import OF_ROWS, Spared, spared, spared_share
 
 #: Stands in for devices of which no rates are known: an order needs their ratios only.
 _LIKE = "h100"

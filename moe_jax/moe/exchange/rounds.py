@@ -21,6 +21,10 @@ from jaxtyping import Array, Int
 Round = Callable[[Any, Any, Int[Array, ""] | int, int], tuple[Array, Any]]
 
 
+#: Name of their loop in compiled programs and profiles.
+FURTHER_ROUNDS = "further_rounds"
+
+
 def further_rounds(longest: Int[Array, ""], main: int, step: int) -> Int[Array, ""]:
     """Return how many further rounds of `step` places a queue of length `longest` needs."""
     return jnp.maximum(-(-(longest - main) // step), 0)
@@ -57,7 +61,8 @@ def _further(one_round: Round, main: int, step: int, operands, fixed, extra, res
         more = one_round(operands, fixed, main + index * step, step)
         return jax.tree.map(jnp.add, result, more)
 
-    return jax.lax.fori_loop(0, extra, body, result)
+    with jax.named_scope(FURTHER_ROUNDS):
+        return jax.lax.fori_loop(0, extra, body, result)
 
 
 def _run_fwd(one_round: Round, main: int, step: int, operands, fixed, extra):
@@ -78,7 +83,8 @@ def _run_bwd(one_round: Round, main: int, step: int, saved, grads):
         return jax.tree.map(jnp.add, total, more)
 
     extra, total = jax.lax.optimization_barrier((extra, total))
-    return jax.lax.fori_loop(0, extra, body, total), None, None
+    with jax.named_scope(FURTHER_ROUNDS):
+        return jax.lax.fori_loop(0, extra, body, total), None, None
 
 
 _run.defvjp(_run_fwd, _run_bwd)

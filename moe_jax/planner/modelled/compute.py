@@ -16,7 +16,7 @@ from moe_jax.model.flops import (
     projection_elements,
 )
 from moe_jax.model.pattern import LayerSpec
-from moe_jax.model.spared import OF_ROWS, spared
+from moe_jax.model.remat.spared import OF_ROWS, spared
 from moe_jax.moe.layer import shared_width
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES

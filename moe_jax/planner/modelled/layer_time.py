@@ -12,8 +12,8 @@ from moe_jax.config.remat import EVERYTHING
 from moe_jax.config.schema import Config
 from moe_jax.hardware.network import Group, axis_group, collective_time
 from moe_jax.hardware.topology import Topology
-from moe_jax.model.kept import decided_names
 from moe_jax.model.pattern import LayerSpec
+from moe_jax.model.remat.kept import decided_names
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
 from moe_jax.planner.modelled.compute import BACKWARD, LayerCompute, Seconds
 from moe_jax.planner.modelled.per_device import Share

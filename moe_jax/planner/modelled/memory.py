@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from moe_jax.config.model_schema import ExpertActivation
 from moe_jax.config.remat import EVERYTHING
 from moe_jax.config.schema import Config
-from moe_jax.model.kept import decided_names
 from moe_jax.model.pattern import LayerSpec
-from moe_jax.model.spared import spared
+from moe_jax.model.remat.kept import decided_names
+from moe_jax.model.remat.spared import spared
 from moe_jax.nn.activation import is_gated
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
 from moe_jax.planner.modelled.per_device import Share

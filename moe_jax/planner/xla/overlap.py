@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_jax.errors import UserError
+from moe_jax.moe.exchange.rounds import FURTHER_ROUNDS
 from moe_jax.planner.xla.timeline import COLLECTIVES, Instruction, Timeline, starts
 
 
@@ -190,11 +191,12 @@ def require_hidden(
 
 
 def layer_timelines(timelines: Sequence[Timeline], kind: str = "all-to-all") -> LayerTimelines:
-    """Sort out the computations that hold `kind`, leaving out branches (overflow rounds)."""
+    """Sort out the computations that hold `kind`, leaving out branches and further rounds."""
     exchanging = [
         t
         for t in timelines
-        if "conditional" not in t.context and any(True for _ in starts(t, kind))
+        if "conditional" not in t.context
+        and any(FURTHER_ROUNDS not in i.op_name for i in starts(t, kind))
     ]
     return LayerTimelines(
         forward=tuple(t for t in exchanging if not t.is_backward),

@@ -11,8 +11,8 @@ from support.planner.small_programs import TARGET, config
 from moe_jax.config import override
 from moe_jax.config.remat import KEEPABLE, remat_of
 from moe_jax.errors import UserError
-from moe_jax.model.kept import decided_names, kept_of_group, kept_of_layer
 from moe_jax.model.pipeline import LAYER_INPUT
+from moe_jax.model.remat.kept import decided_names, kept_of_group, kept_of_layer
 from moe_jax.nn.names import ATTENDED, QKV
 from moe_jax.planner.planning import Request, make_job
 from moe_jax.planner.xla.hlo import parse_hlo

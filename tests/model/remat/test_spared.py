@@ -6,7 +6,7 @@ from moe_jax.config import parse_config
 from moe_jax.config.remat import KEEPABLE
 from moe_jax.model.flops import projection_elements
 from moe_jax.model.pattern import LayerSpec
-from moe_jax.model.spared import spared, spared_share
+from moe_jax.model.remat.spared import spared, spared_share
 
 MOE, DENSE = LayerSpec("moe", 0), LayerSpec("dense", 0)
 D, H, G, M, F = 64, 4, 2, 16, 96

@@ -1,0 +1,1 @@
+"""What a layer keeps for backward, and what that takes and spares."""
