@@ -24,11 +24,12 @@ from moe_jax.axes import TENSOR
 from moe_jax.model.block import Block
 from moe_jax.model.cache import Cache, entry_shapes
 from moe_jax.model.parallel import Parallel
-from moe_jax.model.stack import LAYERS, Stack
+from moe_jax.model.stack import Stack
 from moe_jax.model.transformer import IdsNBS, Transformer
 from moe_jax.model.unit import Streams
 from moe_jax.nn.cached_attention import visible, write
 from moe_jax.nn.self_attention import Entry
+from moe_jax.scopes import LAYERS
 from moe_jax.shapes import BatchBSD
 from moe_jax.sharding.params import Variables, gather, gathers_anything
 from moe_jax.sharding.regions import run_gathered, run_stored

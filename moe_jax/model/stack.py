@@ -22,6 +22,7 @@ from moe_jax.model.pipeline import Schedule, run_pipeline
 from moe_jax.model.remat.kept import kept_of_group
 from moe_jax.model.unit import Ids, Streams, Unit, apply_unit
 from moe_jax.moe.layer import MoeStats
+from moe_jax.scopes import LAYERS
 from moe_jax.sharding.params import (
     Variables,
     rounded,
@@ -32,9 +33,6 @@ from moe_jax.sharding.params import (
 from moe_jax.sharding.regions import run_stored
 from moe_jax.sharding.rules import BATCH
 from moe_jax.sharding.spmd import on_device_shards
-
-#: Name of the layers in compiled programs and profiles.
-LAYERS = "layers"
 
 
 class Stack(nnx.Module):

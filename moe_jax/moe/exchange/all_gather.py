@@ -13,6 +13,7 @@ import jax
 
 from moe_jax.axes import EXPERT
 from moe_jax.moe.exchange.at_experts import AtExperts
+from moe_jax.moe.exchange.constants import where
 from moe_jax.moe.exchange.contract import (
     ExchangeSpec,
     ExchangeStats,
@@ -22,7 +23,7 @@ from moe_jax.moe.exchange.contract import (
     Transport,
 )
 from moe_jax.moe.exchange.stats import exchange_stats, stayed
-from moe_jax.shapes import ChoicesTK, TokensTD
+from moe_jax.shapes import TokensTD
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
 
@@ -60,10 +61,9 @@ class AllGather(Transport):
         tensor: TensorAxis = ONE,
     ) -> tuple[TokensTD, ExchangeStats]:
         """Return y_td and counts."""
-        everyone = Routing(
-            _own_experts(_gather(routing.experts_tk), spec), _gather(routing.weights_tk)
-        )
-        y_td, counts = AtExperts(experts_fn, spec, tensor)(params, _gather(x_td), everyone)
+        everyone = Routing(_gather(routing.experts_tk), _gather(routing.weights_tk))
+        serve = AtExperts(experts_fn, spec, tensor)
+        y_td, counts = serve(params, _gather(x_td), _of_this_device(everyone, spec))
         y_td = jax.lax.psum_scatter(y_td, EXPERT, scatter_dimension=0, tiled=True)
         return y_td, exchange_stats(routing, spec, stayed(counts))
 
@@ -72,9 +72,9 @@ def _gather(x: jax.Array) -> jax.Array:
     return jax.lax.all_gather(x, EXPERT, axis=0, tiled=True)
 
 
-def _own_experts(experts_tk: ChoicesTK, spec: ExchangeSpec) -> ChoicesTK:
-    """Renumber this device's experts from 0; all others become one past the last."""
+def _of_this_device(routing: Routing, spec: ExchangeSpec) -> Routing:
+    """Return the routing with this device's experts from 0; others are one past the last."""
     count = spec.experts_per_device
-    own_tk = experts_tk - jax.lax.axis_index(EXPERT) * count
-    outside = (own_tk < 0) | (own_tk >= count)
-    return jax.numpy.where(outside, count, own_tk)
+    own_tk = routing.experts_tk - jax.lax.axis_index(EXPERT) * count
+    inside_tk = (own_tk >= 0) & (own_tk < count)
+    return Routing(where(inside_tk, own_tk, count), where(inside_tk, routing.weights_tk, 0))

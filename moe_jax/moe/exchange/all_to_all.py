@@ -18,7 +18,7 @@ from moe_jax.moe.exchange.contract import (
     Transport,
     capacity,
 )
-from moe_jax.moe.exchange.hop import Hop, distinct_groups
+from moe_jax.moe.exchange.hop import Hop, distinct_groups, numbers_beside
 from moe_jax.moe.exchange.stats import exchange_stats
 from moe_jax.shapes import TokensTD
 from moe_jax.sharding.tensor import ONE, TensorAxis
@@ -39,8 +39,9 @@ class AllToAll(Transport):
         return top_k / _visits(spec, top_k)
 
     def messages(self, spec: ExchangeSpec, tokens: int, top_k: int) -> tuple[Message, ...]:
-        """Return one all-to-all of all rows."""
-        return (Message("all-to-all", self.arrivals(spec, tokens, top_k)),)
+        """Return one all-to-all of all rows, with their choices."""
+        numbers = numbers_beside(top_k, spec.experts_per_device)
+        return (Message("all-to-all", self.arrivals(spec, tokens, top_k), spec.devices, numbers),)
 
     def __call__(
         self,

@@ -55,7 +55,8 @@ class AtExperts:
         Args:
             params: of the experts.
             x_td: tokens.
-            routing: experts numbered from 0 on this device; others are somebody else's.
+            routing: experts numbered from 0 on this device; others are somebody else's, and have
+                weight 0.
 
         Returns:
             sum_k weights_tk * expert(x_t) over the experts here; choices that were dropped, and
@@ -70,8 +71,9 @@ class AtExperts:
         rows = spec.transport.expert_rows(spec, tokens, top_k)
         if experts == top_k == 1 and rows >= tokens:
             # A row for every token, in order already.
-            weights_t = jnp.where(experts_tk == 0, weights_tk, 0)[:, 0]
-            y_td = _through(self.experts_fn, params, lambda x: x, x_td, None, weights_t, HIDDEN)
+            y_td = _through(
+                self.experts_fn, params, lambda x: x, x_td, None, weights_tk[:, 0], HIDDEN
+            )
             return tensor.leave(y_td, dim=0), jnp.zeros(2, jnp.float32)
         step = whole_rows(spec.round_fraction * rows)
         queues = make_queues(experts_tk, experts)

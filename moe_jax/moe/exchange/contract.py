@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from moe_jax.config.schema import TransportName
+from moe_jax.moe.exchange.beside import spare_rows
 from moe_jax.shapes import ChoicesTK, TokensTD, WeightsTK
 from moe_jax.sharding.tensor import ONE, TensorAxis
 
@@ -137,9 +138,17 @@ class Message:
     """One collective of a trip to the experts, over the expert axis."""
 
     kind: Literal["all-to-all", "all-gather"]
-    #: Rows of d_model on one device: those that it puts into an all-to-all, or all that an
+    #: Tokens, a row each, on one device: those that it puts into an all-to-all, or all that an
     #: all-gather brings together there.
     rows: int
+    #: Parts that the rows lie in, and float32 numbers of each token in spare rows of its part.
+    blocks: int = 1
+    numbers: int = 0
+
+    def rows_with_numbers(self, width: int, dtype: DTypeLike) -> int:
+        """Return all rows, of `width` values of a dtype."""
+        places = self.rows // self.blocks
+        return self.rows + self.blocks * spare_rows(places, self.numbers, width, dtype)
 
 
 class Transport(abc.ABC):

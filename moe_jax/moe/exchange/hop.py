@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from moe_jax.moe.exchange.beside import read_beside, spare_rows, write_beside
+from moe_jax.moe.exchange.constants import iota, where
 from moe_jax.moe.exchange.contract import ExchangeCounts, Overflow, Routing, whole_rows
 from moe_jax.moe.exchange.rounds import further_rounds, run_rounds
 from moe_jax.moe.exchange.rows import (
@@ -66,9 +67,9 @@ class Hop:
         """Tokens per group in a further round."""
         return whole_rows(self.round_fraction * self.rows, math.gcd(8, self.rows))
 
-    def spare(self, rows: int, x_td: TokensTD, weights_rk: Array) -> int:
+    def spare(self, rows: int, x_td: TokensTD, top_k: int) -> int:
         """Return the rows of a block that hold its tokens' choices."""
-        numbers = weights_rk.shape[1] * (1 if self.experts == 1 else 2)
+        numbers = numbers_beside(top_k, self.experts)
         return spare_rows(rows, numbers, x_td.shape[1], x_td.dtype)
 
     def __call__(
@@ -84,8 +85,8 @@ class Hop:
         """
         groups_tk = routing.experts_tk // self.experts
         first_tk = _first_of_group(groups_tk)
-        own = jnp.arange(groups_tk.shape[1], dtype=jnp.int32)
-        queues = make_queues(jnp.where(first_tk == own, groups_tk, self.groups), self.groups)
+        own = iota(groups_tk.shape[1], first_tk)
+        queues = make_queues(where(first_tk == own, groups_tk, self.groups), self.groups)
         extra = jnp.zeros((), jnp.int32)
         if self.overflow == "rounds" and self.rows < x_td.shape[0]:
             longest = jnp.max(queues.length_g)
@@ -122,7 +123,7 @@ def _round(
     params, x_td, weights_tk = operands
     queues, experts_tk, first_tk = fixed
     weights_rk, numbers_rk = _choices(hop, experts_tk, weights_tk, first_tk, queues, first, rows)
-    at = padded_window(queues, first, rows, hop.spare(rows, x_td, weights_rk))
+    at = padded_window(queues, first, rows, hop.spare(rows, x_td, weights_tk.shape[1]))
     arrived = _travel(hop, rows, to_rows(x_td, at), weights_rk, numbers_rk)
     if isinstance(first, int):
         arrived = checkpoint_name(arrived, RECEIVED)
@@ -148,7 +149,7 @@ def _choices(
     """
     at = padded_window(queues, first, rows)
     token_r = token_of(at)
-    group_r = jnp.arange(token_r.size, dtype=jnp.int32) // rows
+    group_r = iota(token_r.size, token_r) // rows
     nobody = hop.groups * hop.experts
     experts_rk = taken_or(experts_tk, token_r, nobody) - (group_r * hop.experts)[:, None]
     here_rk = (
@@ -158,7 +159,7 @@ def _choices(
     weights_rk = _weights_to_rows(weights_tk, token_r, here_rk, row_tk)
     if hop.experts == 1:
         return weights_rk.sum(axis=1, keepdims=True), jnp.zeros((token_r.size, 0), jnp.float32)
-    return weights_rk, jnp.where(here_rk, experts_rk, hop.experts).astype(jnp.float32)
+    return weights_rk, where(here_rk, experts_rk, hop.experts).astype(jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -207,7 +208,7 @@ def _move_with(
 def _of_all_rows(
     hop: Hop, rows: int, received_rd: Array, weights_rk: Array, numbers_rk: Array
 ) -> Routing:
-    """Return the choices of all rows that came; spare ones are nobody's."""
+    """Return the choices of all rows that came; those of spare rows are nobody's, with weight 0."""
     spare = received_rd.shape[0] // hop.groups - rows
     if hop.experts == 1:
         experts_rk = jnp.zeros(weights_rk.shape, jnp.int32)
@@ -233,12 +234,12 @@ def _weights_to_rows(
     weights_tk: WeightsTK, token_r: Int[Array, " r"], here_rk: Bool[Array, "r k"], row_tk: ChoicesTK
 ) -> Float[Array, "r k"]:
     """Return the weights of each row's token, 0 for choices that are not here."""
-    return jnp.where(here_rk, taken_or(weights_tk, token_r, 0), 0)
+    return where(here_rk, taken_or(weights_tk, token_r, 0), 0)
 
 
 def _weights_to_rows_bwd(row_tk: ChoicesTK, grad_rk: Array):
     top_k = row_tk.shape[1]
-    at_tk = row_tk * top_k + jnp.arange(top_k, dtype=jnp.int32)
+    at_tk = row_tk * top_k + iota(top_k, row_tk)
     return taken_or(grad_rk.reshape(-1), at_tk, 0), None, None, None
 
 
@@ -246,6 +247,11 @@ _weights_to_rows.defvjp(
     lambda w, token_r, here_rk, row_tk: (_weights_to_rows(w, token_r, here_rk, row_tk), row_tk),
     _weights_to_rows_bwd,
 )
+
+
+def numbers_beside(top_k: int, experts: int) -> int:
+    """Return how many numbers travel with a token to a group of `experts`, which it may choose."""
+    return 1 if experts == 1 else 2 * top_k
 
 
 def distinct_groups(top_k: int, experts: int, groups: int) -> float:

@@ -16,13 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from moe_jax.scopes import FURTHER_ROUNDS
+
 #: (operands, fixed, first place, places) -> (y, counts): what the places [first, first + places) of
 #: all queues contribute. It closes over no arrays: those with a gradient are operands.
 Round = Callable[[Any, Any, Int[Array, ""] | int, int], tuple[Array, Any]]
-
-
-#: Name of their loop in compiled programs and profiles.
-FURTHER_ROUNDS = "further_rounds"
 
 
 def further_rounds(longest: Int[Array, ""], main: int, step: int) -> Int[Array, ""]:

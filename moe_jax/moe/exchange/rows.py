@@ -5,11 +5,14 @@
 """
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from moe_jax.moe.exchange.constants import iota, where
 from moe_jax.shapes import ChoicesTK, TokensTD, WeightsTK
 
 
@@ -46,13 +49,11 @@ class Window:
 def make_queues(groups_tk: ChoicesTK, groups: int) -> Queues:
     """Sort the choices by group."""
     tokens, top_k = groups_tk.shape
-    flat_r = groups_tk.T.reshape(-1)
-    order_r = jnp.argsort(flat_r, stable=True).astype(jnp.int32)
-    bounds = jnp.searchsorted(
-        taken(flat_r, order_r), jnp.arange(groups + 1, dtype=flat_r.dtype)
-    ).astype(jnp.int32)
-    places_r = jnp.arange(tokens * top_k, dtype=jnp.int32)
-    inverse_r = jnp.zeros_like(order_r).at[order_r]
+    flat_r = groups_tk.T.reshape(-1).astype(jnp.int32)
+    places_r = iota(tokens * top_k, flat_r)
+    _, order_r = jax.lax.sort((flat_r, places_r), num_keys=1, is_stable=True)
+    bounds = (flat_r[None, :] < iota(groups + 1, flat_r)[:, None]).sum(axis=1, dtype=jnp.int32)
+    inverse_r = places_r.at[order_r]
     inverse_r = inverse_r.set(
         places_r, unique_indices=True, mode="promise_in_bounds", wrap_negative_indices=False
     )
@@ -74,15 +75,15 @@ def padded_window(
     """
     groups, choices = queues.start_g.size, queues.order_r.size
     stride = capacity + spare
-    within_c = jnp.arange(stride, dtype=jnp.int32)
+    within_c = iota(stride, queues.length_g)
     place_c = first + within_c
     filled_gc = (place_c[None, :] < queues.length_g[:, None]) & (within_c < capacity)
-    at_gc = jnp.where(filled_gc, queues.start_g[:, None] + place_c[None, :], choices)
+    at_gc = where(filled_gc, queues.start_g[:, None] + place_c[None, :], choices)
     choice_r = taken_or(queues.order_r, at_gc.reshape(-1), choices)
     within_tk = queues.rank_tk - first
     here_tk = (within_tk >= 0) & (within_tk < capacity) & (queues.groups_tk < groups)
     row_tk = queues.groups_tk.astype(jnp.int32) * stride + within_tk
-    return Window(choice_r, jnp.where(here_tk, row_tk, groups * stride))
+    return Window(choice_r, where(here_tk, row_tk, groups * stride))
 
 
 def packed_window(
@@ -91,20 +92,20 @@ def packed_window(
     """Return places [first, first + rows) of all queues one after another, and rows per group."""
     groups, choices = queues.start_g.size, queues.order_r.size
     end = queues.length_g.sum()
-    place_r = first + jnp.arange(rows, dtype=jnp.int32)
-    choice_r = taken_or(queues.order_r, jnp.where(place_r < end, place_r, choices), choices)
+    place_r = first + iota(rows, queues.length_g)
+    choice_r = taken_or(queues.order_r, where(place_r < end, place_r, choices), choices)
     start_tk = taken(queues.start_g, jnp.minimum(queues.groups_tk, groups - 1))
     within_tk = start_tk + queues.rank_tk - first
     here_tk = (within_tk >= 0) & (within_tk < rows) & (queues.groups_tk < groups)
     starts_g = jnp.clip(queues.start_g - first, 0, rows)
     ends_g = jnp.clip(queues.start_g + queues.length_g - first, 0, rows)
-    return Window(choice_r, jnp.where(here_tk, within_tk, rows)), ends_g - starts_g
+    return Window(choice_r, where(here_tk, within_tk, rows)), ends_g - starts_g
 
 
 def token_of(at: Window) -> Int[Array, " r"]:
     """Return the token that fills each row; the number of tokens where none does."""
     tokens = at.row_tk.shape[0]
-    return jnp.where(at.choice_r < at.row_tk.size, at.choice_r % tokens, tokens)
+    return where(at.choice_r < at.row_tk.size, at.choice_r % tokens, tokens)
 
 
 @jax.custom_vjp
@@ -116,10 +117,10 @@ def to_rows(x_td: TokensTD, at: Window) -> Float[Array, "r d"]:
 @jax.custom_vjp
 def from_rows(rows_rd: Float[Array, "r d"], at: Window) -> TokensTD:
     """Return for each token the sum (in float32) of the rows that its choices fill."""
-    total = jnp.zeros((at.row_tk.shape[0], rows_rd.shape[-1]), jnp.float32)
-    for k in range(at.row_tk.shape[1]):
-        total += taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32)
-    return total.astype(rows_rd.dtype)
+    found = (
+        taken_or(rows_rd, at.row_tk[:, k], 0).astype(jnp.float32) for k in range(at.row_tk.shape[1])
+    )
+    return reduce(add, found).astype(rows_rd.dtype)
 
 
 to_rows.defvjp(
@@ -145,8 +146,7 @@ weights_to_rows.defvjp(
 
 
 # Indices here are never negative. Letting JAX turn negative ones round costs three operations each
-# time, with constants that all streams share; through these XLA joins the streams' routing into one
-# fusion, and the first dispatch waits for the last stream.
+# time, with constants that all streams share (`constants.py`).
 
 
 def taken(x: Array, index: Array) -> Array:

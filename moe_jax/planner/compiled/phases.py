@@ -1,6 +1,6 @@
 """The parts of a step: forward and backward through the layers, and what is outside of them.
 
-A layer is a repetition of the loop that `model/stack.py` names; a decode step has none, its layers
+A layer is a repetition of the loop named `LAYERS`; a decode step has none, its layers
 follow each other in the entry computation and bear the name there. In a pipeline that loop runs
 over ticks, and inside of each over the layers of a virtual stage. A loop of the transposed program
 is backward, what it recomputes of forward included. How long computations take is `clock.py`.
@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moe_jax.model.stack import LAYERS
 from moe_jax.planner.compiled.clock import Clock
 from moe_jax.planner.report.figures import NO_TIME, Pass, Step, Times
 from moe_jax.planner.xla.hlo import op_name
+from moe_jax.scopes import LAYERS
 
 _LAYER_LOOP = re.compile(rf"\b{LAYERS}\)*(/shard_map)?/while$")
 _INSIDE = re.compile(rf"(.*?\b{LAYERS}\)*(?:/shard_map)?/while)/body/")

@@ -14,6 +14,7 @@ from moe_jax.hardware.network import Group, axis_group, collective_time
 from moe_jax.hardware.topology import Topology
 from moe_jax.model.pattern import LayerSpec
 from moe_jax.model.remat.kept import decided_names
+from moe_jax.moe.exchange.contract import Message
 from moe_jax.planner.modelled.bounds import DTYPE_BYTES
 from moe_jax.planner.modelled.compute import BACKWARD, LayerCompute, Seconds
 from moe_jax.planner.modelled.per_device import Share
@@ -124,9 +125,14 @@ class LayerModel:
         """Return seconds of one trip of one stream's rows."""
         if spec.kind != "moe":
             return 0.0
-        group, row = self.group(EXPERT), self.config.model.d_model * self.width
+        group, width = self.group(EXPERT), self.config.model.d_model
+        dtype = self.config.precision.compute
+
+        def size(message: Message) -> int:
+            return message.rows_with_numbers(width, dtype) * width * self.width
+
         return sum(
-            collective_time(message.kind, message.rows * row, group, self.topology)
+            collective_time(message.kind, size(message), group, self.topology)
             for message in self.share.messages
         )
 

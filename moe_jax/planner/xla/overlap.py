@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_jax.errors import UserError
-from moe_jax.moe.exchange.rounds import FURTHER_ROUNDS
 from moe_jax.planner.xla.timeline import COLLECTIVES, Instruction, Timeline, starts
+from moe_jax.scopes import FURTHER_ROUNDS
 
 
 class OverlapLost(UserError):

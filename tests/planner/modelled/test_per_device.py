@@ -234,4 +234,6 @@ def test_decode_counts_the_rows_that_its_program_exchanges(changes):
     ]
     # Those of further rounds are smaller.
     dispatched = max(rows for rows, width in moves if width == config.model.d_model)
-    assert dispatched == Share(config, "decode").slots
+    (message,) = Share(config, "decode").messages
+    width, dtype = config.model.d_model, config.precision.compute
+    assert dispatched == message.rows_with_numbers(width, dtype)
