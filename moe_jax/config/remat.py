@@ -7,6 +7,8 @@ Backward finds what was kept and computes all else again. How JAX is told is
 import difflib
 from collections.abc import Iterable
 
+from moe_jax.errors import UserError
+
 #: What may be kept of a layer besides its input; in the order in which a set is written.
 KEEPABLE: dict[str, str] = {
     "attention": "attention's result, and what its kernel's gradient needs",
@@ -27,7 +29,7 @@ def kept_names(remat: str) -> tuple[str, ...]:
         remat: a value of `train.remat` other than "auto".
 
     Raises:
-        ValueError: another one.
+        UserError: another one.
     """
     if remat == EVERYTHING:
         return tuple(KEEPABLE)
@@ -35,7 +37,7 @@ def kept_names(remat: str) -> tuple[str, ...]:
         return ()
     names = remat.split("+")
     if unknown := [name for name in names if name not in KEEPABLE]:
-        raise ValueError(_unknown(unknown[0]))
+        raise UserError(_unknown(unknown[0]))
     return tuple(name for name in KEEPABLE if name in names)
 
 
@@ -49,7 +51,7 @@ def written_in_order(remat: str) -> str:
     """Return the one way to write a value of `train.remat`.
 
     Raises:
-        ValueError: it is none.
+        UserError: it is none.
     """
     return remat if remat in (AUTO, EVERYTHING) else remat_of(kept_names(remat))
 

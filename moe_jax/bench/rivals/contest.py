@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from moe_jax.bench.rivals.amount import Amount
@@ -107,4 +108,9 @@ def _environment(contestant: Contestant, task: Task) -> dict[str, str]:
     if contestant.framework == "torch" or task.platform == "cpu":
         # With torch, JAX is imported for the shapes only, and must not take the GPU.
         return {**quiet, "JAX_PLATFORMS": "cpu"}
-    return {**quiet, "XLA_PYTHON_CLIENT_MEM_FRACTION": str(MEMORY_FRACTION)}
+    return {
+        **quiet,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": str(MEMORY_FRACTION),
+        # All routings are one program.
+        "JAX_COMPILATION_CACHE_DIR": str(Path(task.folder, "programs")),
+    }

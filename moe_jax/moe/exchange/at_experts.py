@@ -77,13 +77,16 @@ class AtExperts:
             return tensor.leave(y_td, dim=0), jnp.zeros(2, jnp.float32)
         step = whole_rows(spec.round_fraction * rows)
         queues = make_queues(experts_tk, experts)
+        may_overflow = spec.overflow == "rounds" and rows < tokens * min(top_k, experts)
+        y_td, _, extra = run_rounds(
+            partial(_round, self.experts_fn),
+            (params, x_td, weights_tk),
+            queues,
+            partial(_decide, rows, step) if may_overflow else None,
+            main=rows,
+            step=step,
+        )
         length = queues.length_g.sum()
-        extra = jnp.zeros((), jnp.int32)
-        if spec.overflow == "rounds" and rows < tokens * min(top_k, experts):
-            extra = further_rounds(length, rows, step)
-        one_round = partial(_round, self.experts_fn)
-        operands = (params, x_td, weights_tk)
-        y_td, _ = run_rounds(one_round, operands, queues, extra, main=rows, step=step)
         served = jnp.minimum(length, rows + extra * step)
         counts = jnp.stack([length - served, extra]).astype(jnp.float32)
         # What the devices of the tensor axis did together counts once.
@@ -100,6 +103,10 @@ def _round(
     rows_of = partial(to_rows, at=at)
     out_rd = _through(experts_fn, params, rows_of, x_td, sizes_l, weights_r, name)
     return from_rows(out_rd, at), jnp.zeros((), jnp.float32)
+
+
+def _decide(rows: int, step: int, queues: Queues, counts: Any) -> Int[Array, ""]:
+    return further_rounds(queues.length_g.sum(), rows, step)
 
 
 def _through(

@@ -87,15 +87,12 @@ class Hop:
         first_tk = _first_of_group(groups_tk)
         own = iota(groups_tk.shape[1], first_tk)
         queues = make_queues(where(first_tk == own, groups_tk, self.groups), self.groups)
-        extra = jnp.zeros((), jnp.int32)
-        if self.overflow == "rounds" and self.rows < x_td.shape[0]:
-            longest = jnp.max(queues.length_g)
-            extra = self.agree(further_rounds(longest, self.rows, self.step))
-        y_td, counts = run_rounds(
+        may_overflow = self.overflow == "rounds" and self.rows < x_td.shape[0]
+        y_td, (counts, _), extra = run_rounds(
             partial(_round, self, serve),
             (params, x_td, routing.weights_tk),
             (queues, routing.experts_tk, first_tk),
-            extra,
+            partial(_decide, self) if may_overflow else None,
             main=self.rows,
             step=self.step,
         )
@@ -118,19 +115,29 @@ def _round(
     fixed: Any,
     first: Int[Array, ""] | int,
     rows: int,
-) -> tuple[TokensTD, Array]:
-    """One trip to the groups and back; the main round's `first` is a plain 0."""
+) -> tuple[TokensTD, tuple[Array, Int[Array, ""]]]:
+    """One trip to the groups and back; the main round's `first` is a plain 0.
+
+    Returns:
+        What it contributes, and its counts: the group's, and of the main round the longest queue.
+    """
     params, x_td, weights_tk = operands
     queues, experts_tk, first_tk = fixed
     weights_rk, numbers_rk = _choices(hop, experts_tk, weights_tk, first_tk, queues, first, rows)
     at = padded_window(queues, first, rows, hop.spare(rows, x_td, weights_tk.shape[1]))
     arrived = _travel(hop, rows, to_rows(x_td, at), weights_rk, numbers_rk)
+    longest = jnp.zeros((), jnp.int32)
     if isinstance(first, int):
         arrived = checkpoint_name(arrived, RECEIVED)
+        longest = queues.length_g.max()
     received_rd, weights_rk, numbers_rk = cast(tuple[Array, Array, Array], arrived)
     routing = _of_all_rows(hop, rows, received_rd, weights_rk, numbers_rk)
     y_rd, counts = serve(params, received_rd, routing)
-    return from_rows(hop.move(y_rd), at), counts
+    return from_rows(hop.move(y_rd), at), (counts, longest)
+
+
+def _decide(hop: Hop, fixed: Any, counts: tuple[Array, Int[Array, ""]]) -> Int[Array, ""]:
+    return hop.agree(further_rounds(counts[1], hop.rows, hop.step))
 
 
 def _choices(

@@ -21,6 +21,9 @@ from moe_jax.scopes import FURTHER_ROUNDS
 #: (operands, fixed, first place, places) -> (y, counts): what the places [first, first + places) of
 #: all queues contribute. It closes over no arrays: those with a gradient are operands.
 Round = Callable[[Any, Any, Int[Array, ""] | int, int], tuple[Array, Any]]
+#: (fixed, counts of the main round) -> how many further rounds there are, the same on every device
+#: that takes part in one. It closes over no arrays either.
+Decide = Callable[[Any, Any], Int[Array, ""]]
 
 
 def further_rounds(longest: Int[Array, ""], main: int, step: int) -> Int[Array, ""]:
@@ -29,49 +32,64 @@ def further_rounds(longest: Int[Array, ""], main: int, step: int) -> Int[Array, 
 
 
 def run_rounds(
-    one_round: Round, operands: Any, fixed: Any, extra: Int[Array, ""], *, main: int, step: int
-) -> tuple[Array, Any]:
-    """Run the main round and `extra` further ones; return the sums of what they return.
+    one_round: Round,
+    operands: Any,
+    fixed: Any,
+    decide: Decide | None,
+    *,
+    main: int,
+    step: int,
+) -> tuple[Array, Any, Int[Array, ""]]:
+    """Run the main round and further ones; return the sums of what they return, and their number.
 
     Args:
         one_round: what a round does; hashable by identity.
         operands: pytree of floating-point arrays; gradients flow to all of them.
         fixed: pytree of integers and masks.
-        extra: further rounds, the same on every device that takes part in one.
+        decide: how many further rounds there are; None: there never are any.
         main: places of each queue in the main round, whose `first` is a plain 0.
         step: places of each queue in a further round.
     """
-    return _run(one_round, main, step, operands, fixed, extra)
+    (y, counts), extra = _run(one_round, decide, main, step, operands, fixed)
+    return y, counts, extra
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _run(one_round: Round, main: int, step: int, operands: Any, fixed: Any, extra: Array):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _run(one_round: Round, decide: Decide | None, main: int, step: int, operands: Any, fixed: Any):
     result = one_round(operands, fixed, 0, main)
-    return _further(one_round, main, step, operands, fixed, extra, result)
+    return _further(one_round, decide, main, step, operands, fixed, result)
 
 
-def _further(one_round: Round, main: int, step: int, operands, fixed, extra, result):
-    # Decided behind the main round, so that no dispatch waits for the decision: XLA keeps one
-    # collective in flight, and all streams' decisions are one.
-    extra, result = jax.lax.optimization_barrier((extra, result))
+def _further(
+    one_round: Round, decide: Decide | None, main: int, step: int, operands, fixed, result
+):
+    if decide is None:
+        return result, jnp.zeros((), jnp.int32)
+    # Decided behind the main round, with all it takes: XLA makes one collective of all streams'
+    # decisions, and what is behind that waits for the last stream.
+    result = jax.lax.optimization_barrier(result)
+    extra = decide(fixed, result[1])
 
     def body(index: Array, result: Any) -> Any:
         more = one_round(operands, fixed, main + index * step, step)
         return jax.tree.map(jnp.add, result, more)
 
     with jax.named_scope(FURTHER_ROUNDS):
-        return jax.lax.fori_loop(0, extra, body, result)
+        return jax.lax.fori_loop(0, extra, body, result), extra
 
 
-def _run_fwd(one_round: Round, main: int, step: int, operands, fixed, extra):
+def _run_fwd(one_round: Round, decide: Decide | None, main: int, step: int, operands, fixed):
     result, pull = jax.vjp(lambda o: one_round(o, fixed, 0, main), operands)
-    result = _further(one_round, main, step, operands, fixed, extra, result)
-    return result, (pull, operands, fixed, extra)
+    result, extra = _further(one_round, decide, main, step, operands, fixed, result)
+    return (result, extra), (pull, operands, fixed, extra)
 
 
-def _run_bwd(one_round: Round, main: int, step: int, saved, grads):
+def _run_bwd(one_round: Round, decide: Decide | None, main: int, step: int, saved, grads):
     pull, operands, fixed, extra = saved
+    grads, _ = grads
     (total,) = pull(grads)
+    if decide is None:
+        return total, None
 
     def body(index: Array, total: Any) -> Any:
         def again(o: Any) -> Any:
@@ -82,7 +100,7 @@ def _run_bwd(one_round: Round, main: int, step: int, saved, grads):
 
     extra, total = jax.lax.optimization_barrier((extra, total))
     with jax.named_scope(FURTHER_ROUNDS):
-        return jax.lax.fori_loop(0, extra, body, total), None, None
+        return jax.lax.fori_loop(0, extra, body, total), None
 
 
 _run.defvjp(_run_fwd, _run_bwd)

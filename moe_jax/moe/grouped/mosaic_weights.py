@@ -318,9 +318,14 @@ def _zero_others(shared: _Shared, tiles: Tiles, wg, tile: _Tile, slot, before) -
 
     @pl.when(nobody < TILE_INNER)
     def _():
-        for part in range(tiles.cols // 2 // MASKED):
-            at = wg * (tiles.cols // 2) + part * MASKED
-            _keep(shared.grad.at[slot, :, pl.ds(at, MASKED)], 0, nobody)
+        # The warpgroups in turn; there may be an odd number of pieces.
+        for part in range(0, tiles.cols // MASKED, 2):
+            at = (part + wg) * MASKED
+
+            @pl.when(at < tiles.cols)
+            def _(at=at):
+                _keep(shared.grad.at[slot, :, pl.ds(at, MASKED)], 0, nobody)
+
         plgpu.commit_smem()
         plgpu.barrier_arrive(shared.both)
         plgpu.barrier_wait(shared.both)

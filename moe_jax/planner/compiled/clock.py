@@ -25,7 +25,7 @@ from moe_jax.planner.xla.hlo import (
     collectives_of,
     op_name,
 )
-from moe_jax.planner.xla.loops import body_of, entry_of, trip_count
+from moe_jax.planner.xla.loops import body_of, entry_of, trip_count, trips_in_balance
 from moe_jax.planner.xla.overlap import collective_windows, exposed_spans, own_times
 from moe_jax.planner.xla.replay import play
 from moe_jax.planner.xla.timeline import COLLECTIVES, Instruction, Timeline
@@ -93,7 +93,7 @@ class Clock:
         """
         instruction = self.module[computation].by_name[name]
         if instruction.opcode == "while":
-            return ((body_of(instruction), trip_count(instruction) or 1),)
+            return ((body_of(instruction), trips_in_balance(instruction)),)
         inner = called(instruction)
         if instruction.opcode == "conditional":
             return ((min(inner, key=lambda c: self.timeline(c).total_us), 1),)
@@ -101,12 +101,13 @@ class Clock:
 
     @property
     def untold_loops(self) -> tuple[str, ...]:
-        """Loops outside branches whose number of trips XLA does not know; they count once."""
+        """Loops outside branches, of unknown trips, that count once: no further rounds."""
         return tuple(
             i.name
             for c in self.module.values()
             for i in c.instructions
-            if i.opcode == "while" and "conditional" not in c.context and trip_count(i) is None
+            if i.opcode == "while" and "conditional" not in c.context
+            if trip_count(i) is None and trips_in_balance(i)
         )
 
     @property

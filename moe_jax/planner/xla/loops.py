@@ -1,7 +1,7 @@
 """How often each computation of a compiled program runs in one call: loops times their trips.
 
-Branches count as not taken: what a program does on balanced routing needs none of the exchange's
-further rounds. What a branch costs when it is cheapest is `compiled/phases.py`'s business.
+Branches count as not taken, and the exchange's further rounds as none: balanced routing needs none.
+What a branch costs when it is cheapest is `compiled/phases.py`'s business.
 """
 
 import re
@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from moe_jax.errors import UserError
-from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called
+from moe_jax.planner.xla.hlo import HloComputation, HloInstruction, called, op_name
+from moe_jax.scopes import FURTHER_ROUNDS
 
 _TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"(\d+)"')
 _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
@@ -19,6 +20,14 @@ def trip_count(loop: HloInstruction) -> int | None:
     """Return how often a `while` runs its body; None where XLA could not tell."""
     found = _TRIPS.search(loop.attributes)
     return int(found[1]) if found else None
+
+
+def trips_in_balance(loop: HloInstruction) -> int:
+    """Return how often a `while` runs its body on balanced routing; once where nobody can tell."""
+    known = trip_count(loop)
+    if known is not None:
+        return known
+    return 0 if FURTHER_ROUNDS in op_name(loop) else 1
 
 
 def body_of(loop: HloInstruction) -> str:
@@ -37,17 +46,14 @@ def entry_of(module: Mapping[str, HloComputation]) -> str:
 
 
 def executions(module: Mapping[str, HloComputation]) -> Counter[str]:
-    """Count how often each computation runs in one call of the program; 0 in branches.
-
-    A loop whose number of trips is unknown counts once.
-    """
+    """Count how often each computation runs in one call on balanced routing; 0 in branches."""
     counts: Counter[str] = Counter()
 
     def visit(name: str, times: int) -> None:
         counts[name] += times
         for i in module[name].instructions:
             if i.opcode == "while":
-                visit(body_of(i), times * (trip_count(i) or 1))
+                visit(body_of(i), times * trips_in_balance(i))
             elif i.opcode != "conditional":
                 for inner in called(i):
                     visit(inner, times)

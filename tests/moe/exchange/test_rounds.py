@@ -13,12 +13,18 @@ PLACES = 12
 MAIN, STEP = 6, 2
 
 
-def served(operands, values_p, first, places, calls=None):
+def served(operands, fixed, first, places, calls=None):
     """Adds scale * (value of each place)^2 for the places of a round; counts the places."""
+    values_p, _ = fixed
     if calls is not None:
         jax.debug.callback(lambda: calls.append(1))
     here_p = jax.lax.dynamic_slice_in_dim(values_p, first, places)
     return (operands * here_p[:, None] ** 2).sum(axis=0), jnp.float32(places)
+
+
+def decide(fixed, count):
+    """As many as are asked for; `count` is the main round's."""
+    return jnp.where(count == MAIN, fixed[1], -1)
 
 
 def by_hand(scale_d, values_p, places):
@@ -39,16 +45,27 @@ def test_values_counts_and_gradients_are_sums_over_rounds(extra):
     @jax.jit
     def run(scale_d, extra):
         def loss(scale_d):
-            y_d, count = run_rounds(served, scale_d, values_p, extra, main=MAIN, step=STEP)
-            return (y_d * grad_d).sum(), (y_d, count)
+            fixed = (values_p, extra)
+            y_d, *counts = run_rounds(served, scale_d, fixed, decide, main=MAIN, step=STEP)
+            return (y_d * grad_d).sum(), (y_d, *counts)
 
         return jax.value_and_grad(loss, has_aux=True)(scale_d)
 
-    (_, (y_d, count)), grad = run(scale_d, jnp.int32(extra))
+    (_, (y_d, count, rounds)), grad = run(scale_d, jnp.int32(extra))
     places = MAIN + extra * STEP
     np.testing.assert_allclose(y_d, by_hand(scale_d, values_p, places), rtol=1e-6)
     np.testing.assert_allclose(grad, grad_d * (values_p[:places] ** 2).sum(), rtol=1e-6)
     assert float(count) == places
+    assert int(rounds) == extra
+
+
+def test_without_a_decision_there_is_no_loop():
+    def run(scale_d):
+        fixed = (jnp.ones(PLACES), jnp.int32(3))
+        return run_rounds(served, scale_d, fixed, None, main=MAIN, step=STEP)
+
+    assert "while" not in str(jax.make_jaxpr(lambda s: jax.vjp(run, s)[1])(jnp.ones(3)))
+    assert int(run(jnp.ones(3))[2]) == 0
 
 
 @pytest.mark.parametrize("extra", [0, 2])
@@ -58,8 +75,8 @@ def test_a_round_is_computed_once_forward(extra):
 
     @jax.jit
     def run(scale_d, extra):
-        values_p = jnp.ones(PLACES)
-        return run_rounds(one_round, scale_d, values_p, extra, main=MAIN, step=STEP)
+        fixed = (jnp.ones(PLACES), extra)
+        return run_rounds(one_round, scale_d, fixed, decide, main=MAIN, step=STEP)
 
     jax.block_until_ready(run(jnp.ones(3), jnp.int32(extra)))
     jax.effects_barrier()
@@ -71,7 +88,8 @@ def test_backward_keeps_nothing_of_further_rounds():
     values_p = jnp.ones(1000)
 
     def run(scale_d):
-        return run_rounds(served, scale_d, values_p, jnp.int32(3), main=MAIN, step=STEP)[0]
+        fixed = (values_p, jnp.int32(3))
+        return run_rounds(served, scale_d, fixed, decide, main=MAIN, step=STEP)[0]
 
     kept = jax.make_jaxpr(lambda s: jax.vjp(run, s))(jnp.ones(3))
     sizes = sorted(v.aval.size for v in kept.jaxpr.outvars)

@@ -85,7 +85,8 @@ class TestCompiled:
         exchanged = [a for a in moved("expert x tensor") if a.kind == "all-to-all"]
         assert {a.axes for a in exchanged} == {(EXPERT,)}
         rows = {a.bytes for a in exchanged if a.dtype == "bf16"}
-        assert rows == {Size(alone).slots * Size(alone).norm // 2}
+        assert rows == {Size(both).slots * Size(both).norm}
+        assert 2 * Size(both).places == Size(alone).places
 
     def test_an_activation_that_xla_gathers_silently_is_a_surprise(self):
         arrays = moved_arrays(surprising_step(), SURPRISED)

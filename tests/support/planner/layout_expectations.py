@@ -5,6 +5,7 @@ Of a layer, per stream: what forward needs, what backward recomputes of it (full
 and the transposed moves. Of parameters: gathered where used, summed where stored.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 
@@ -24,10 +25,6 @@ def exchange(size: Size, times: int, moved: int = 5) -> Iterator[Expected]:
     """
     move = partial(Expected, kind="all-to-all", axes=(EXPERT,))
     yield move("rows", dtype="bf16", bytes=size.slots * size.norm, times=moved * times)
-    if further := size.further_slots:
-        # How many rounds there are is data: the loop is counted once.
-        bytes_ = further * size.norm
-        yield move("rows of a further round", dtype="bf16", bytes=bytes_, times=moved * times)
 
 
 def summed_everywhere(size: Size, axes: tuple[str, ...], layers: int) -> Iterator[Expected]:
@@ -160,10 +157,15 @@ def expert_and_tensor(size: Size) -> Iterator[Expected]:
     yield from exchange(size, slices)
     rows = tensor * size.slots * size.norm
     chunk = size.streams * size.activations // size.chunks
-    # Forward, recomputed, and the other's way back.
-    for what, bytes_ in (("rows", rows), ("tokens", size.activations)):
+    # Forward, recomputed, and the other's way back; but the experts' sums are not recomputed.
+    for what, bytes_, sums in (("rows", rows, 2), ("tokens", size.activations, 3)):
         yield gather(what, bytes=bytes_, times=3 * slices)
-        yield scatter(f"sums of {what}", bytes=bytes_, times=3 * slices)
+        yield scatter(f"sums of {what}", bytes=bytes_, times=sums * slices)
+    routing = tensor * size.slots * size.config.model.moe.top_k * F32
+    for dtype in ("f32", "s32"):
+        yield dataclasses.replace(gather("routing", bytes=routing, times=2 * slices), dtype=dtype)
+    gradients = scatter("weights' gradients", bytes=routing, times=slices)
+    yield dataclasses.replace(gradients, dtype="f32")
     for move in (gather, scatter):
         yield move("embedding", bytes=size.streams * size.activations, times=1)
     yield gather("chunks of the loss", bytes=chunk, times=size.chunks)

@@ -73,29 +73,20 @@ class Size:
         return self.sequences * self.config.data.sequence_length
 
     @property
-    def slots(self) -> int:
-        """Rows that a device sends in the main round, with those that hold choices."""
+    def places(self) -> int:
+        """Tokens that a device sends to one other in the main round."""
         factor, devices = self.config.exchange.capacity_factor, self.mesh[EXPERT]
         own = self.tokens // self.mesh[TENSOR]
-        return self._with_choices(capacity(own, self._visits, devices, factor, devices))
+        return capacity(own, self._visits, devices, factor, devices)
 
     @property
-    def further_slots(self) -> int:
-        """The same of a further round; 0 where what exceeds the main round is dropped."""
-        exchange, devices = self.config.exchange, self.mesh[EXPERT]
-        if exchange.overflow == "drop":
-            return 0
-        own = self.tokens // self.mesh[TENSOR]
-        places = capacity(own, self._visits, devices, exchange.capacity_factor, devices)
-        unit = math.gcd(8, places)
-        return self._with_choices(unit * math.ceil(exchange.round_fraction * places / unit))
-
-    def _with_choices(self, places: int) -> int:
-        devices = self.mesh[EXPERT]
-        numbers = 1 if self.config.model.moe.num_experts == devices else 2 * self._top_k
+    def slots(self) -> int:
+        """Rows that a device sends in the main round, with those that hold choices."""
+        devices, experts = self.mesh[EXPERT], self.config.model.moe.num_experts
+        numbers = 1 if experts == devices else 2 * self._top_k
         # A float32 number is three bfloat16.
-        spare = math.ceil(places * numbers * 3 / self.config.model.d_model)
-        return devices * (places + spare)
+        spare = math.ceil(self.places * numbers * 3 / self.config.model.d_model)
+        return devices * (self.places + spare)
 
     @property
     def _top_k(self) -> int:
