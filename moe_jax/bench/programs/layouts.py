@@ -8,7 +8,7 @@ which costs as much as useful work where devices share cores.
 
 import datetime
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from operator import attrgetter
@@ -23,8 +23,8 @@ from moe_jax.config.schema import MeshConfig
 from moe_jax.errors import UserError
 from moe_jax.mesh.build import mesh_shape
 from moe_jax.mesh.xla_options import compiler_options
-from moe_jax.planner.xla.hlo import parse_hlo
-from moe_jax.planner.xla.loops import executions
+from moe_jax.planner.xla.hlo import HloComputation, called, parse_hlo
+from moe_jax.planner.xla.loops import body_of, executions, trip_count, trips_in_balance
 from moe_jax.planner.xla.work import matmul_flops
 from moe_jax.session import Session, make_session
 from moe_jax.training.step import make_steps
@@ -65,7 +65,8 @@ class LayoutTime:
         mesh: its axes larger than 1.
         seconds, spread_s: of a step, see `harness.Timing`.
         tokens_per_s: of the global batch.
-        device_flops: of the matrix products that each device computes in a step.
+        device_flops: of the matrix products that each device computes in a step; None where that
+            depends on data: of experts in groups, where no kernel says it.
     """
 
     layout: str
@@ -74,7 +75,7 @@ class LayoutTime:
     seconds: float
     spread_s: float
     tokens_per_s: float
-    device_flops: int
+    device_flops: int | None
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ class LayoutTimes:
         """Tokens per second over those of the first layout in the same mode."""
         return time.tokens_per_s / self._first(time.mode).tokens_per_s
 
-    def flops_ratio(self, time: LayoutTime) -> float:
-        """FLOPs of a device over those of the first layout in the same mode."""
-        return time.device_flops / self._first(time.mode).device_flops
+    def flops_ratio(self, time: LayoutTime) -> float | None:
+        """FLOPs of a device over those of the first layout in the same mode, if both are known."""
+        own, first = time.device_flops, self._first(time.mode).device_flops
+        return own / first if own and first else None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values, ratios and the caveat included."""
@@ -240,12 +242,32 @@ def _timed(
     )
 
 
-def _device_flops(hlo_text: str) -> int:
-    """Return the FLOPs of a program's matrix products on one device, loops counted out."""
+def _device_flops(hlo_text: str) -> int | None:
+    """Return the FLOPs of a program's matrix products on one device, loops counted out.
+
+    None if there are products in a loop that runs as often as data say.
+    """
     module = parse_hlo(hlo_text)
+    if any(
+        i.opcode == "while"
+        and trip_count(i) is None
+        and trips_in_balance(i)
+        and _has_products(module, body_of(i))
+        for computation in module.values()
+        for i in computation.instructions
+    ):
+        return None
     return sum(
         times * matmul_flops(i, module[name], module)
         for name, times in executions(module).items()
         for i in module[name].instructions
         if i.opcode != "fusion"
+    )
+
+
+def _has_products(module: Mapping[str, HloComputation], name: str) -> bool:
+    computation = module[name]
+    return any(
+        matmul_flops(i, computation, module) or any(_has_products(module, c) for c in called(i))
+        for i in computation.instructions
     )

@@ -86,6 +86,7 @@ def layout_table(result: LayoutTimes) -> Table:
         *("FLOP per device (compiled)", "of the first"),
     )
     for time in result.times:
+        flops, ratio = time.device_flops, result.flops_ratio(time)
         table.add_row(
             time.layout,
             time.mesh,
@@ -94,8 +95,8 @@ def layout_table(result: LayoutTimes) -> Table:
             f"{time.spread_s / time.seconds:.1%}",
             f"{time.tokens_per_s:.4g}",
             f"{result.ratio(time):.2f} x",
-            decimal(time.device_flops),
-            f"{result.flops_ratio(time):.2f} x",
+            decimal(flops) if flops else "follows from data",
+            f"{ratio:.2f} x" if ratio else "",
         )
     return table
 

@@ -37,7 +37,8 @@ TINY = (
 
 @pytest.mark.slow
 def test_one_layout_counts_its_own_products():
-    config = reduced(load_config(PAPER), TINY, devices=8)
+    one_each = (*TINY, "model.moe.num_experts=8")
+    config = reduced(load_config(PAPER), one_each, devices=8)
     assert config.mesh == MeshConfig(expert=8)
     reported = []
     result = measure_layouts([config], "cpu", repeats=2, report=reported.append)
@@ -46,14 +47,22 @@ def test_one_layout_counts_its_own_products():
     forward, train = result.times
     tokens = 16 * 32
     assert forward.tokens_per_s * forward.seconds == pytest.approx(tokens)
-    # A device has 64 tokens, 8 rows per expert in the mean, and sends 10; attention computes what
-    # the causal mask hides too.
-    padding = tokens * 2 * 2 * 2 * 16 * 16 / 4
+    # A device has 64 tokens, 16 for each other in the mean; it sends 20, their weights in 2 rows
+    # more. Attention computes what the causal mask hides too.
+    padding = 8 * 8 * (20 + 2 - 16) * 2 * 2 * 16 * 16
     attention = tokens * 4 * 8 * 2 * 32
     model = tokens * flops_per_token(config).matmul
     assert forward.device_flops * 8 == model + padding + attention
     # Rematerialisation: a second forward pass, and twice that backward.
     assert 3.5 < train.device_flops / forward.device_flops <= 4
+
+
+@pytest.mark.slow
+def test_what_follows_from_data_is_not_counted():
+    config = reduced(load_config(PAPER), TINY, devices=8)
+    result = measure_layouts([config], "cpu", repeats=2)
+    assert [t.device_flops for t in result.times] == [None, None]
+    assert layout_table(result).row_count == 2
 
 
 def times(*seconds):

@@ -22,10 +22,15 @@ def test_forward_of_emulated_devices():
 
 @pytest.mark.slow
 def test_training_on_a_mock_topology_with_overflow_says_so():
-    tight = ("exchange.overflow=rounds", "exchange.capacity_factor=0.25")
+    tight = (
+        "mesh.expert=2",
+        "exchange.transport=all_to_all",
+        "exchange.overflow=rounds",
+        "exchange.capacity_factor=0.25",
+    )
     session = session_on_first_devices(small_config(*TINY, *tight))
     found = measure_step(session, "train", repeats=2, mock=True)
     flops = flops_per_token(session.config).total_training
-    assert found.work == pytest.approx(flops * 2 * 32)
+    assert found.work == pytest.approx(flops * 32)
     assert found.note.startswith(COMPUTE_ONLY)
     assert found.note.endswith("overflow rounds ran")

@@ -79,14 +79,17 @@ class TestCompiled:
         assert {a.axes for a in arrays if a.kind == "collective-permute"} == {(PIPE,)}
 
     def test_a_row_crosses_the_expert_axis_once_for_the_whole_tensor_axis(self):
-        """Half the tokens on each of two devices: what they send adds up to one device's rows."""
+        """Half the tokens on each of two devices: what they send adds up to one device's rows.
+
+        But for rounding: places from all 4 sources are a multiple of 8.
+        """
         both = config("expert x tensor")
         alone = both.model_copy(update={"mesh": both.mesh.model_copy(update={"tensor": 1})})
         exchanged = [a for a in moved("expert x tensor") if a.kind == "all-to-all"]
         assert {a.axes for a in exchanged} == {(EXPERT,)}
         rows = {a.bytes for a in exchanged if a.dtype == "bf16"}
         assert rows == {Size(both).slots * Size(both).norm}
-        assert 2 * Size(both).places == Size(alone).places
+        assert 0 <= 2 * Size(both).places - Size(alone).places <= 2
 
     def test_an_activation_that_xla_gathers_silently_is_a_surprise(self):
         arrays = moved_arrays(surprising_step(), SURPRISED)
