@@ -50,7 +50,8 @@ def run_rounds(
         main: places of each queue in the main round, whose `first` is a plain 0.
         step: places of each queue in a further round.
     """
-    (y, counts), extra = _run(one_round, decide, main, step, operands, fixed)
+    found: Any = _run(one_round, decide, main, step, operands, fixed)
+    (y, counts), extra = found
     return y, counts, extra
 
 

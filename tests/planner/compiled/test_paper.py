@@ -19,26 +19,17 @@ STREAMS = 8
 pytestmark = [pytest.mark.compile_target, pytest.mark.slow]
 
 
-def test_forward_of_ep16_peaks_below_15_gib():
-    config = load_config(CONFIGS / "paper_ep16.toml")
+@pytest.mark.parametrize("name", PAPER)
+def test_forward_peaks_within_the_papers_15_gb(name):
+    """On any cluster; below that XLA's scheduler takes memory for hidden values that it delays."""
+    config = load_config(CONFIGS / f"{name}.toml")
     assert config.exchange.overflow == "rounds"
     assert config.exchange.streams == STREAMS
-    assert compiled("paper_ep16", "forward").peak_bytes <= 15 * GIB
+    assert compiled(name, "forward").peak_bytes <= 15e9
 
 
 def test_training_step_of_ep16_fits_76_gib():
     assert compiled("paper_ep16", "train").peak_bytes <= 76 * GIB
-
-
-@pytest.mark.parametrize("name", PAPER[1:])
-def test_larger_clusters_need_no_more_memory_but_for_routing(name):
-    config = load_config(CONFIGS / f"{name}.toml")
-    model, tokens = config.model, 8 * config.data.sequence_length
-    # Of each further expert: its routers' columns, its logit and its probability of every token.
-    expert = model.num_layers * model.d_model * 2 + tokens * 2 * 4
-    further = model.moe.num_experts - 16
-    peak, ep16 = (compiled(n, "forward").peak_bytes for n in (name, "paper_ep16"))
-    assert peak <= ep16 + further * expert
 
 
 @pytest.mark.parametrize(
@@ -49,8 +40,9 @@ def test_larger_clusters_need_no_more_memory_but_for_routing(name):
         ("paper_ep64", "forward", 0.06),
         ("paper_ep128", "forward", 0.06),
         ("paper_ep16_x8", "forward", 0.06),
-        # What backward keeps joins the streams again, so that the first dispatch is exposed too.
-        ("paper_ep16", "train", 0.12),
+        # Routing joins the streams again where constants of other parts are shared: half of the
+        # first dispatch is exposed too.
+        ("paper_ep16", "train", 0.09),
     ],
 )
 def test_forward_layer_hides_its_exchange(name, mode, exposed):
