@@ -33,7 +33,7 @@ from moe_jax.moe.exchange import TRANSPORTS
 
 #: Lowest first. A module may import its own package and those before it, without exceptions.
 FLOORS = (
-    *("errors", "shapes", "dtypes", "axes", "safe_paths", "workdir", "checkpoint"),
+    *("errors", "shapes", "dtypes", "axes", "scopes", "safe_paths", "workdir", "checkpoint"),
     "config",
     *("hardware", "sharding"),
     *("data", "mesh"),
@@ -94,7 +94,7 @@ LEAST_TESTED = 0.9
 TABLES = {
     f"{PACKAGE}.{name}"
     for name in (
-        *("axes", "dtypes", "shapes", "nn.names", "__main__"),
+        *("axes", "dtypes", "scopes", "shapes", "nn.names", "__main__"),
         *("interop.families.common", "interop.table.family"),
     )
 }

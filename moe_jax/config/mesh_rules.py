@@ -77,6 +77,11 @@ def _pipeline(config: Config) -> Problems:
                 "without a pipeline"
             )
         return
+    if not train.scan_layers:
+        yield (
+            f"train.scan_layers = false with mesh.pipe = {pipe}: a stage of a pipeline runs its "
+            "layers in a loop; set train.scan_layers=true"
+        )
     shards = config.mesh.data * config.mesh.fsdp * config.mesh.expert
     rows = train.global_batch // (train.accumulation * config.exchange.streams * shards)
     if rows % parts:

@@ -150,6 +150,9 @@ class TrainConfig(Section):
     #: but its input ("full"), or names of `remat.py` such as "attention+dispatch". "auto" takes the
     #: most valuable set that fits the devices' memory, found by compiling.
     remat: Remat = "none"
+    #: Layers are one loop of the program. Otherwise each is compiled by itself, which takes longer,
+    #: and steps are faster: weights and gradients are not copied out of stacks and into them.
+    scan_layers: bool = True
     #: The loss works on this many tokens of each sequence at a time (FLOPs unchanged).
     loss_chunk: Positive = 1024
     validation_every: Natural = 0

@@ -36,6 +36,8 @@ class Parallel:
     tensor: TensorAxis
     #: Parts of a stream that follow each other through the stages of the pipe axis.
     microbatches: int
+    #: Whether layers are a loop of the program, where they are not decode's.
+    scan_layers: bool
     exchange: Exchange = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ def resolve_parallel(
         placement=placement,
         tensor=tensor,
         microbatches=microbatches,
+        scan_layers=config.train.scan_layers,
     )
 
 

@@ -1,8 +1,9 @@
 """Equal layers stacked on a leading dimension: scanned, or on the stages of a pipeline.
 
-The scan carries the tuple of streams; each layer is one `on_device_shards` region, so that its
-parameters' gradients are summed over the devices while the next layer's backward runs. A pipeline
-is one region around all layers, and so is decoding, whose own scan is in `decoding.py`.
+The scan, which may be unrolled, carries the tuple of streams; each layer is one `on_device_shards`
+region, so that its parameters' gradients are summed over the devices while the next layer's
+backward runs. A pipeline is one region around all layers, and so is decoding, whose own scan is in
+`decoding.py`.
 """
 
 from functools import partial
@@ -112,7 +113,7 @@ def _scanned(
         return mapped(layer_states, carry, *ids)
 
     with jax.named_scope(LAYERS):
-        return jax.lax.scan(step, streams, states)
+        return jax.lax.scan(step, streams, states, unroll=not parallel.scan_layers)
 
 
 def _pipelined(

@@ -61,6 +61,11 @@ class Request:
     def check(self) -> None:
         """Raise UserError unless the program can run on the target."""
         config, slots = self.config, self.config.train.global_batch
+        if self.mode != "decode" and not config.train.scan_layers:
+            raise UserError(
+                "train.scan_layers = false: a plan reads what a layer takes off the loop over "
+                "layers; plan with train.scan_layers=true"
+            )
         if self.mode == "decode":
             check_decoding(decoding_config(config, slots), slots=slots)
             config = inference_config(config, config.mesh)

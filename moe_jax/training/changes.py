@@ -26,6 +26,7 @@ LAYOUT = (
     "model.attention.implementation",
     "model.attention.query_block",
     "train.remat",
+    "train.scan_layers",
     "train.loss_chunk",
 )
 #: What decides which tokens meet in one round of an exchange, so which ones are dropped by those

@@ -16,6 +16,10 @@ CASES = {
         ["mesh.pipe=2", "pipeline.virtual_stages=2", "train.remat=full"],
         ["virtual_stages = 2", "mesh.pipe (2)", "microbatches is 1"],
     ),
+    "layers_of_a_stage": (
+        ["mesh.pipe=2", "train.scan_layers=false"],
+        ["train.scan_layers = false", "mesh.pipe = 2", "set train.scan_layers=true"],
+    ),
     "virtual_stages_keep": (
         ["mesh.pipe=2", "pipeline.virtual_stages=2", "pipeline.microbatches=2"],
         ["train.remat = none", "a copy of parameters", "full, dispatch or auto"],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from types import SimpleNamespace
 
 import jax
@@ -41,10 +42,15 @@ def plans():
     return {mode: make_plan(request(mode), compiled()[mode]) for mode in MODES}
 
 
-def rows_per_slice():
+def places_per_slice():
     moe = config().model.moe
     factor = config().exchange.capacity_factor
     return moe.num_experts * capacity(SLICE, moe.top_k, moe.num_experts, factor, SHARDS)
+
+
+def rows_per_slice():
+    """With those that hold each token's weight: three bfloat16."""
+    return places_per_slice() + SHARDS * math.ceil(places_per_slice() / SHARDS * 3 / D_MODEL)
 
 
 class TestCrossChecks:
@@ -58,11 +64,10 @@ class TestCrossChecks:
     def test_bytes_of_the_exchange_are_those_of_the_capacity(self, mode, moves):
         module = parse_hlo(compiled()[mode].hlo_text)
         exchanged = [c for c in calls_per_step(module) if c.collective.kind == "all-to-all"]
-        # Beside rows, backward moves one float32 per row: the gradient of its combine weight.
-        sizes = {"rows": rows_per_slice() * D_MODEL * BF16, "weights": rows_per_slice() * 4}
-        assert {c.collective.operand_bytes for c in exchanged} <= set(sizes.values())
-        moved = [c.times for c in exchanged if c.collective.operand_bytes == sizes["rows"]]
-        assert sum(moved) == moves * LAYERS * STREAMS
+        assert {c.collective.operand_bytes for c in exchanged if c.times} == {
+            rows_per_slice() * D_MODEL * BF16
+        }
+        assert sum(c.times for c in exchanged) == moves * LAYERS * STREAMS
 
     def test_half_of_an_exchange_over_two_hosts_crosses_them(self, plans):
         calls = calls_per_step(parse_hlo(compiled()["forward"].hlo_text))
@@ -81,10 +86,10 @@ class TestCrossChecks:
             for i in c.instructions
             if i.opcode == "dot"
         )
-        padding = plans["forward"].wire.rows.padded * 2 * 2 * D_MODEL * D_FF
-        assert plans["forward"].wire.rows.padded == LAYERS * STREAMS * (
-            rows_per_slice() - 2 * SLICE
-        )
+        padded = LAYERS * STREAMS * (places_per_slice() - 2 * SLICE)
+        assert plans["forward"].wire.rows.padded == padded
+        beside = LAYERS * STREAMS * (rows_per_slice() - places_per_slice())
+        padding = (padded + beside) * 2 * 2 * D_MODEL * D_FF
         assert done == TOKENS * flops_per_token(config()).matmul + padding
 
     @pytest.mark.parametrize(
@@ -283,6 +288,11 @@ class TestWhatIsKeptIsFoundByCompiling:
     def test_nothing_fits(self, monkeypatch):
         with pytest.raises(UserError, match=r"train\.remat = auto: the training step takes"):
             self.planned(monkeypatch, 0.9, "auto")
+
+    def test_layers_that_follow_each_other_cannot_be_read(self):
+        in_line = override(config(), ["train.scan_layers=false"])
+        with pytest.raises(UserError, match=r"plan with train\.scan_layers=true"):
+            Request(in_line, TARGET, "train").check()
 
     def test_forward_keeps_nothing_whatever_the_config_says(self):
         left_open = override(config(), ["train.remat=auto"])

@@ -58,6 +58,8 @@ def step_config(
         "data.document_mask=none",
         "optimizer.learning_rate=1e-4",
         "schedule.kind=constant",
+        # As torch compiles it.
+        "train.scan_layers=false",
         "schedule.warmup_steps=0",
         f"train.global_batch={batch}",
         f"train.loss_chunk={length}",
