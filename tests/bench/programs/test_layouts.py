@@ -128,11 +128,10 @@ def test_bench_layouts_prints_and_writes_every_layout(tmp_path, capsys, monkeypa
     found = json.loads(out.read_text())
     names = [t["layout"] for t in found["times"]]
     assert names == ["paper_ep16"] * 2 + ["paper_baseline_tp8_pp2"] * 2
-    # The naive pipeline computes twice: its one microbatch fills one of two stages at a time.
-    forward = {t["layout"]: t["flops_ratio"] for t in found["times"] if t["mode"] == "forward"}
-    assert 1.5 < forward["paper_baseline_tp8_pp2"] <= 2.5
+    # Experts share devices in both.
+    assert {t["flops_ratio"] for t in found["times"]} == {None}
     text = capsys.readouterr().out
-    for part in ("tensor 4", "tokens/s", "share cores and memory", "of the first"):
+    for part in ("tensor 4", "tokens/s", "share cores and memory", "of the first", "from data"):
         assert part in text
 
 
