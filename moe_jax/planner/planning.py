@@ -15,6 +15,7 @@ from importlib.metadata import version
 from moe_jax.axes import TENSOR
 from moe_jax.config import Config, check
 from moe_jax.config.remat import AUTO
+from moe_jax.errors import UserError
 from moe_jax.hardware.calibration import Calibration
 from moe_jax.hardware.network import axis_group
 from moe_jax.hardware.rates import rates_for
